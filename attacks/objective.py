@@ -1,0 +1,211 @@
+"""What an attack maximises: the Objective protocol, per-sample losses, and objectives for classifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+DLR_GUARD = 1e-12
+"""Keeps the DLR denominators positive (Croce & Hein 2020, arXiv 2003.01690, released code)."""
+
+
+class Progress(NamedTuple):
+    """What an objective says of a batch of b candidate images. Row i depends on image i only.
+
+    Attributes:
+        loss: (b,); the attack ascends it, so a targeted goal is a negated loss.
+        fooled: (b,) bool; true where the image already does what the attacker wants.
+    """
+
+    loss: Tensor
+    fooled: Tensor
+
+
+class Objective(Protocol):
+    """Built for one batch of B samples; closes over their labels, prompts or targets."""
+
+    def __call__(self, images: Tensor, rows: Tensor) -> Progress:
+        """Judge images (b, 3, H, W) in [0, 1]; rows (b,) int64 names the sample of each, out of B."""
+
+
+class NotDifferentiableError(RuntimeError):
+    """The loss of an objective is cut off from the images, so that no gradient attack can run on it."""
+
+
+def evaluate(objective: Objective, images: Tensor, rows: Tensor) -> Progress:
+    """One forward pass without gradient: float32 losses (b,) and verdicts (b,) of images (b, 3, H, W)."""
+    with torch.no_grad():
+        return _checked(objective(images, rows), rows)
+
+
+def evaluate_with_gradient(
+    objective: Objective, images: Tensor, rows: Tensor, *, skip_fooled: bool
+) -> tuple[Progress, Tensor]:
+    """One forward pass, and a backward pass for the samples that need it.
+
+    Rows are independent, so the gradient of the summed loss holds each sample's own gradient. A row whose
+    loss is not finite, or (if `skip_fooled`) that is already fooled, gets no gradient; if no row needs one,
+    there is no backward pass. Gradients of model parameters are left alone.
+
+    Returns:
+        Progress as of `evaluate`, and the gradient (b, 3, H, W), meaningless in the rows without one.
+
+    Raises:
+        NotDifferentiableError: the loss does not depend on the images through differentiable operations.
+    """
+    leaf = images.detach().requires_grad_()
+    with torch.enable_grad():
+        progress = _checked(objective(leaf, rows), rows)
+    wanted = progress.loss.isfinite()
+    if skip_fooled:
+        wanted = wanted & ~progress.fooled
+    detached = Progress(progress.loss.detach(), progress.fooled)
+    if not wanted.any():
+        return detached, torch.zeros_like(images)
+    if not progress.loss.requires_grad:
+        raise NotDifferentiableError("the objective's loss carries no gradient with respect to the images")
+    (gradient,) = torch.autograd.grad(
+        progress.loss, leaf, grad_outputs=wanted.to(progress.loss.dtype), materialize_grads=True
+    )
+    return detached, gradient
+
+
+def _checked(progress: Progress, rows: Tensor) -> Progress:
+    """Refuse anything but one loss and one verdict a sample: a batch mean would silently couple samples."""
+    loss, fooled = progress
+    if loss.shape != rows.shape or fooled.shape != rows.shape or fooled.dtype != torch.bool:
+        raise ValueError(
+            f"an objective returns loss (b,) and fooled (b,) bool for b = {len(rows)}; "
+            f"got {tuple(loss.shape)} and {tuple(fooled.shape)} {fooled.dtype}"
+        )
+    return Progress(loss.float(), fooled.detach())
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy (b,) in nats, of logits (b, K) and labels (b,) int64."""
+    return F.cross_entropy(logits.float(), labels, reduction="none")
+
+
+def dlr(logits: Tensor, labels: Tensor) -> Tensor:
+    """Difference of logits ratio (b,), Croce & Hein 2020 (arXiv 2003.01690), section 4, of logits (b, K).
+
+    -(z_y - max_{i != y} z_i) / (z_(1) - z_(3)), with z_(k) the k-th largest logit. Invariant to shift and
+    scale of the logits, so that it does not saturate as cross-entropy does; positive where misclassified.
+
+    Raises:
+        ValueError: fewer than 3 classes.
+    """
+    _require_classes(logits, 3, "DLR")
+    logits = logits.float()
+    top = logits.topk(3, dim=1).values
+    label_logit = _pick(logits, labels)
+    rival = logits.scatter(1, labels[:, None], -torch.inf).amax(dim=1)
+    return -(label_logit - rival) / (top[:, 0] - top[:, 2] + DLR_GUARD)
+
+
+def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """Targeted difference of logits ratio (b,), Croce & Hein 2020 (arXiv 2003.01690), section 4.
+
+    -(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2) of logits (b, K), labels (b,) and targets (b,), both int64.
+
+    Raises:
+        ValueError: fewer than 4 classes.
+    """
+    _require_classes(logits, 4, "targeted DLR")
+    logits = logits.float()
+    top = logits.topk(4, dim=1).values
+    scale = top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + DLR_GUARD
+    return -(_pick(logits, labels) - _pick(logits, targets)) / scale
+
+
+def squared_l2(embeddings: Tensor, reference: Tensor) -> Tensor:
+    """Squared Euclidean distance (b,) between rows of two (b, D); neither root nor mean over D.
+
+    The objective of FARE (Schlarmann et al. 2024, arXiv 2402.12336, section 3). Its gradient vanishes where
+    the two agree: attack it from a random start.
+    """
+    return (embeddings.float() - reference.float()).square().sum(dim=-1)
+
+
+def runner_up(logits: Tensor, labels: Tensor, rank: int) -> Tensor:
+    """The `rank`-th most likely class other than the label, (b,) int64; rank 1 is the strongest rival.
+
+    For correctly classified samples and ranks 1 to 9 these are the targets of APGD-T in AutoAttack.
+
+    Raises:
+        ValueError: rank is not in 1..K-1.
+    """
+    classes = logits.shape[1]
+    if not 1 <= rank < classes:
+        raise ValueError(f"rank must be in 1..{classes - 1} for {classes} classes, got {rank}")
+    rivals = logits.scatter(1, labels[:, None], -torch.inf)
+    return rivals.topk(rank, dim=1).indices[:, -1]
+
+
+LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"ce": cross_entropy, "dlr": dlr}
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Make a classifier wrong: maximise cross-entropy or DLR of the label.
+
+    Args:
+        model: images (b, 3, H, W) in [0, 1] to logits (b, K).
+        labels: (B,) int64.
+        loss: "ce" or "dlr".
+    """
+
+    model: Callable[[Tensor], Tensor]
+    labels: Tensor
+    loss: Literal["ce", "dlr"] = "ce"
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss must be one of {tuple(LOSSES)}, got {self.loss!r}")
+
+    def __call__(self, images: Tensor, rows: Tensor) -> Progress:
+        """Judge images (b, 3, H, W); fooled where the argmax is not the label."""
+        logits, labels = self.model(images), self.labels[rows]
+        return Progress(LOSSES[self.loss](logits, labels), logits.argmax(dim=1) != labels)
+
+
+@dataclass(frozen=True)
+class TargetedClassification:
+    """Make a classifier wrong by way of a target class: maximise targeted DLR. Any wrong answer counts.
+
+    Args:
+        model: images (b, 3, H, W) in [0, 1] to logits (b, K), K >= 4.
+        labels: (B,) int64.
+        targets: (B,) int64, e.g. of `runner_up`.
+
+    Raises:
+        ValueError: a target equals its label (the loss would be constant).
+    """
+
+    model: Callable[[Tensor], Tensor]
+    labels: Tensor
+    targets: Tensor
+
+    def __post_init__(self) -> None:
+        if (self.targets == self.labels).any():
+            raise ValueError("a target class equals its label")
+
+    def __call__(self, images: Tensor, rows: Tensor) -> Progress:
+        """Judge images (b, 3, H, W); fooled where the argmax is not the label, whichever class it is."""
+        logits, labels = self.model(images), self.labels[rows]
+        return Progress(targeted_dlr(logits, labels, self.targets[rows]), logits.argmax(dim=1) != labels)
+
+
+def _pick(logits: Tensor, classes: Tensor) -> Tensor:
+    """The logit (b,) of one class a row."""
+    return logits.gather(1, classes[:, None]).squeeze(1)
+
+
+def _require_classes(logits: Tensor, least: int, name: str) -> None:
+    if logits.shape[1] < least:
+        raise ValueError(f"{name} needs at least {least} classes, got {logits.shape[1]}; use cross-entropy")

@@ -1,0 +1,83 @@
+"""Attack schedules as data. This module imports nothing heavy, so that listing presets is instant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class AttackStep:
+    """One attack on the samples that still stand.
+
+    Attributes:
+        name: unique within its preset; recorded, and part of the seed of a random start.
+        kind: which attack function.
+        steps: gradient steps.
+        goal: what the attacker wants, read by the task only. "best" is the goal of the worst result so far.
+        start: the clean image, a random image of the ball, or the image of the worst result so far.
+        first_step: step size in units of eps; constant for "pgd", the first one for "apgd".
+    """
+
+    name: str
+    kind: Literal["apgd", "pgd"]
+    steps: int
+    goal: str
+    start: Literal["clean", "random", "best"]
+    first_step: float
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named schedule: one line for humans, and its steps in order."""
+
+    description: str
+    steps: tuple[AttackStep, ...]
+
+
+TARGET_CLASSES = 9  # the strongest rivals, as in APGD-T of AutoAttack (Croce & Hein 2020, arXiv 2003.01690)
+REFERENCES = 5  # captions an image has in COCO and Flickr30k; answers taken of a question
+
+# Attacks on vision-language models follow Schlarmann et al. 2024 (arXiv 2402.12336), section 4 and appendix:
+# 100 steps (10000 for targeted attacks), first step eps. They attack in half precision and repeat in single
+# precision from the worst image; here every step runs on float32 images.
+_REFERENCE_STEPS = tuple(
+    AttackStep(f"reference-{n}", "apgd", 100, f"reference-{n}", "clean", 1.0) for n in range(REFERENCES)
+)
+_AGAIN = AttackStep("again", "apgd", 100, "best", "best", 1.0)
+_AUTOATTACK_TARGETS = tuple(
+    AttackStep(f"apgd-t-{rank}", "apgd", 100, f"targeted-{rank}", "random", 2.0)
+    for rank in range(1, TARGET_CLASSES + 1)
+)
+
+PRESETS: dict[str, Preset] = {
+    "pgd": Preset(
+        "40 steps of PGD with momentum from a random start; a quick look, not an evaluation",
+        (AttackStep("pgd", "pgd", 40, "untargeted", "random", 0.0625),),  # 2.5 eps / steps
+    ),
+    "apgd": Preset(
+        "100 steps of APGD from a random start",
+        (AttackStep("apgd", "apgd", 100, "untargeted", "random", 2.0),),
+    ),
+    "autoattack": Preset(
+        "APGD on cross-entropy, then targeted APGD on up to nine rival classes: AutoAttack's white-box half",
+        (AttackStep("apgd-ce", "apgd", 100, "untargeted", "random", 2.0), *_AUTOATTACK_TARGETS),
+    ),
+    "ensemble": Preset(
+        "APGD against each of five references, then again from the worst image so far",
+        (*_REFERENCE_STEPS, _AGAIN),
+    ),
+    "ensemble-vqa": Preset(
+        "the ensemble, then APGD towards the answers 'maybe' and 'Word'",
+        (
+            *_REFERENCE_STEPS,
+            _AGAIN,
+            AttackStep("maybe", "apgd", 100, "target:maybe", "clean", 1.0),
+            AttackStep("Word", "apgd", 100, "target:Word", "clean", 1.0),
+        ),
+    ),
+    "stealth": Preset(
+        "10000 steps of APGD towards the text that the attacker wants said",
+        (AttackStep("stealth", "apgd", 10_000, "target", "clean", 1.0),),
+    ),
+}

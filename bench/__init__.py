@@ -1,0 +1,1 @@
+"""Robustness benchmarks for CLIP encoders and the vision-language models built on them."""

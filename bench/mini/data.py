@@ -1,0 +1,132 @@
+"""The mini world's data sets, as the tasks see them. Each draws from a random stream of its own."""
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+from bench.mini import language, world
+from bench.mini.world import Scenes
+from tasks.base import Dataset, Sample
+
+SIZE = 1000  # samples a data set has; a suite evaluates the first n
+_STREAMS = {
+    name: 10 + k
+    for k, name in enumerate(
+        ("mini-caption", "mini-vqa", "mini-stealth", "mini-shape", "mini-colour", "mini-count", "mini-texture",
+         "mini-sketch")
+    )
+}  # fmt: skip
+TARGETS = ("a sketch of a star", "a black bar")
+
+
+def build(name: str, size: int = SIZE, split: str = "test") -> Dataset:
+    """The first ``size`` samples of a mini data set.
+
+    Args:
+        name: one of `NAMES`.
+        size: number of samples.
+        split: "test", or "validation" for everything decided by looking.
+    """
+    rng = random.Random(f"{name} {split}")
+    return _BUILDERS[name](name, split, size, rng)
+
+
+def _scenes(name: str, split: str, size: int, keep: Callable[[Scenes], np.ndarray] | None = None) -> Scenes:
+    """The first ``size`` scenes of the data set's stream that pass ``keep``."""
+    wanted = size
+    while True:
+        scenes = world.draw_scenes(split, wanted, stream=_STREAMS[name])
+        kept = scenes if keep is None else scenes[np.flatnonzero(keep(scenes))]
+        if len(kept) >= size:
+            return kept[:size]
+        wanted *= 2
+
+
+def _images(scenes: Scenes) -> list[Image.Image]:
+    return [Image.fromarray(pixels) for pixels in world.render(scenes)]
+
+
+def _captions(name: str, split: str, size: int, rng: random.Random) -> Dataset:
+    scenes = _scenes(name, split, size)
+    samples = [
+        Sample(f"{i:06d}", image, language.CAPTION_PROMPT, _references(scenes, i, rng), f"{i:06d}")
+        for i, image in enumerate(_images(scenes))
+    ]
+    return Dataset(name, tuple(samples), max_new_tokens=20)
+
+
+def _references(scenes: Scenes, index: int, rng: random.Random) -> tuple[str, ...]:
+    return (language.plain_caption(scenes, index), *language.captions(scenes, index, rng, 4))
+
+
+def _questions(name: str, split: str, size: int, rng: random.Random) -> Dataset:
+    """One question an image, the kinds in turn; an image that does not allow its kind is asked for the next."""
+    scenes = _scenes(name, split, size)
+    samples = []
+    for i, image in enumerate(_images(scenes)):
+        asked = {q.kind: q for q in language.questions(scenes, i, rng)}
+        kinds = language.QUESTION_KINDS
+        question = next(asked[k] for k in kinds[i % len(kinds) :] + kinds if k in asked)
+        samples.append(Sample(f"{i:06d}", image, question.text, question.answers, f"{i:06d}"))
+    return Dataset(name, tuple(samples), max_new_tokens=5)
+
+
+def _stealth(name: str, split: str, size: int, rng: random.Random) -> Dataset:
+    """Every target on images of its own, in turn."""
+    scenes = _scenes(name, split, size)
+    samples = [
+        Sample(f"{i:06d}", image, language.CAPTION_PROMPT, (TARGETS[i % len(TARGETS)],), f"{i:06d}")
+        for i, image in enumerate(_images(scenes))
+    ]
+    return Dataset(name, tuple(samples), max_new_tokens=20)
+
+
+def _classes(
+    keep: Callable[[Scenes], np.ndarray],
+    labels: Callable[[Scenes], np.ndarray],
+    classnames: tuple[str, ...],
+    templates: tuple[str, ...],
+) -> Callable[[str, str, int, random.Random], Dataset]:
+    def builder(name: str, split: str, size: int, rng: random.Random) -> Dataset:
+        scenes = _scenes(name, split, size, keep)
+        samples = [
+            Sample(f"{i:06d}", image, "", (classnames[label],), f"{i:06d}")
+            for i, (image, label) in enumerate(zip(_images(scenes), labels(scenes), strict=True))
+        ]
+        return Dataset(name, tuple(samples), classnames, templates, chance=100 / len(classnames))
+
+    return builder
+
+
+def _photo_of_one(scenes: Scenes) -> np.ndarray:
+    return (scenes.count == 1) & (scenes.style == 0)
+
+
+_BUILDERS: dict[str, Callable[[str, str, int, random.Random], Dataset]] = {
+    "mini-caption": _captions,
+    "mini-vqa": _questions,
+    "mini-stealth": _stealth,
+    "mini-shape": _classes(
+        _photo_of_one, lambda s: s.shape[:, 0], world.SHAPES,
+        ("a photo of a {c}", "an image of a {c}", "there is a {c}", "a {c}"),
+    ),
+    "mini-colour": _classes(
+        _photo_of_one, lambda s: s.colour[:, 0], tuple(world.COLOURS),
+        ("a photo of a {c} shape", "an image of a {c} shape", "there is a {c} shape", "a {c} shape"),
+    ),
+    "mini-count": _classes(
+        lambda s: s.style == 0, lambda s: s.count - 1, ("one object", "two objects", "three objects"),
+        ("{c} , a shape",) ,
+    ),
+    "mini-texture": _classes(
+        _photo_of_one, lambda s: s.texture[:, 0], world.TEXTURES,
+        ("a photo of a {c} shape", "an image of a {c} shape", "there is a {c} shape", "a {c} shape"),
+    ),
+    "mini-sketch": _classes(
+        lambda s: (s.count == 1) & (s.style == 1), lambda s: s.shape[:, 0], world.SHAPES,
+        ("a sketch of a {c}", "a drawing of a {c}"),
+    ),
+}  # fmt: skip
+NAMES = tuple(_BUILDERS)

@@ -1,0 +1,84 @@
+"""How each miniature model is made: `train_model` is what `bench train --suite mini MODEL` runs."""
+
+import json
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bench.errors import UsageError
+from bench.mini import clip, llava, world
+from bench.models.encoder import Encoder
+from bench.models.load import load_encoder
+from bench.train.adversarial import Recipe, finetune, squared_l2, tecoa_loss
+from bench.train.loop import Schedule
+
+FINETUNING = {
+    "fare2": Recipe("fare", 2, Schedule(600, 64, 3e-4, warmup=40)),
+    "fare4": Recipe("fare", 4, Schedule(1200, 64, 3e-4, warmup=80)),
+    "tecoa2": Recipe("tecoa", 2, Schedule(500, 64, 3e-4, warmup=40)),
+    "tecoa4": Recipe("tecoa", 4, Schedule(600, 64, 2e-4, warmup=40), ramp=0.6),
+}
+MODELS = ("clip", *FINETUNING, "llava")
+TECOA_TEMPLATE = "a photo of a {c}"
+FARE_STREAM, TECOA_STREAM = 2, 3
+
+
+def train_model(name: str, work: Path, output: Path, *, seed: int = 0) -> Path:
+    """Train a miniature model, resuming from ``work``, and write its shipped form to ``output``.
+
+    Args:
+        name: one of `MODELS`; all but ``clip`` start from the shipped ``clip``.
+        work: folder for checkpoints and metrics.
+        output: folder to write; its layout is the one of ``bench/mini/weights``.
+        seed: of initial weights, data order and noise.
+    """
+    if name not in MODELS:
+        raise UsageError(f"no recipe for {name!r}; the mini suite has {', '.join(MODELS)}")
+    if name == "clip":
+        clip.export(clip.train(work, seed=seed), output)
+    elif name == "llava":
+        llava.export(llava.train(load_encoder("clip"), work, seed=seed), output)
+    else:
+        _finetune(name, work, output, seed)
+    return output
+
+
+def _finetune(name: str, work: Path, output: Path, seed: int) -> None:
+    recipe = Recipe(**{**FINETUNING[name].__dict__, "seed": seed})
+    tower, original = load_encoder("clip"), load_encoder("clip")
+    if recipe.objective == "fare":
+        loss, batches = squared_l2, partial(_scenes, recipe=recipe)
+    else:
+        weights = original.text.classifier(world.SHAPES, [TECOA_TEMPLATE])
+        loss, batches = tecoa_loss(weights, original.text.scale.detach()), partial(_labelled_shapes, recipe=recipe)
+    settings: dict[str, object] = {"world": world.WORLD_VERSION, "contrast": world.CONTRAST}
+    finetune(name, tower, original, recipe, batches, work, loss=loss, settings=settings)
+    output.mkdir(parents=True, exist_ok=True)
+    state = {key: value.half().contiguous() for key, value in tower.visual.state_dict().items()}
+    save_file(state, output / "visual.safetensors")
+
+
+def to_pixels(images: np.ndarray) -> Tensor:
+    """(N, 48, 48, 3) uint8 -> (N, 3, 48, 48) float32 in [0, 1]."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+
+
+def _scenes(step: int, *, recipe: Recipe) -> tuple[Tensor, None]:
+    """Unlabelled scenes of the whole world."""
+    batch = recipe.schedule.batch
+    start = (recipe.seed * recipe.schedule.steps + step) * batch
+    return to_pixels(world.render(world.draw_scenes("train", batch, start=start, stream=FARE_STREAM))), None
+
+
+def _labelled_shapes(step: int, *, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Photos of one object, labelled with its shape: the miniature's ImageNet."""
+    batch = recipe.schedule.batch
+    start = (recipe.seed * recipe.schedule.steps + step) * batch * 4
+    drawn = world.draw_scenes("train", batch * 4, start=start, stream=TECOA_STREAM)
+    single = drawn[np.flatnonzero((drawn.count == 1) & (drawn.style == 0))[:batch]]
+    return to_pixels(world.render(single)), torch.from_numpy(single.shape[:, 0].copy())

@@ -1,0 +1,1 @@
+"""Encoders and vision-language models: the catalogue, loading, and the adapters the tasks see."""

@@ -1,0 +1,304 @@
+"""From records to numbers with intervals. NumPy only; all intervals are at 95 %.
+
+Scores are per sample, on the metric's published scale (percent, or CIDEr x 100). Samples that share a
+group (an image) are not independent, so everything resamples groups, never samples.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import comb, fsum, sqrt
+from typing import Literal
+
+import numpy as np
+
+from bench.records import CLEAN, Record, RunHeader
+
+Scores = Mapping[str, float]  # sample id -> score
+Groups = Mapping[str, str]  # sample id -> group
+Alternative = Literal["two-sided", "less", "greater"]
+
+Z95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
+RESAMPLES = 2_000
+MAX_FLIPS = 200_000  # so that the smallest p of a permutation test survives Holm's correction
+ENOUGH_EXCEEDANCES = 1_000  # a standard error of 3 % of p
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over `n` samples with its 95 % interval, in the scores' units."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The mean of `a - b` over the `n` samples scored in both, with its 95 % interval.
+
+    Attributes:
+        difference: Mean of a - b, in the scores' units.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        p: The test's p-value, for the alternative asked for.
+        n: Number of samples in both.
+        flipped: The samples whose scores differ, sorted.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    n: int
+    flipped: tuple[str, ...]
+
+
+def worst_scores(header: RunHeader, records: Iterable[Record], eps_255: float) -> dict[str, float]:
+    """The score that each sample is left with at radius `eps_255`: sample id -> score.
+
+    The worst over its clean record and every attack record with a radius up to `eps_255`, for a point in
+    the smaller ball is in the larger. Samples in `unscored` are absent.
+
+    Args:
+        header: The run's header: its radii and the attacker's direction.
+        records: The run's records.
+        eps_255: Radius in 1/255 of the pixel range; 0 for the clean scores.
+
+    Raises:
+        ValueError: If the run has no such radius.
+    """
+    records = list(records)
+    left_out = unscored(header, records, eps_255)
+    worse = min if header.worst == "min" else max
+    scores: dict[str, float] = {}
+    for record in records:
+        clean_or_attack = record.step == CLEAN or 0 < record.eps_255 <= eps_255
+        if record.score is None or record.error is not None or not clean_or_attack:
+            continue
+        if record.sample_id not in left_out:
+            scores[record.sample_id] = worse(scores.get(record.sample_id, record.score), record.score)
+    return scores
+
+
+def unscored(header: RunHeader, records: Iterable[Record], eps_255: float) -> dict[str, str]:
+    """The samples that have records but no score at radius `eps_255`: sample id -> reason.
+
+    They lack a clean record, or every attack on them at that radius ended in an error.
+
+    Raises:
+        ValueError: If the run has no such radius.
+    """
+    if eps_255 != 0 and eps_255 not in header.eps_255:
+        raise ValueError(f"no radius {eps_255}/255 in this run; it has {', '.join(map(str, header.eps_255))}")
+    seen: set[str] = set()
+    clean: set[str] = set()
+    attacked: set[str] = set()
+    failed: dict[str, str] = {}
+    for record in records:
+        seen.add(record.sample_id)
+        if record.step == CLEAN:
+            if record.error is None:
+                clean.add(record.sample_id)
+        elif record.eps_255 == eps_255 and eps_255 > 0:
+            if record.error is None:
+                attacked.add(record.sample_id)
+            else:
+                failed[record.sample_id] = record.error
+    reasons = dict.fromkeys(sorted(seen - clean), "no clean score")
+    reasons |= {s: f"attack failed: {error}" for s, error in failed.items() if s in clean - attacked}
+    return reasons
+
+
+def groups_of(records: Iterable[Record]) -> dict[str, str]:
+    """Sample id -> group.
+
+    Raises:
+        ValueError: If a sample has two groups.
+    """
+    groups: dict[str, str] = {}
+    for record in records:
+        if groups.setdefault(record.sample_id, record.group) != record.group:
+            raise ValueError(f"sample {record.sample_id!r} has two groups")
+    return groups
+
+
+def ceiling_of(metric: str) -> float | None:
+    """The most a sample can score: 100 for a percentage, None for CIDEr, which has no useful bound."""
+    return None if metric.casefold().startswith("cider") else 100.0
+
+
+def wilson(successes: float, n: int) -> tuple[float, float]:
+    """Score interval of a proportion, in [0, 1] (Wilson 1927, JASA 22:209-212).
+
+    Raises:
+        ValueError: If `n` is 0.
+    """
+    if n < 1:
+        raise ValueError("no samples: there is no proportion")
+    p = successes / n
+    centre = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 * sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2)) / (1 + Z95**2 / n)
+    return min(max(0.0, centre - half), p), max(min(1.0, centre + half), p)
+
+
+def interval(scores: Scores, groups: Groups, seed: int = 0, *, ceiling: float | None = 100.0) -> Estimate:
+    """The mean score and its interval.
+
+    Wilson's for right-or-wrong scores of independent samples; otherwise a percentile bootstrap over groups
+    (Efron & Tibshirani 1993, ch. 13). Where every resample is alike, as for 0 of 200, the bootstrap would
+    claim certainty; a bounded metric then has Wilson's interval with one trial a group.
+
+    Args:
+        scores: Sample id -> score.
+        groups: Sample id -> group.
+        seed: Seed of the resampling.
+        ceiling: The metric's upper bound, its lower being 0; None if unbounded.
+
+    Raises:
+        ValueError: If there are no scores.
+    """
+    return average_interval([(scores, groups)], seed, ceiling=ceiling)
+
+
+def average_interval(
+    strata: Sequence[tuple[Scores, Groups]], seed: int = 0, *, ceiling: float | None = 100.0
+) -> Estimate:
+    """The plain mean of several datasets' mean scores, each dataset resampled by itself; see `interval`.
+
+    `n` is the number of samples in all of them.
+
+    Raises:
+        ValueError: If there are no datasets, or one has no scores.
+    """
+    if not strata or not all(scores for scores, _ in strata):
+        raise ValueError("nothing was measured: there are no scores to average")
+    value = float(np.mean([_mean(scores) for scores, _ in strata]))
+    n = sum(len(scores) for scores, _ in strata)
+    if ceiling is not None and len(strata) == 1 and _independent_and_binary(*strata[0], ceiling):
+        return _wilson_estimate(value, n, n, ceiling)
+    rng = np.random.default_rng(seed)
+    means = np.mean([_resampled_means(scores, groups, rng) for scores, groups in strata], axis=0)
+    low, high = map(float, np.percentile(means, [2.5, 97.5]))
+    if ceiling is not None and high - low < 1e-9:
+        trials = sum(len({groups[sample] for sample in scores}) for scores, groups in strata)
+        return _wilson_estimate(value, n, trials, ceiling)
+    return Estimate(value, min(low, value), max(high, value), n)
+
+
+def paired(
+    a: Scores, b: Scores, groups: Groups, seed: int = 0, *, alternative: Alternative = "two-sided"
+) -> Paired:
+    """Compares two sets of scores on the samples that are in both.
+
+    The exact McNemar test (McNemar 1947) where all scores are 0 or 100 and no group repeats; otherwise a
+    permutation test that flips the sign of each group's summed difference. The interval is a bootstrap
+    over groups; where no sample, or every sample, flipped, it has the width of Wilson's.
+
+    Args:
+        a: Sample id -> score.
+        b: Sample id -> score; the difference is `a - b`.
+        groups: Sample id -> group.
+        seed: Seed of the resampling.
+        alternative: "less" asks for evidence that a < b, "greater" that a > b.
+
+    Raises:
+        ValueError: If no sample is in both.
+    """
+    shared = sorted(a.keys() & b.keys())
+    if not shared:
+        raise ValueError("the two share no sample: there is nothing to compare")
+    differences = {sample: a[sample] - b[sample] for sample in shared}
+    binary = {a[s] for s in shared} | {b[s] for s in shared} <= {0.0, 100.0}
+    rng = np.random.default_rng(seed)
+    value = _mean(differences)
+    low, high = map(float, np.percentile(_resampled_means(differences, groups, rng), [2.5, 97.5]))
+    trials = len({groups[sample] for sample in shared})
+    if binary and high - low < 1e-9:
+        width = 100 * wilson(0, trials)[1]
+        low, high = max(value - width, -100.0), min(value + width, 100.0)
+    if binary and trials == len(shared):
+        gains = sum(difference > 0 for difference in differences.values())
+        p = mcnemar(gains, sum(difference < 0 for difference in differences.values()), alternative)
+    else:
+        p = _sign_flip(_group_sums(differences, groups)[0], alternative, rng)
+    flipped = tuple(sample for sample in shared if differences[sample] != 0)
+    return Paired(value, min(low, value), max(high, value), p, len(shared), flipped)
+
+
+def mcnemar(gains: int, losses: int, alternative: Alternative = "two-sided") -> float:
+    """Exact p-value that `gains` of the `gains + losses` samples that flipped did so in a's favour."""
+    n = gains + losses
+
+    def at_most(k: int) -> float:
+        return sum(comb(n, i) for i in range(k + 1)) / 2**n
+
+    if alternative == "less":
+        return at_most(gains)
+    if alternative == "greater":
+        return at_most(losses)
+    return min(1.0, 2 * at_most(min(gains, losses)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values adjusted for being so many (Holm 1979), in the order given."""
+    adjusted = [1.0] * len(p_values)
+    running = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        running = max(running, (len(p_values) - rank) * p_values[index])
+        adjusted[index] = min(1.0, running)
+    return adjusted
+
+
+def _mean(scores: Scores) -> float:
+    return fsum(scores.values()) / len(scores)  # exact, so that the order of samples does not show
+
+
+def _independent_and_binary(scores: Scores, groups: Groups, ceiling: float) -> bool:
+    return set(scores.values()) <= {0.0, ceiling} and len({groups[s] for s in scores}) == len(scores)
+
+
+def _wilson_estimate(value: float, n: int, trials: int, ceiling: float) -> Estimate:
+    low, high = wilson(trials * value / ceiling, trials)
+    return Estimate(value, min(low * ceiling, value), max(high * ceiling, value), n)
+
+
+def _group_sums(scores: Scores, groups: Groups) -> tuple[np.ndarray, np.ndarray]:
+    """The sum of the scores of each group, and its number of samples, both (G,); order: first seen, by id."""
+    samples = sorted(scores)
+    _, index = np.unique([groups[sample] for sample in samples], return_inverse=True)
+    return np.bincount(index, weights=[scores[sample] for sample in samples]), np.bincount(index)
+
+
+def _resampled_means(scores: Scores, groups: Groups, rng: np.random.Generator) -> np.ndarray:
+    """Means of `RESAMPLES` samples of groups drawn with replacement, (RESAMPLES,)."""
+    sums, counts = _group_sums(scores, groups)
+    draws = rng.integers(len(sums), size=(RESAMPLES, len(sums)))
+    return sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
+
+
+def _sign_flip(sums: np.ndarray, alternative: Alternative, rng: np.random.Generator) -> float:
+    """P-value of the groups' summed differences (G,) if each sign were a coin's.
+
+    Draws until `ENOUGH_EXCEEDANCES` draws were as extreme as what was observed, `MAX_FLIPS` at most
+    (sequential Monte Carlo test; Besag & Clifford 1991). The observed signs count as one draw.
+    """
+    sums = sums[sums != 0]
+    if not len(sums):
+        return 1.0
+    observed = sums.sum()
+    tolerance = 1e-9 * np.abs(sums).sum()
+    drawn = exceeded = 0
+    rows = max(1_000, min(10_000, 2_000_000 // len(sums)))
+    while drawn < MAX_FLIPS and exceeded < ENOUGH_EXCEEDANCES:
+        heads = rng.integers(2, size=(rows, len(sums)), dtype=np.int8) @ sums
+        totals = 2 * heads - observed
+        if alternative == "less":
+            extreme = totals <= observed + tolerance
+        elif alternative == "greater":
+            extreme = totals >= observed - tolerance
+        else:
+            extreme = np.abs(totals) >= abs(observed) - tolerance
+        drawn += rows
+        exceeded += int(extreme.sum())
+    return (exceeded + 1) / (drawn + 1)

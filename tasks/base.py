@@ -1,0 +1,140 @@
+"""The nouns of this room: samples, data sets, tasks, and the two kinds of model a task can be bound to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple, Protocol
+
+from PIL import Image
+from torch import Tensor
+
+from attacks.objective import Objective
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One thing to ask.
+
+    Attributes:
+        id: unique within its data set.
+        image: the picture, or the file it lies in.
+        prompt: the question; empty where the task has a fixed one.
+        references: captions, annotators' answers, the true class name, or the target text.
+        group: what to cluster by in statistics: the image.
+    """
+
+    id: str
+    image: Image.Image | Path
+    prompt: str
+    references: tuple[str, ...]
+    group: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Samples with what they share.
+
+    Attributes:
+        classnames: of a classification set, in label order.
+        templates: prompts with a field ``{c}``, of a classification set.
+        prompt_suffix: appended to every question, e.g. how long an answer may be.
+        max_new_tokens: limit of a generated answer.
+        chance: score in percent of guessing, where it is known.
+    """
+
+    name: str
+    samples: tuple[Sample, ...]
+    classnames: tuple[str, ...] = ()
+    templates: tuple[str, ...] = ()
+    prompt_suffix: str = ""
+    max_new_tokens: int = 20
+    chance: float | None = None
+
+
+class AnswerScores(NamedTuple):
+    """What a model thinks of given answers, one row a sample.
+
+    Attributes:
+        nll: (B,) mean negative log-likelihood of the answer's tokens and the end token.
+        greedy: (B,) bool: each of those tokens is the most likely one, so greedy decoding says the answer.
+        first: (B,) int64: the token that greedy decoding says first.
+    """
+
+    nll: Tensor
+    greedy: Tensor
+    first: Tensor
+
+
+class ImageTextEncoder(Protocol):
+    """A CLIP: an image encoder with the text tower it was trained beside (`bench.models.encoder.Encoder`)."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> embeddings (B, D), not normalised."""
+
+    @property
+    def text(self):  # noqa: ANN201 - TextTower lives in bench, which this room does not know
+        """The text tower, with ``classifier(classnames, templates)`` and ``scale``."""
+
+
+class VisionLanguageModel(Protocol):
+    """A model that answers prompts about images, built around an image encoder."""
+
+    def answers(self, prompts: Sequence[str], answers: Sequence[str]) -> "AnswerLoss":
+        """Prepare prompts and answers for scoring many candidate images; tokenises once."""
+
+    def first_tokens(self, texts: Sequence[str]) -> list[int]:
+        """The token that each answer begins with."""
+
+    def generate(self, images: Tensor, prompts: Sequence[str], *, max_new_tokens: int) -> list[str]:
+        """Greedy answers to B images (B, 3, H, W) in [0, 1]."""
+
+
+class AnswerLoss(Protocol):
+    """Scores prepared answers for candidate images."""
+
+    def __call__(self, images: Tensor, rows: Tensor) -> AnswerScores:
+        """Judge images (b, 3, H, W); rows (b,) names the prepared prompt of each."""
+
+
+class Victim(Protocol):
+    """A model bound to a task: it answers samples and tells an attacker how it is doing."""
+
+    def predict(self, images: Tensor, samples: Sequence[Sample]) -> list[str]:
+        """The model's answers to B images (B, 3, H, W) in [0, 1]."""
+
+    def objective(self, images: Tensor, samples: Sequence[Sample], goal: str) -> Objective | None:
+        """What an attacker with this goal ascends; None where the goal makes no sense for the model at hand.
+
+        ``images`` are the clean ones; `Task.applies` holds for every sample.
+        """
+
+
+class Task(Protocol):
+    """One way of asking and scoring.
+
+    Attributes:
+        version: raised whenever anything that moves a score changes.
+        metric: its name and unit, e.g. "accuracy (%)".
+        worst: the direction in which an attacker pushes the score.
+        model: which kind of model `bind` takes.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    metric: ClassVar[str]
+    worst: ClassVar[Literal["min", "max"]]
+    model: ClassVar[Literal["encoder", "vlm"]]
+
+    def __init__(self, dataset: Dataset) -> None: ...
+
+    def bind(self, model: object) -> Victim:
+        """The victim for this task's samples."""
+
+    def score(self, prediction: str, sample: Sample) -> float:
+        """The score of an answer on the metric's published scale; depends on nothing else."""
+
+    def lost(self, score: float, sample: Sample) -> bool:
+        """Whether an attacker can gain no more from this sample."""
+
+    def applies(self, goal: str, sample: Sample) -> bool:
+        """Whether an attack goal makes sense for a sample."""

@@ -1,0 +1,82 @@
+"""Image captioning (attacked as in Schlarmann et al. 2024, section 4.1)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from attacks.objective import Objective, Progress
+from tasks.base import AnswerLoss, Dataset, Sample, VisionLanguageModel
+from tasks.metrics import Cider
+from tasks.vqa import REFERENCE
+
+BROKEN = 10.0  # CIDEr below which the paper stops attacking an image of COCO
+
+
+class Captioning:
+    """Captions scored with CIDEr-D x 100 against five references.
+
+    Document frequencies come from the references of the evaluated images, so a score belongs to its sample selection.
+    """
+
+    name: ClassVar[str] = "captioning"
+    version: ClassVar[int] = 1
+    metric: ClassVar[str] = "CIDEr"
+    worst: ClassVar[Literal["min"]] = "min"
+    model: ClassVar[Literal["vlm"]] = "vlm"
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.cider = Cider({s.id: s.references for s in dataset.samples})
+
+    def bind(self, model: VisionLanguageModel) -> "_Captioner":
+        """Every image gets the same prompt, that of its sample."""
+        return _Captioner(model, self.dataset.max_new_tokens)
+
+    def score(self, prediction: str, sample: Sample) -> float:
+        """CIDEr of one image; their mean is the corpus score."""
+        return self.cider.score(sample.id, prediction)
+
+    def lost(self, score: float, sample: Sample) -> bool:
+        """The paper's threshold."""
+        return score < BROKEN
+
+    def applies(self, goal: str, sample: Sample) -> bool:
+        """The n-th reference must exist."""
+        return not goal.startswith(REFERENCE) or int(goal.removeprefix(REFERENCE)) < len(sample.references)
+
+
+def clean_caption(text: str) -> str:
+    """Keep what precedes a repeated prompt; drop quotation marks."""
+    return text.split("Output", 1)[0].replace('"', "").strip()
+
+
+@dataclass(frozen=True)
+class _Captioner:
+    model: VisionLanguageModel
+    max_new_tokens: int
+
+    def predict(self, images: Tensor, samples: Sequence[Sample]) -> list[str]:
+        """Greedy captions."""
+        said = self.model.generate(images, [s.prompt for s in samples], max_new_tokens=self.max_new_tokens)
+        return [clean_caption(text) for text in said]
+
+    def objective(self, images: Tensor, samples: Sequence[Sample], goal: str) -> Objective:
+        """Goal "reference-N": away from the N-th reference caption."""
+        rank = int(goal.removeprefix(REFERENCE))
+        wanted = [s.references[rank] for s in samples]
+        return CaptionObjective(self.model.answers([s.prompt for s in samples], wanted))
+
+
+@dataclass(frozen=True)
+class CaptionObjective:
+    """Away from a caption; never fooled, since only a generated caption's CIDEr tells."""
+
+    loss: AnswerLoss
+
+    def __call__(self, images: Tensor, rows: Tensor) -> Progress:
+        """Judge images (b, 3, H, W)."""
+        nll = self.loss(images, rows).nll
+        return Progress(nll, torch.zeros_like(nll, dtype=torch.bool))

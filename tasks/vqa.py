@@ -1,0 +1,101 @@
+"""Visual question answering (Antol et al. 2015; attacked as in Schlarmann et al. 2024, section 4.1)."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from attacks.objective import Objective, Progress
+from tasks.base import AnswerLoss, Dataset, Sample, VisionLanguageModel
+from tasks.metrics import vqa_accuracy
+
+REFERENCE, TARGET = "reference-", "target:"
+
+
+class VQA:
+    """Short answers scored against ten annotators with the official VQA accuracy, in percent."""
+
+    name: ClassVar[str] = "vqa"
+    version: ClassVar[int] = 1
+    metric: ClassVar[str] = "VQA accuracy (%)"
+    worst: ClassVar[Literal["min"]] = "min"
+    model: ClassVar[Literal["vlm"]] = "vlm"
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def bind(self, model: VisionLanguageModel) -> "_Answerer":
+        """Prompts are the questions, with the data set's suffix."""
+        return _Answerer(model, self.dataset)
+
+    def score(self, prediction: str, sample: Sample) -> float:
+        """Official accuracy of the first phrase of an answer."""
+        return vqa_accuracy(prediction, sample.references)
+
+    def lost(self, score: float, sample: Sample) -> bool:
+        """No annotator agrees."""
+        return score == 0
+
+    def applies(self, goal: str, sample: Sample) -> bool:
+        """The n-th most frequent answer must exist."""
+        return not goal.startswith(REFERENCE) or int(goal.removeprefix(REFERENCE)) < len(set(sample.references))
+
+
+def frequent_answers(references: Sequence[str]) -> list[str]:
+    """Distinct raw answers, the most frequent first, ties in order of first appearance."""
+    return [answer for answer, _ in Counter(references).most_common()]
+
+
+def first_phrase(text: str) -> str:
+    """Cut an answer where the model begins a new question, or at the first comma and space."""
+    return re.split(r"Question|Answer|Short|, ", text, maxsplit=1)[0].strip()
+
+
+@dataclass(frozen=True)
+class _Answerer:
+    model: VisionLanguageModel
+    dataset: Dataset
+
+    def prompts(self, samples: Sequence[Sample]) -> list[str]:
+        return [s.prompt + self.dataset.prompt_suffix for s in samples]
+
+    def predict(self, images: Tensor, samples: Sequence[Sample]) -> list[str]:
+        """Greedy answers, cut to their first phrase."""
+        said = self.model.generate(images, self.prompts(samples), max_new_tokens=self.dataset.max_new_tokens)
+        return [first_phrase(text) for text in said]
+
+    def objective(self, images: Tensor, samples: Sequence[Sample], goal: str) -> Objective:
+        """Goals "reference-N" (away from the N-th most frequent answer) and "target:TEXT" (towards a text)."""
+        prompts = self.prompts(samples)
+        accepted = [self.model.first_tokens(sorted(set(s.references))) for s in samples]
+        if goal.startswith(TARGET):
+            wanted = [goal.removeprefix(TARGET)] * len(samples)
+            return AnswerObjective(self.model.answers(prompts, wanted), accepted, sign=-1.0)
+        rank = int(goal.removeprefix(REFERENCE))
+        wanted = [frequent_answers(s.references)[rank] for s in samples]
+        return AnswerObjective(self.model.answers(prompts, wanted), accepted, sign=1.0)
+
+
+class AnswerObjective:
+    """Away from (sign 1) or towards (sign -1) given answers; fooled once no accepted answer can follow.
+
+    An answer whose first token begins none of the accepted answers cannot become one of them. The runner verifies
+    each verdict by generating, so an accepted answer spelled otherwise costs time, never correctness.
+    """
+
+    def __init__(self, loss: AnswerLoss, accepted: Sequence[Sequence[int]], sign: float) -> None:
+        width = max(len(tokens) for tokens in accepted)
+        padded = [[*tokens, *[tokens[0]] * (width - len(tokens))] for tokens in accepted]
+        self.accepted = torch.tensor(padded)
+        self.loss, self.sign = loss, sign
+
+    def __call__(self, images: Tensor, rows: Tensor) -> Progress:
+        """Judge images (b, 3, H, W)."""
+        scores = self.loss(images, rows)
+        accepted = self.accepted.to(rows.device)[rows]
+        fooled = (scores.first[:, None] != accepted).all(dim=1)
+        return Progress(self.sign * scores.nll, fooled)

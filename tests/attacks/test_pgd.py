@@ -1,0 +1,73 @@
+"""What is particular to PGD: its momentum. The laws of all attacks are in test_attacks.py."""
+
+import pytest
+import torch
+
+from attacks.objective import Classification, evaluate_with_gradient
+from attacks.pgd import pgd
+from attacks.threat import ThreatModel
+from tests.toys import Scripted, toy_images, trained_toy
+
+WIDE = ThreatModel("linf", 0.2)
+
+
+def two_pixels(first: float, second: float) -> torch.Tensor:
+    """A gradient (3, 8, 8) that is zero but for two pixels."""
+    weights = torch.zeros(3, 8, 8)
+    weights[0, 0, 0], weights[0, 0, 1] = first, second
+    return weights
+
+
+def walk(momentum: float, *gradients: torch.Tensor) -> torch.Tensor:
+    """Moves of the two pixels in steps of 0.01, the last iterate being the best."""
+    count = len(gradients)
+    values = torch.arange(count + 1.0)[:, None]
+    objective = Scripted(values, torch.stack([*gradients, gradients[-1]]))
+    clean = toy_images(1)
+    outcome = pgd(objective, clean, WIDE, steps=count, step_size=0.01, momentum=momentum)
+    return ((outcome.images - clean)[0, 0, 0, :2] / 0.01).round(decimals=3)
+
+
+def test_momentum_outlasts_a_weak_opposite_gradient():
+    first, second = two_pixels(0.9, 0.1), two_pixels(-0.1, 0.9)  # velocity of pixel 0: 0.81 - 0.1 > 0
+    assert walk(0.9, first, second).tolist() == [2.0, 2.0]
+    assert walk(0.0, first, second).tolist() == [0.0, 2.0]
+
+
+def test_gradients_are_weighed_by_their_share_not_their_size():
+    first, second = two_pixels(0.9, 0.1), 1000 * two_pixels(-0.1, 0.9)
+    assert walk(0.9, first, second).tolist() == [2.0, 2.0]
+
+
+def test_without_momentum_it_is_sign_ascent():
+    toy = trained_toy()
+    objective, rows = Classification(toy.model, toy.labels), torch.arange(len(toy.images))
+    image, losses, images = toy.images, [], []
+    for _ in range(6):
+        progress, gradient = evaluate_with_gradient(objective, image, rows, skip_fooled=False)
+        losses.append(progress.loss)
+        images.append(image)
+        image = (image + 0.01 * gradient.sign()).clamp(toy.images - 0.03, toy.images + 0.03).clamp(0, 1)
+    best = torch.stack(losses).argmax(dim=0)
+    outcome = pgd(
+        objective,
+        toy.images,
+        ThreatModel("linf", 0.03),
+        steps=5,
+        step_size=0.01,
+        momentum=0,
+        stop_when_fooled=False,
+    )
+    torch.testing.assert_close(outcome.images, torch.stack(images)[best, rows], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("step_size", [-0.1, float("nan")])
+def test_bad_step_sizes_are_refused(step_size):
+    with pytest.raises(ValueError, match="step_size"):
+        pgd(
+            Scripted(torch.zeros(2, 1), torch.zeros(2, 3, 8, 8)),
+            toy_images(1),
+            WIDE,
+            steps=1,
+            step_size=step_size,
+        )
