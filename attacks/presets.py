@@ -76,6 +76,26 @@ PRESETS: dict[str, Preset] = {
             AttackStep("Word", "apgd", 100, "target:Word", "clean", 1.0),
         ),
     ),
+    "answers": Preset(
+        "three rounds of 100 steps: away from the first and the second most frequent answer, then from the worst image",
+        (
+            AttackStep("reference-0", "apgd", 100, "reference-0", "random", 2.0),
+            AttackStep("reference-1", "apgd", 100, "reference-1", "clean", 1.0),
+            _AGAIN,
+        ),
+    ),
+    "captions": Preset(
+        "three rounds of 100 steps: away from two reference captions, then again from the worst image",
+        (*_REFERENCE_STEPS[:2], _AGAIN),
+    ),
+    "stealth-500": Preset(
+        "500 steps of APGD towards the text that the attacker wants said",
+        (AttackStep("stealth", "apgd", 500, "target", "clean", 1.0),),
+    ),
+    "stealth-3000": Preset(
+        "3000 steps of APGD towards the text that the attacker wants said",
+        (AttackStep("stealth", "apgd", 3000, "target", "clean", 1.0),),
+    ),
     "stealth": Preset(
         "10000 steps of APGD towards the text that the attacker wants said",
         (AttackStep("stealth", "apgd", 10_000, "target", "clean", 1.0),),

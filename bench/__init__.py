@@ -1,1 +1,17 @@
 """Robustness benchmarks for CLIP encoders and the vision-language models built on them."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.api import Result, run
+
+__all__ = ["Result", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the library on first use, so that the command line answers at once."""
+    if name in __all__:
+        from bench import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'bench' has no attribute {name!r}")

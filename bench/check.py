@@ -298,7 +298,7 @@ def _evaluate(claim: Claim, runs: list[Run]) -> ClaimResult:
     if right and claim.factor == 1:
         difference = _difference(left, right)
         significant = difference.p < SIGNIFICANT
-        holds = holds and (significant or True)
+        holds = holds and (significant or not claim.significant)
         verdict = "significant" if significant else "not significant"
         parts.append(f"paired {_in_words(difference, difference.p)}, {verdict}")
     return ClaimResult(claim.name, bool(holds), "; ".join(parts))

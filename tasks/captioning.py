@@ -10,7 +10,7 @@ from torch import Tensor
 from attacks.objective import Objective, Progress
 from tasks.base import AnswerLoss, Dataset, Sample, VisionLanguageModel
 from tasks.metrics import Cider
-from tasks.vqa import REFERENCE
+from tasks.vqa import reference_rank
 
 BROKEN = 10.0  # CIDEr below which the paper stops attacking an image of COCO
 
@@ -45,7 +45,7 @@ class Captioning:
 
     def applies(self, goal: str, sample: Sample) -> bool:
         """The n-th reference must exist."""
-        return not goal.startswith(REFERENCE) or int(goal.removeprefix(REFERENCE)) < len(sample.references)
+        return reference_rank(goal) < len(sample.references)
 
 
 def clean_caption(text: str) -> str:
@@ -64,8 +64,8 @@ class _Captioner:
         return [clean_caption(text) for text in said]
 
     def objective(self, images: Tensor, samples: Sequence[Sample], goal: str) -> Objective:
-        """Goal "reference-N": away from the N-th reference caption."""
-        rank = int(goal.removeprefix(REFERENCE))
+        """Goals as of `reference_rank`: away from the N-th reference caption."""
+        rank = reference_rank(goal)
         wanted = [s.references[rank] for s in samples]
         return CaptionObjective(self.model.answers([s.prompt for s in samples], wanted))
 

@@ -42,7 +42,20 @@ class VQA:
 
     def applies(self, goal: str, sample: Sample) -> bool:
         """The n-th most frequent answer must exist."""
-        return not goal.startswith(REFERENCE) or int(goal.removeprefix(REFERENCE)) < len(set(sample.references))
+        return goal.startswith(TARGET) or reference_rank(goal) < len(set(sample.references))
+
+
+def reference_rank(goal: str) -> int:
+    """Which reference an attack leads away from: "reference-N" is the N-th, "untargeted" the first.
+
+    Raises:
+        ValueError: another goal.
+    """
+    if goal == "untargeted":
+        return 0
+    if not goal.startswith(REFERENCE):
+        raise ValueError(f"goal {goal!r} makes no sense for a text answer; choose an attack made for it")
+    return int(goal.removeprefix(REFERENCE))
 
 
 def frequent_answers(references: Sequence[str]) -> list[str]:
@@ -69,13 +82,13 @@ class _Answerer:
         return [first_phrase(text) for text in said]
 
     def objective(self, images: Tensor, samples: Sequence[Sample], goal: str) -> Objective:
-        """Goals "reference-N" (away from the N-th most frequent answer) and "target:TEXT" (towards a text)."""
+        """Goals as of `reference_rank` (away from the N-th most frequent answer) and "target:TEXT" (towards it)."""
         prompts = self.prompts(samples)
         accepted = [self.model.first_tokens(sorted(set(s.references))) for s in samples]
         if goal.startswith(TARGET):
             wanted = [goal.removeprefix(TARGET)] * len(samples)
             return AnswerObjective(self.model.answers(prompts, wanted), accepted, sign=-1.0)
-        rank = int(goal.removeprefix(REFERENCE))
+        rank = reference_rank(goal)
         wanted = [frequent_answers(s.references)[rank] for s in samples]
         return AnswerObjective(self.model.answers(prompts, wanted), accepted, sign=1.0)
 

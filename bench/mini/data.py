@@ -51,7 +51,7 @@ def _images(scenes: Scenes) -> list[Image.Image]:
 def _captions(name: str, split: str, size: int, rng: random.Random) -> Dataset:
     scenes = _scenes(name, split, size)
     samples = [
-        Sample(f"{i:06d}", image, language.CAPTION_PROMPT, _references(scenes, i, rng), f"{i:06d}")
+        Sample(str(i + 1), image, language.CAPTION_PROMPT, _references(scenes, i, rng), str(i + 1))
         for i, image in enumerate(_images(scenes))
     ]
     return Dataset(name, tuple(samples), max_new_tokens=20)
@@ -69,7 +69,7 @@ def _questions(name: str, split: str, size: int, rng: random.Random) -> Dataset:
         asked = {q.kind: q for q in language.questions(scenes, i, rng)}
         kinds = language.QUESTION_KINDS
         question = next(asked[k] for k in kinds[i % len(kinds) :] + kinds if k in asked)
-        samples.append(Sample(f"{i:06d}", image, question.text, question.answers, f"{i:06d}"))
+        samples.append(Sample(str((i + 1) * 1000), image, question.text, question.answers, str(i + 1)))
     return Dataset(name, tuple(samples), max_new_tokens=5)
 
 
@@ -77,7 +77,7 @@ def _stealth(name: str, split: str, size: int, rng: random.Random) -> Dataset:
     """Every target on images of its own, in turn."""
     scenes = _scenes(name, split, size)
     samples = [
-        Sample(f"{i:06d}", image, language.CAPTION_PROMPT, (TARGETS[i % len(TARGETS)],), f"{i:06d}")
+        Sample(str(i + 1), image, language.CAPTION_PROMPT, (TARGETS[i % len(TARGETS)],), str(i + 1))
         for i, image in enumerate(_images(scenes))
     ]
     return Dataset(name, tuple(samples), max_new_tokens=20)
@@ -92,7 +92,7 @@ def _classes(
     def builder(name: str, split: str, size: int, rng: random.Random) -> Dataset:
         scenes = _scenes(name, split, size, keep)
         samples = [
-            Sample(f"{i:06d}", image, "", (classnames[label],), f"{i:06d}")
+            Sample(f"s{i:07d}", image, "", (classnames[label],), f"s{i:07d}")
             for i, (image, label) in enumerate(zip(_images(scenes), labels(scenes), strict=True))
         ]
         return Dataset(name, tuple(samples), classnames, templates, chance=100 / len(classnames))

@@ -158,7 +158,7 @@ def graded(rng, rates, drop):
     return common + rng.normal(0, 5, len(rates)), common + rng.normal(0, 5, len(rates)) - drop
 
 
-def share_that_fails(draw, effect, repetitions, comparisons=4, n=150):
+def share_that_fails(draw, effect, repetitions, comparisons=4, n=80):
     failed = 0
     for seed in range(repetitions):
         rng = np.random.default_rng(seed)

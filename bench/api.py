@@ -1,0 +1,89 @@
+"""The library behind the command line: `run` carries out what `bench run` asks for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import tables
+from bench.config import RunConfig, resolve
+from bench.records import Record, Run, load_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Result:
+    """Finished runs, as they lie on disk."""
+
+    runs: tuple[Run, ...]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict a run and radius, with value, 95 % interval and n."""
+        return tables.summary(self.runs)
+
+    def table(self) -> "pd.DataFrame":
+        """A row an encoder and data set, a column a radius."""
+        rows = [*self.rows(), *tables.averages(self.runs)]
+        return tables.table(rows, list(dict.fromkeys(run.header.encoder for run in self.runs)))
+
+    @property
+    def records(self) -> list[Record]:
+        """Every record of every run."""
+        return [record for run in self.runs for record in run.records]
+
+
+def run(
+    *,
+    encoder: str | Sequence[str],
+    task: str | Sequence[str],
+    suite: str = "mini",
+    eps: str | float | Sequence[str | float] | None = None,
+    attack: str | None = None,
+    limit: int | None = None,
+    seed: int | None = None,
+    surrogate: str | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    output: str | Path = "results/runs",
+    data_root: str | Path | None = None,
+    save_adversarial: bool = False,
+    jobs: int | None = None,
+    progress: bool = True,
+) -> Result:
+    """Evaluate encoders on tasks, clean and under attack, resuming what is recorded already.
+
+    Args:
+        encoder: catalogue name, alias, plugin name or path to a checkpoint; several as a list or comma-separated.
+        task: task name; several likewise; "all" for every task of the suite.
+        suite: which models, data and sample counts.
+        eps: radii in 1/255 for l-inf; the suite's by default.
+        attack: preset name, or "none"; the suite's choice for each task by default.
+        limit: score only the first so many samples; such runs carry a banner and enter no committed table.
+        seed: of all random starts; the suite's by default.
+        surrogate: make the adversarial images on this encoder and score them on ``encoder`` (transfer).
+        batch_size: samples attacked at once; None adapts to memory. Never changes a result.
+        device: "auto", "cpu", "cuda", ...
+        output: where run directories go.
+        data_root: folder with the data sets' files; None for those embedded in the package.
+        save_adversarial: keep the worst image of each sample and radius.
+        jobs: runs carried out at once; None for one a core on the CPU, one at a time elsewhere.
+        progress: show progress bars on stderr.
+
+    Raises:
+        UsageError: an unknown name, a bad radius, a file that is missing or is not what it should be.
+        RecordsError: a run directory is in use, holds another run, or cannot be written.
+    """
+    configs = resolve(
+        encoder=encoder, task=task, suite=suite, eps=eps, attack=attack, limit=limit, seed=seed, surrogate=surrogate,
+        batch_size=batch_size, device=device, output=Path(output),
+        data_root=None if data_root is None else Path(data_root), save_adversarial=save_adversarial,
+    )  # fmt: skip
+    return Result(tuple(load_run(directory) for directory in _execute(configs, jobs, progress)))
+
+
+def _execute(configs: list[RunConfig], jobs: int | None, progress: bool) -> list[Path]:
+    from bench.pool import execute_all
+
+    return execute_all(configs, jobs=jobs, progress=progress)

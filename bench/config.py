@@ -1,0 +1,223 @@
+"""What to run: suites (data), run configurations (validated), and the parsing of radii. Never imports torch."""
+
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from attacks.presets import PRESETS, Preset
+from bench import registry
+from bench.errors import UsageError
+
+DEFAULT_OUTPUT = Path("results/runs")
+
+
+@dataclass(frozen=True)
+class TaskPlan:
+    """How a suite runs a task: on which data sets, on how many samples of each, under which attack preset."""
+
+    datasets: tuple[str, ...]
+    samples: int
+    attack: str
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Named encoders, models, data sets, threat models and sample counts.
+
+    Attributes:
+        encoders: family of rows in the encoder catalogue.
+        vlm: folder or hub id of the vision-language model that encoders are swapped into.
+        eps: radii in 1/255 for "linf", in plain l2 units for "l2".
+        datasets: where each data set's files lie under a data root, and in which format.
+    """
+
+    name: str
+    about: str
+    encoders: str
+    vlm: str
+    norm: str
+    eps: tuple[float, ...]
+    seed: int
+    tasks: Mapping[str, TaskPlan]
+    datasets: Mapping[str, Mapping[str, Any]]
+
+
+def suite_names() -> list[str]:
+    """The suites that ship with the package."""
+    found = resources.files("bench.suites").iterdir()
+    return sorted(entry.name.removesuffix(".toml") for entry in found if entry.name.endswith(".toml"))
+
+
+@cache
+def load_suite(name: str) -> Suite:
+    """Read a suite by name.
+
+    Raises:
+        UsageError: there is no such suite, or its file holds a key that is not known.
+    """
+    if name not in suite_names():
+        raise registry.unknown("suite", name, suite_names())
+    raw = _merged(name)
+    if surplus := sorted(raw.keys() - {f.name for f in fields(Suite)}):
+        raise UsageError(f"suite {name!r}: unknown keys {surplus}")
+    tasks = {
+        task: TaskPlan(tuple(row["datasets"]), row["samples"], row["attack"]) for task, row in raw["tasks"].items()
+    }
+    return Suite(**{**raw, "name": name, "eps": tuple(map(float, raw["eps"])), "tasks": tasks})
+
+
+def _merged(name: str) -> dict[str, Any]:
+    """The suite's table on top of that of its ``base``, task by task."""
+    raw = tomllib.loads(resources.files("bench.suites").joinpath(f"{name}.toml").read_text())
+    if (base := raw.pop("base", None)) is None:
+        return raw
+    merged = _merged(base)
+    tasks = {task: {**row, **raw.get("tasks", {}).get(task, {})} for task, row in merged["tasks"].items()}
+    return {**merged, **raw, "tasks": {**raw.get("tasks", {}), **tasks}}
+
+
+def preset(name: str) -> Preset:
+    """An attack schedule by name: built in, or from a plugin in the entry point group "bench.attacks".
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    if name in registry.plugins("bench.attacks"):
+        found = registry.resolve("bench.attacks", name)
+        if not isinstance(found, Preset):
+            raise UsageError(f"the plugin attack {name!r} is a {type(found).__name__}, not an attacks.presets.Preset")
+        return found
+    raise registry.unknown("attack", name, [*PRESETS, *registry.plugins("bench.attacks"), "none"])
+
+
+def parse_eps(text: str | float | Sequence[str | float]) -> tuple[float, ...]:
+    """Radii in 1/255, ascending: "2,4", "4/255", 4 or [2, 4] (also in plain l2 units, where the norm is l2).
+
+    Raises:
+        UsageError: not a number, negative, or so large that it must be a slip.
+    """
+    parts = text.replace(",", " ").split() if isinstance(text, str) else text
+    radii = [_radius(part) for part in ([parts] if isinstance(parts, int | float) else parts)]
+    if not radii:
+        raise UsageError("no eps given; write it in 1/255, for example --eps 2,4")
+    return tuple(sorted(set(radii)))
+
+
+def _radius(part: str | float) -> float:
+    try:
+        value = float(part.removesuffix("/255")) if isinstance(part, str) else float(part)
+    except ValueError:
+        raise UsageError(f"eps {part!r} is not a number; write it in 1/255, for example 4 or 4/255") from None
+    if not math.isfinite(value) or value <= 0:
+        raise UsageError(f"eps must be above 0 (the clean score is always reported), got {part!r}")
+    if value < 0.1:
+        raise UsageError(f"eps is counted in 1/255: {part!r} means {value}/255; did you mean {value * 255:.3g}?")
+    if value > 255:
+        raise UsageError(f"eps {part!r} exceeds the pixel range; it is counted in 1/255")
+    return value
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run, resolved: one encoder, one task, one data set. Radii as in `Suite.eps`."""
+
+    suite: str
+    encoder: str
+    task: str
+    dataset: str
+    samples: int
+    attack: str
+    norm: str
+    eps: tuple[float, ...]
+    seed: int
+    limit: int | None = None
+    surrogate: str | None = None
+    batch_size: int | None = None
+    device: str = "auto"
+    output: Path = DEFAULT_OUTPUT
+    data_root: Path | None = None
+    save_adversarial: bool = False
+
+    @property
+    def n_samples(self) -> int:
+        """Samples to score."""
+        return self.samples if self.limit is None else min(self.limit, self.samples)
+
+    @property
+    def directory(self) -> Path:
+        """Where the records lie; runs that differ in anything that moves a score lie apart."""
+        attack = self.attack + (f"-from-{self.surrogate}" if self.surrogate else "")
+        radii = "+".join(f"{e:g}" for e in self.eps) if self.attack != "none" else "clean"
+        name = [Path(self.encoder).stem, self.dataset, attack, self.norm, radii, f"seed{self.seed}"]
+        if self.limit is not None:
+            name.append(f"limit{self.limit}")
+        return self.output / self.suite / self.task / "_".join(name)
+
+
+def resolve(
+    *,
+    encoder: str | Sequence[str],
+    task: str | Sequence[str],
+    suite: str = "mini",
+    eps: str | float | Sequence[str | float] | None = None,
+    attack: str | None = None,
+    limit: int | None = None,
+    seed: int | None = None,
+    surrogate: str | None = None,
+    **rest: Any,
+) -> list[RunConfig]:
+    """All runs that a request stands for, encoder by encoder.
+
+    Raises:
+        UsageError: an unknown name (the nearest known one is suggested), a bad radius or limit.
+    """
+    from bench.models import catalogue
+
+    chosen = load_suite(suite)
+    tasks = list(chosen.tasks) if task == "all" else _listed(task)
+    for name in tasks:
+        if name not in registry.names("bench.tasks"):
+            raise registry.unknown("task", name, [*registry.names("bench.tasks"), "all"])
+        if name not in chosen.tasks and name not in registry.plugins("bench.tasks"):
+            raise UsageError(f"suite {suite!r} has no data sets for task {name!r}")
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit must be at least 1, got {limit}")
+    radii = chosen.eps if eps is None else parse_eps(eps)
+    aliases = catalogue.aliases()
+    configs = []
+    for one in _listed(encoder):
+        for name in tasks:
+            plan = chosen.tasks.get(name) or _plugin_plan(name)
+            used = attack or plan.attack
+            if used != "none":
+                preset(used)
+            for dataset in plan.datasets:
+                configs.append(
+                    RunConfig(
+                        suite, aliases.get(one, one), name, dataset, plan.samples, used, chosen.norm, radii,
+                        chosen.seed if seed is None else seed, limit, aliases.get(surrogate or "", surrogate), **rest,
+                    )
+                )  # fmt: skip
+    return configs
+
+
+def _plugin_plan(task: str) -> TaskPlan:
+    """What a third-party task asks for itself, as its class attribute ``plan``."""
+    plan = getattr(registry.resolve("bench.tasks", task), "plan", None)
+    if not isinstance(plan, TaskPlan):
+        raise UsageError(f"the plugin task {task!r} needs a class attribute plan = bench.config.TaskPlan(...)")
+    return plan
+
+
+def _listed(value: str | Sequence[str]) -> list[str]:
+    names = value.replace(",", " ").split() if isinstance(value, str) else list(value)
+    if not names:
+        raise UsageError("no name given")
+    return list(dict.fromkeys(names))

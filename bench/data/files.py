@@ -1,0 +1,116 @@
+"""Reading small files that people download: what is wrong with one is said with its name and the remedy."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+from bench.errors import UsageError
+
+_SHOWN = 60  # characters of a strange value that a message quotes
+
+
+def read_bytes(path: Path, what: str) -> bytes:
+    """The content of a text file that was meant to be downloaded.
+
+    Args:
+        path: the file.
+        what: what it is, for the message, e.g. "the VQA annotations".
+
+    Raises:
+        UsageError: there is no such file, it cannot be read, is empty, is an HTML page or a git-lfs pointer.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UsageError(
+            f"no {what} at {path}; download {path.name} to that place, or mend --data-root"
+        ) from None
+    except OSError as error:
+        raise UsageError(
+            f"cannot read {what} {path}: {error.strerror}; check the path and its permissions"
+        ) from error
+    head = content[:200].removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not head:
+        raise UsageError(f"{path} is empty; download it again")
+    if head.startswith(b"<"):
+        raise UsageError(
+            f"{path} is an HTML or XML page, not {what}; download the file itself, not its web page"
+        )
+    if head.startswith(b"version https://git-lfs"):
+        raise UsageError(f"{path} is a git-lfs pointer, not {what}; fetch the file with `git lfs pull`")
+    return content
+
+
+def read_json(path: Path, what: str) -> Mapping[str, Any]:
+    """The JSON object in a file; a byte-order mark and any line ends are fine.
+
+    Raises:
+        UsageError: as `read_bytes`; it is not JSON, or not a JSON object.
+    """
+    try:
+        content = json.loads(read_bytes(path, what))
+    except json.JSONDecodeError as error:
+        raise UsageError(
+            f"{path} is not whole JSON: {error.msg} in line {error.lineno}, column {error.colno}; download it again"
+        ) from None
+    except UnicodeDecodeError:
+        raise UsageError(
+            f"{path} is not text in UTF-8; download it again, unpacked if it is an archive"
+        ) from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} holds a JSON {type(content).__name__}, not an object; is it {what}?")
+    return content
+
+
+def read_lines(path: Path, what: str) -> list[str]:
+    """The lines of a text file, stripped; blank ones at its end are dropped.
+
+    Raises:
+        UsageError: as `read_bytes`; it is not UTF-8, or a line amid the others is blank.
+    """
+    try:
+        text = read_bytes(path, what).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not text in UTF-8; download it again") from None
+    lines = [line.strip() for line in text.rstrip().split("\n")]
+    if "" in lines:
+        raise UsageError(
+            f"{path}: line {lines.index('') + 1} is blank; every line counts, so restore or remove it"
+        )
+    return lines
+
+
+def field(entry: Any, key: str, kind: type | UnionType, where: str) -> Any:
+    """``entry[key]``, which must be there and of a type.
+
+    Args:
+        entry: what should be a JSON object.
+        key: the field.
+        kind: the expected type, or a union of them.
+        where: file and entry, for the message.
+
+    Raises:
+        UsageError: the entry is no object, lacks the field, or has it with another type.
+    """
+    if not isinstance(entry, dict) or key not in entry:
+        shown = str(entry)[:_SHOWN]
+        raise UsageError(f"{where}: no field {key!r} in {shown}; is it the official file, and whole?")
+    value = entry[key]
+    if not isinstance(value, kind):
+        expected = getattr(kind, "__name__", str(kind))
+        shown = repr(value)[:_SHOWN]
+        raise UsageError(f"{where}: {key!r} is {shown}, not {expected}; is it the official file, and whole?")
+    return value
+
+
+def existing_folder(path: Path, what: str) -> Path:
+    """The path, if it is a folder.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if not path.is_dir():
+        raise UsageError(f"no folder {path} ({what}); put it there, or mend --data-root")
+    return path

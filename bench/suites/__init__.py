@@ -1,0 +1,1 @@
+"""Suites as data: named encoders, models, data sets, threat models and sample counts."""

@@ -1,0 +1,177 @@
+"""The trainer: objectives against hand-computed cases, schedule, resume after a kill, refusals."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from attacks.objective import Progress, squared_l2
+from attacks.pgd import pgd
+from attacks.threat import ThreatModel
+from bench.train.adversarial import Recipe, finetune, tecoa_loss
+from bench.train.loop import Schedule, TrainingError, fit
+
+
+def test_fare_loss_is_the_summed_squared_difference():
+    """No square root, no mean over dimensions, no normalisation (paper, equation 3)."""
+    embeddings = torch.tensor([[3.0, 4.0], [1.0, 1.0]])
+    anchor = torch.tensor([[0.0, 0.0], [1.0, 3.0]])
+    assert squared_l2(embeddings, anchor).tolist() == [25.0, 4.0]
+
+
+def test_tecoa_loss_is_cross_entropy_of_scaled_cosines():
+    text = torch.eye(2)  # two classes along the axes
+    loss = tecoa_loss(text, torch.tensor(10.0))
+    value = loss(torch.tensor([[3.0, 4.0]]), torch.tensor([1]))
+    assert value.item() == pytest.approx(math.log(1 + math.exp(10 * (0.6 - 0.8))), rel=1e-5)
+
+
+def test_schedule_warms_up_from_the_first_update_and_decays_to_zero():
+    schedule = Schedule(steps=100, batch=1, learning_rate=1.0, warmup=10)
+    assert schedule.rate(0) == pytest.approx(0.1)  # the reference code takes its first update at the full rate
+    assert schedule.rate(9) == schedule.rate(10) == 1.0
+    assert schedule.rate(55) == pytest.approx(0.5)
+    assert schedule.rate(100) == pytest.approx(0.0)
+
+
+def test_eps_ramp():
+    recipe = Recipe("tecoa", 4, Schedule(100, 1, 1.0), ramp=0.5)
+    assert recipe.radius(24) == pytest.approx(2 / 255)
+    assert recipe.radius(50) == recipe.radius(99) == pytest.approx(4 / 255)
+
+
+class _Tower(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3 * 4 * 4, 5)
+
+    def forward(self, images):
+        return torch.tanh(self.linear(images.flatten(1)))
+
+
+def _towers():
+    torch.manual_seed(0)
+    tower, original = _Tower(), _Tower()
+    original.load_state_dict(tower.state_dict())
+    return tower, original
+
+
+def _batches(step):
+    return torch.rand(8, 3, 4, 4, generator=torch.Generator().manual_seed(step)), None
+
+
+def test_fare_makes_a_tower_steadier_and_leaves_the_original_alone(tmp_path):
+    tower, original = _towers()
+    before = {k: v.clone() for k, v in original.state_dict().items()}
+    recipe = Recipe("fare", 16, Schedule(60, 8, 3e-3), inner_step_255=4)
+    finetune("t", tower, original, recipe, _batches, tmp_path)
+    assert all(torch.equal(v, before[k]) for k, v in original.state_dict().items())
+    images, _ = _batches(10**6)
+
+    def worst(model):
+        """The largest squared drift that PGD finds, per image."""
+
+        def objective(candidates, rows):
+            loss = squared_l2(model(candidates), model(images)[rows])
+            return Progress(loss, torch.zeros_like(loss, dtype=torch.bool))
+
+        threat = ThreatModel("linf", 16 / 255)
+        start = threat.random_start(images, [torch.Generator().manual_seed(i) for i in range(len(images))])
+        return pgd(objective, images, threat, steps=20, step_size=4 / 255, init=start).loss.mean()
+
+    assert worst(tower) < 0.8 * worst(original)
+
+
+def test_resumed_training_equals_uninterrupted_training(tmp_path):
+    whole, original = _towers()
+    recipe = Recipe("fare", 4, Schedule(12, 8, 1e-3, warmup=3))
+    finetune("t", whole, original, recipe, _batches, tmp_path / "whole")
+
+    class Interrupted(Exception):  # noqa: N818
+        pass
+
+    def failing(step):
+        if step == 7:
+            raise Interrupted
+        return _batches(step)
+
+    halted, original = _towers()
+    kwargs = {"settings": None}
+    import bench.train.adversarial as adversarial
+
+    every = adversarial.fit.__kwdefaults__
+    saved, every["checkpoint_every"] = every["checkpoint_every"], 5
+    try:
+        with pytest.raises(Interrupted):
+            finetune("t", halted, original, recipe, failing, tmp_path / "halted", **kwargs)
+    finally:
+        every["checkpoint_every"] = saved
+    fresh, original = _towers()
+    finetune("t", fresh, original, recipe, _batches, tmp_path / "halted", **kwargs)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), fresh.parameters(), strict=True))
+
+
+CHILD = """
+    import sys, torch
+    from pathlib import Path
+    from bench.train.loop import Schedule, fit, step_generator
+    torch.manual_seed(0); torch.set_num_threads(1)
+    model = torch.nn.Linear(6, 1)
+    def loss(step):
+        x = torch.randn(32, 6, generator=step_generator(0, step))
+        if step == 3: print("going", flush=True)
+        return (model(x) - x.sum(1, keepdim=True)).square().mean(), {}
+    fit("child", {"m": model}, loss, Schedule(400, 32, 1e-2), Path(sys.argv[1]), settings={}, checkpoint_every=1)
+    torch.save(model.state_dict(), sys.argv[2])
+"""
+
+
+def test_training_killed_at_any_moment_ends_with_the_same_weights(tmp_path):
+    script = tmp_path / "child.py"
+    script.write_text(textwrap.dedent(CHILD))
+
+    def command(work, out):
+        return [sys.executable, str(script), str(tmp_path / work), str(tmp_path / out)]
+
+    subprocess.run(command("whole", "whole.pt"), check=True, capture_output=True)
+    child = subprocess.Popen(command("killed", "killed.pt"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    child.stdout.readline()
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert not (tmp_path / "killed.pt").exists()
+    subprocess.run(command("killed", "killed.pt"), check=True, capture_output=True)
+    whole, killed = (torch.load(tmp_path / name, weights_only=True) for name in ("whole.pt", "killed.pt"))
+    assert all(torch.equal(whole[k], killed[k]) for k in whole)
+
+
+def _fit(directory: Path, loss, *, settings=None, rate=1e-2):
+    torch.manual_seed(0)
+    model = nn.Linear(2, 1)
+    fit("t", {"m": model}, lambda step: loss(model, step), Schedule(4, 1, rate), directory, settings=settings or {})
+
+
+def _fine(model, step):
+    return model(torch.ones(1, 2)).square().sum(), {}
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
+    def broken(model, step):
+        loss, figures = _fine(model, step)
+        return loss * (math.nan if step == 2 else 1), figures
+
+    with pytest.raises(TrainingError, match="nan at step 2"):
+        _fit(tmp_path, broken)
+
+
+@pytest.mark.parametrize(("changed", "name"), [({"rate": 1e-3}, "schedule"), ({"settings": {"eps": 2}}, "eps")])
+def test_other_settings_on_resume_are_refused_by_name(tmp_path, changed, name):
+    _fit(tmp_path, _fine)
+    with pytest.raises(TrainingError, match=name):
+        _fit(tmp_path, _fine, **changed)
