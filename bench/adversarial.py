@@ -19,7 +19,8 @@ class ImageStore:
 
     def path(self, sample_id: str, eps: float) -> Path:
         """Where an image lies; ids that are no file names are hashed."""
-        name = sample_id if sample_id.replace("-", "").replace("_", "").isalnum() else sha256(sample_id.encode()).hexdigest()
+        plain = sample_id.replace("-", "").replace("_", "").isalnum()
+        name = sample_id if plain else sha256(sample_id.encode()).hexdigest()
         return self.directory / f"{eps:g}" / f"{name}.safetensors"
 
     def put(self, sample_id: str, eps: float, image: Tensor) -> None:

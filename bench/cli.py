@@ -213,12 +213,71 @@ def export(world: str, directory: Path, size: int | None) -> None:
 
 
 @main.command()
+@click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--format", "style", type=click.Choice(["text", "markdown", "csv", "json"]), default="text")
+@click.option("--write", "document", type=click.Path(path_type=Path), help="Regenerate the blocks of this document.")
+def table(runs: tuple[Path, ...], style: str, document: Path | None) -> None:
+    """Tables of finished runs (default: those under results/runs).
+
+    \b
+    Examples:
+      bench table
+      bench table results/mini --format markdown
+      bench table results/mini --write BENCHMARKS.md
+    """  # noqa: D301
+    from bench import committed, tables
+
+    found = committed.load_runs(runs or [DEFAULT_OUTPUT])
+    if document is not None:
+        committed.write(document, found)
+        return
+    try:
+        frame = tables.table([*tables.summary(found), *tables.averages(found)], committed.ENCODERS)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    render = {"text": tables.to_text, "markdown": tables.to_markdown, "csv": tables.to_csv, "json": tables.to_json}
+    click.echo(render[style](frame), nl=False)
+
+
+@main.command()
+@click.option("--baseline", type=click.Path(path_type=Path), default=None, help="Default: results/mini.")
+@click.option("--document", type=click.Path(path_type=Path), default=None, help="Default: BENCHMARKS.md.")
+@click.option("--rerun", type=int, default=40, show_default=True, help="Samples to run again of each guarded run.")
+@click.option("--jobs", type=int, default=None, help="Runs at once. Default: one a core on the CPU, else 1.")
+def check(baseline: Path | None, document: Path | None, rerun: int, jobs: int | None) -> None:
+    """Does the code still give the committed numbers? Exits with 1 when it does not.
+
+    Compares the document's tables with the committed records, then runs a part of the guarded runs again and compares
+    them sample by sample: only a significant drop fails.
+
+    \b
+    Example:
+      bench check --rerun 100
+    """  # noqa: D301
+    from bench import committed
+
+    found = committed.load_runs([baseline or committed.BASELINE])
+    failed = False
+    for name in committed.stale_blocks(document or committed.DOCUMENT, found):
+        failed = True
+        click.echo(f"stale: block {name!r}; run `bench table results/mini --write BENCHMARKS.md` and review the change")
+    if rerun:
+        from bench.gate import rerun_guarded
+
+        for finding in rerun_guarded(found, rerun, jobs):
+            failed = failed or not finding.ok
+            click.echo(f"{finding.verdict:>14}  {finding.words}")
+    click.echo("check failed" if failed else "check passed")
+    sys.exit(CHECK_FAILED if failed else DONE)
+
+
+@main.command()
 @click.argument("model")
 @click.option("--suite", default="mini", show_default=True)
 @click.option("--work", type=click.Path(path_type=Path), default=None, help="Checkpoints. Default: runs/train/MODEL.")
 @click.option("--output", type=click.Path(path_type=Path), default=None, help="Default: the work folder's export/.")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--threads", type=int, default=1, show_default=True, help="CPU threads; the shipped models used 1 (clip: 2).")
+@click.option("--threads", type=int, default=1, show_default=True, help="CPU threads; shipped models: 1 (clip: 2).")
 def train(model: str, suite: str, work: Path | None, output: Path | None, seed: int, threads: int) -> None:
     """Train a model of a suite by its committed recipe; resumable.
 

@@ -155,7 +155,7 @@ def _header(config: RunConfig, task: Task, weights: dict[str, str], device: torc
         dataset_fingerprint=fingerprint(dataset),
         weights=weights,
         attack_steps=[asdict(step) for step in steps],
-        protocol={"precision": "float32", "chance": dataset.chance},
+        protocol={"precision": "float32"} | ({"surrogate": config.surrogate} if config.surrogate else {}),
         code=_code(),
         packages={name: version(name) for name in PACKAGES},
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",

@@ -72,7 +72,7 @@ class ImageTextEncoder(Protocol):
         """(B, 3, H, W) in [0, 1] -> embeddings (B, D), not normalised."""
 
     @property
-    def text(self):  # noqa: ANN201 - TextTower lives in bench, which this room does not know
+    def text(self):
         """The text tower, with ``classifier(classnames, templates)`` and ``scale``."""
 
 

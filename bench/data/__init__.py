@@ -1,1 +1,1 @@
-"""Data sets: readers of the official file formats, the decoding of images, and the export of the embedded sets."""
+"""Data sets: readers of the official file formats, decoding of images, export of the embedded sets."""

@@ -1,4 +1,4 @@
-"""The embedded data sets written as files, in the official formats and where the suite's rows look for them."""
+"""The embedded data sets as files: in the official formats, where the suite's rows look for them."""
 
 import io
 import json
@@ -29,8 +29,8 @@ _SPLIT = "val2014"
 def export_mini(directory: Path, size: int | None = None, progress: bool = True) -> list[Path]:
     """Write every mini data set in its official format.
 
-    All is written to a folder aside and then moved to its place, so an export that was cut short leaves nothing that
-    looks whole; giving the same command again replaces it, as it replaces an earlier export.
+    All is written to a folder aside and then moved to its place, so an export that was cut short leaves
+    nothing that looks whole; giving the same command again replaces it, as it replaces an earlier export.
 
     Args:
         directory: where to write; new, empty, or holding an earlier export.
@@ -90,7 +90,7 @@ def _check_vacant(directory: Path, folders: set[str]) -> None:
 
 
 def _move_in(stage: Path, directory: Path, folders: Iterable[str]) -> None:
-    """Put what is whole in its place; while the marker is gone and the stage is there, the export is not whole."""
+    """Put what is whole in its place; without the marker, and beside the stage, the export is not whole."""
     (directory / MARKER).unlink(missing_ok=True)
     for folder in folders:
         if (directory / folder).exists():

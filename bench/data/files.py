@@ -53,7 +53,7 @@ def read_json(path: Path, what: str) -> Mapping[str, Any]:
         content = json.loads(read_bytes(path, what))
     except json.JSONDecodeError as error:
         raise UsageError(
-            f"{path} is not whole JSON: {error.msg} in line {error.lineno}, column {error.colno}; download it again"
+            f"{path} is not whole JSON: {error.msg}, line {error.lineno} column {error.colno}; download again"
         ) from None
     except UnicodeDecodeError:
         raise UsageError(

@@ -20,8 +20,8 @@ _SIXTEEN_BITS = 65535
 def open_image(source: Image.Image | Path) -> Image.Image:
     """Decode an image to 8-bit RGB, upright.
 
-    The orientation noted in EXIF is applied, 16-bit greyscale is scaled to 8 bits (not clipped), transparency is
-    dropped as CLIP's own preprocessing drops it, and of an animation the first frame counts.
+    The orientation noted in EXIF is applied, 16-bit greyscale is scaled to 8 bits (not clipped), transparency
+    is dropped as CLIP's own preprocessing drops it, and of an animation the first frame counts.
 
     Args:
         source: a picture, or the file it lies in.
@@ -108,7 +108,7 @@ def _from_sixteen_bits(image: Image.Image, label: str) -> Image.Image:
 
 
 def fingerprint(dataset: Dataset, images: Iterable[Image.Image] | None = None) -> str:
-    """SHA-256 over all that a score can depend on: texts, class names, limits, and decoded pixels in sample order.
+    """SHA-256 over all that a score depends on: texts, class names, limits, decoded pixels in sample order.
 
     It is the same for an embedded data set and for its export to files.
 

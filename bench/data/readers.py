@@ -1,4 +1,4 @@
-"""Readers of official dataset file formats: one function a format, whose keyword arguments are a suite row's keys."""
+"""Readers of official dataset file formats: a function each, its keyword arguments a suite row's keys."""
 
 import inspect
 import os
@@ -61,8 +61,8 @@ def karpathy(
         targets: texts to make the model say, dealt out in turn; they take the place of the captions.
 
     Raises:
-        UsageError: a file is missing or damaged, no image is in the test split, an image comes twice or has no
-            caption, or ``targets`` is not a list of texts.
+        UsageError: a file is missing or damaged, no image is in the test split, an image comes twice or has
+            no caption, or ``targets`` is not a list of texts.
     """
     if targets is not None and (isinstance(targets, str) or not targets):
         raise UsageError(

@@ -60,8 +60,8 @@ def _classnames(path: Path) -> tuple[str, ...]:
     for number, name in enumerate(names, start=1):
         if name in first:
             raise UsageError(
-                f"{path}: class name {name!r} stands in lines {first[name]} and {number}, and an answer could not "
-                "be told right from wrong; give each class a name of its own"
+                f"{path}: class name {name!r} stands in lines {first[name]} and {number}; an answer could "
+                "not be told right from wrong; give each class a name of its own"
             )
         first[name] = number
     return tuple(names)
@@ -117,13 +117,13 @@ def _members(shard: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
                     yield path, cast(IO[bytes], tar.extractfile(member)).read()
     except (tarfile.TarError, OSError, EOFError) as error:
         raise UsageError(
-            f"{shard} is not a whole tar file ({error}), perhaps a partial download, a web page or a git-lfs pointer; "
-            "download it again"
+            f"{shard} is not a whole tar file ({error}), perhaps a partial download, a web page or a git-lfs "
+            "pointer; download it again"
         ) from error
 
 
 def _check_end(shard: Path) -> None:
-    """Look for the two blocks of zeros that end a tar: `tarfile` takes a cut between two members for the end."""
+    """Look for the two blocks of zeros that end a tar: `tarfile` takes a cut between members for the end."""
     size = shard.stat().st_size
     with shard.open("rb") as file:
         file.seek(max(0, size - 2 * tarfile.BLOCKSIZE))

@@ -41,7 +41,7 @@ def new_model(encoder: Encoder) -> LlavaForConditionalGeneration:
             bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         ).to_dict(),
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+        image_token_index=tokenizer.get_vocab()[IMAGE_TOKEN],
         image_seq_length=PATCHES,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
@@ -89,7 +89,7 @@ def _fold_standardisation(linear: nn.Linear, mean: Tensor, std: Tensor) -> None:
     """Make ``linear`` of raw features what it was of standardised ones."""
     with torch.no_grad():
         linear.weight /= std
-        linear.bias -= linear.weight @ mean
+        linear.bias.sub_(linear.weight @ mean)
 
 
 Sequence = tuple[list[int], list[int], list[int]]  # token ids, conversation of each token (0: shared), answer flags

@@ -1,7 +1,7 @@
 """How each miniature model is made: `train_model` is what `bench train --suite mini MODEL` runs."""
 
-import json
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,9 +12,8 @@ from torch import Tensor
 
 from bench.errors import UsageError
 from bench.mini import clip, llava, world
-from bench.models.encoder import Encoder
 from bench.models.load import load_encoder
-from bench.train.adversarial import Recipe, finetune, squared_l2, tecoa_loss
+from bench.train.adversarial import Batch, Loss, Recipe, finetune, squared_l2, tecoa_loss
 from bench.train.loop import Schedule
 
 FINETUNING = {
@@ -49,11 +48,11 @@ def train_model(name: str, work: Path, output: Path, *, seed: int = 0) -> Path:
 
 
 def _finetune(name: str, work: Path, output: Path, seed: int) -> None:
-    recipe = Recipe(**{**FINETUNING[name].__dict__, "seed": seed})
+    recipe = replace(FINETUNING[name], seed=seed)
     tower, original = load_encoder("clip"), load_encoder("clip")
-    if recipe.objective == "fare":
-        loss, batches = squared_l2, partial(_scenes, recipe=recipe)
-    else:
+    loss: Loss = squared_l2
+    batches: Callable[[int], Batch] = partial(_scenes, recipe=recipe)
+    if recipe.objective == "tecoa":
         weights = original.text.classifier(world.SHAPES, [TECOA_TEMPLATE])
         loss, batches = tecoa_loss(weights, original.text.scale.detach()), partial(_labelled_shapes, recipe=recipe)
     settings: dict[str, object] = {"world": world.WORLD_VERSION, "contrast": world.CONTRAST}

@@ -224,7 +224,7 @@ def _texture(kind: np.ndarray, u: np.ndarray, v: np.ndarray, radius: np.ndarray)
     return np.select([kind == 1, kind == 2], [stripes, dots], 0.0).astype(np.float32)
 
 
-def _polygon(sides: int, turn: float, inradius: float):  # noqa: ANN202 - a closure over three numbers
+def _polygon(sides: int, turn: float, inradius: float):
     angles = turn + 2 * np.pi * np.arange(sides) / sides
 
     def distance(u: np.ndarray, v: np.ndarray) -> np.ndarray:

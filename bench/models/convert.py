@@ -1,5 +1,7 @@
 """Weights of open_clip's ViT image tower under the names of transformers' `CLIPVisionModel`."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
@@ -7,7 +9,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 _ACTIVATIONS = {nn.GELU: "gelu"}
 
 
-def vision_config(visual: nn.Module) -> CLIPVisionConfig:
+def vision_config(visual: Any) -> CLIPVisionConfig:
     """The configuration of a `CLIPVisionModel` of the same architecture as an open_clip `VisionTransformer`."""
     block = visual.transformer.resblocks[0]
     activation = type(block.mlp.gelu)
@@ -23,7 +25,7 @@ def vision_config(visual: nn.Module) -> CLIPVisionConfig:
     )
 
 
-def to_clip_vision_model(visual: nn.Module) -> CLIPVisionModel:
+def to_clip_vision_model(visual: Any) -> CLIPVisionModel:
     """A `CLIPVisionModel` with the weights of an open_clip `VisionTransformer`; the projection is left out."""
     model = CLIPVisionModel(vision_config(visual)).eval()
     prefix = "vision_model." if any(k.startswith("vision_model.") for k in model.state_dict()) else ""

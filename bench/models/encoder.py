@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
@@ -23,7 +24,9 @@ class Preprocessing:
 class TextTower(nn.Module):
     """The frozen text side of a CLIP: what zero-shot classes are embedded with."""
 
-    def __init__(self, clip: nn.Module, tokenizer) -> None:  # noqa: ANN001 - open_clip's tokenizers share no type
+    clip: Any  # open_clip's models and tokenizers share no type of their own
+
+    def __init__(self, clip: nn.Module, tokenizer: Any) -> None:
         super().__init__()
         self.clip = clip
         self.tokenizer = tokenizer
@@ -64,6 +67,7 @@ class Encoder(nn.Module):
     Normalisation happens inside, so that threat models live in [0, 1] pixel space (paper, section 4).
     """
 
+    visual: Any  # an image tower of open_clip
     mean: Tensor
     std: Tensor
 

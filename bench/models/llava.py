@@ -6,6 +6,7 @@ the final norm, with the class token left out (Liu et al. 2023, arXiv 2310.03744
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ def load_llava(path: str, encoder: Encoder) -> "Llava":
     Raises:
         UsageError: the folder is missing or holds no LLaVA checkpoint, or the encoder's features do not fit.
     """
-    if not Path(path).is_dir() and ("/" in path and not path.count("/") == 1 or path.startswith(".")):
+    if not Path(path).is_dir() and (("/" in path and not path.count("/") == 1) or path.startswith(".")):
         raise UsageError(f"no such model folder: {path}")
     try:
         processor = AutoProcessor.from_pretrained(path)
@@ -41,7 +42,9 @@ class Llava(nn.Module):
         UsageError: the projector expects features of another width, or the chat template has no place for an image.
     """
 
-    def __init__(self, model: LlavaForConditionalGeneration, processor, encoder: Encoder) -> None:  # noqa: ANN001
+    model: Any  # LlavaForConditionalGeneration; its submodules are typed as plain modules
+
+    def __init__(self, model: LlavaForConditionalGeneration, processor: Any, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
         self.model = model
@@ -49,8 +52,8 @@ class Llava(nn.Module):
         self.eval().requires_grad_(False)
         self.tokenizer = processor.tokenizer
         self.tokenizer.padding_side = "left"
-        self.layer = int(model.config.vision_feature_layer)
-        self.image_id = int(model.config.image_token_id)
+        self.layer = int(self.model.config.vision_feature_layer)
+        self.image_id = int(self.model.config.image_token_id)
         width, expected = encoder.visual.conv1.out_channels, self._projector.linear_1.in_features
         if width != expected:
             raise UsageError(f"the projector expects features of width {expected}, the encoder gives {width}")
@@ -58,7 +61,7 @@ class Llava(nn.Module):
         self.template = self._template(processor)
 
     @property
-    def _projector(self) -> nn.Module:
+    def _projector(self) -> Any:
         return self.model.model.multi_modal_projector
 
     @property
@@ -66,7 +69,7 @@ class Llava(nn.Module):
         """Where the model lies."""
         return self.model.device
 
-    def _template(self, processor) -> str:  # noqa: ANN001
+    def _template(self, processor: Any) -> str:
         """The chat template with the image's tokens expanded, and a place for the question."""
         content = [{"type": "image"}, {"type": "text", "text": _QUESTION}]
         text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)

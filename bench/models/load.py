@@ -3,10 +3,10 @@
 import hashlib
 import json
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import open_clip
 import torch
@@ -61,7 +61,7 @@ def digest(module: nn.Module) -> str:
 def _row_of_path(path: Path, plain: EncoderRow) -> EncoderRow:
     if path.is_dir():
         if not (path / "open_clip_config.json").is_file():
-            raise UsageError(f"{path} is a folder without open_clip_config.json; give an open_clip folder or a checkpoint file")
+            raise UsageError(f"{path} is a folder without open_clip_config.json; give an open_clip folder or a file")
         return EncoderRow(path.name, model=str(path))
     return replace(plain, name=path.stem, visual=str(path))
 
@@ -98,7 +98,7 @@ def _replace_tower(visual: nn.Module, path: Path) -> None:
     visual.load_state_dict(state)
 
 
-def read_state_dict(path: Path) -> Mapping[str, Tensor]:
+def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a flat state dict from ``.safetensors``, or from ``.pt`` with ``weights_only=True``.
 
     Raises:
@@ -110,7 +110,7 @@ def read_state_dict(path: Path) -> Mapping[str, Tensor]:
     if head.lstrip()[:1] == b"<" or head.startswith(b"version https://git-lfs"):
         raise UsageError(f"{path} is a text file (an HTML page or a git-lfs pointer), not weights; download it again")
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, json.JSONDecodeError) as error:
         raise UsageError(f"{path} is not a checkpoint that can be read: {str(error).splitlines()[0]}") from error
     state = state.get(WRAPPER, state) if isinstance(state, dict) else {}

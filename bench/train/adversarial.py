@@ -35,7 +35,7 @@ class Recipe:
     seed: int = 0
 
     def radius(self, step: int) -> float:
-        """eps of one update, in pixel units."""
+        """Eps of one update, in pixel units."""
         grown = min(1.0, (step + 1) / (self.ramp * self.schedule.steps)) if self.ramp else 1.0
         return self.eps_255 * grown / 255
 
@@ -93,8 +93,8 @@ def finetune(
 def _perturb(tower: nn.Module, images: Tensor, targets: Tensor, loss: Loss, recipe: Recipe, step: int) -> Tensor:
     tower.eval()
 
-    def objective(candidates: Tensor, rows: Tensor) -> Progress:
-        values = loss(tower(candidates), targets[rows])
+    def objective(images: Tensor, rows: Tensor) -> Progress:
+        values = loss(tower(images), targets[rows])
         return Progress(values, torch.zeros_like(values, dtype=torch.bool))
 
     threat = ThreatModel("linf", recipe.radius(step))

@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from bench.errors import UsageError
 
-class TrainingError(RuntimeError):
+
+class TrainingError(UsageError):
     """Training cannot go on; the message names the step and the remedy."""
 
 
@@ -146,4 +148,4 @@ def _save(
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise TrainingError(f"cannot write {path}: {error.strerror}; free some space and run the same command") from error
+        raise TrainingError(f"cannot write {path}: {error.strerror}; mend that and run the same command") from error

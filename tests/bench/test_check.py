@@ -176,8 +176,9 @@ def test_noise_raises_a_false_alarm_about_once_in_a_hundred_gates(draw):
     assert share_that_fails(draw, 0, repetitions=100) <= 0.04  # P(> 4 of 100 at 1 %) is 0.3 %
 
 
-@pytest.mark.parametrize(("draw", "effect"), [(right_or_wrong, 0.5), (graded, 3.0)])
+@pytest.mark.parametrize(("draw", "effect"), [(right_or_wrong, 0.5), (graded, 4.0)])
 def test_a_real_drop_is_found_nine_times_in_ten(draw, effect):
+    """Four points of 80 graded pairs are 5.1 standard errors: found 99 times in 100 at p < 0.005."""
     assert share_that_fails(draw, effect, repetitions=20, comparisons=2) >= 0.9
 
 
@@ -192,6 +193,7 @@ STORY = {
     "tecoa4": (60, 35, 20),
 }
 DATASETS = {"zeroshot": ("shape", "colour"), "vqa": ("mini-vqa",), "captioning": ("mini-captions",)}
+TRANSFER = {"protocol": {"surrogate": "clip"}, "attack": "apgd-from-clip"}
 STEALTH = {"clip": (0, 50, 99), "fare4": (0, 1, 5)}
 
 
@@ -203,16 +205,16 @@ def percent(value, n=200):
 def story(**changes) -> list[Run]:
     """Runs of which all claims hold, but for `changes`: encoder_task -> (clean, 2/255, 4/255)."""
     plan = {f"{e}_{task}": values for e, values in STORY.items() for task in DATASETS}
-    plan |= {f"{e}_stealth": values for e, values in STEALTH.items()} | {"fare4_transfer-vqa": (84, 84, 80)}
+    plan |= {f"{e}_stealth": values for e, values in STEALTH.items()} | {"fare4_transfer": (84, 84, 80)}
     runs = []
     for name, values in (plan | changes).items():
         encoder, task = name.split("_")
         for dataset in DATASETS.get(task, (task,)):
             scores = {eps: percent(value) for eps, value in zip((0, 2, 4), values, strict=True)}
-            worst = "max" if task == "stealth" else "min"
-            runs.append(
-                in_memory(scores, name=name, encoder=encoder, task=task, dataset=dataset, worst=worst)
-            )
+            changes = {"worst": "max" if task == "stealth" else "min"}
+            if task == "transfer":
+                task, dataset, changes = "vqa", "mini-vqa", TRANSFER
+            runs.append(in_memory(scores, name=name, encoder=encoder, task=task, dataset=dataset, **changes))
     return runs
 
 
@@ -247,7 +249,7 @@ def test_the_story_holds_and_every_statement_has_numbers():
         ({"tecoa4_vqa": (60, 45, 41)}, ["C3 vqa, FARE at least TeCoA, 4"]),
         ({"clip_stealth": (5, 50, 99)}, ["C4 CLIP is taken over"]),
         ({"fare4_stealth": (0, 1, 34)}, ["C4 FARE4 at most a third"]),
-        ({"fare4_transfer-vqa": (84, 80, 73)}, ["C5 CLIP's images on FARE4"]),
+        ({"fare4_transfer": (84, 80, 73)}, ["C5 CLIP's images on FARE4"]),
     ],
     ids=str,
 )
@@ -297,13 +299,13 @@ def test_what_was_not_measured_does_not_hold_and_is_named():
         ({"limit": 200}, "is partial (--limit 200)"),
         ({"status": "partial"}, "is partial (status partial)"),
         ({"n_samples": 201}, "scored 200 of 201 samples"),
-        ({"eps_255": (2.0,)}, "there is no run for fare4 transfer-vqa 4/255"),
+        ({"eps_255": (2.0,)}, "there is no run for fare4 vqa 4/255, images made on clip"),
     ],
 )
 def test_a_partial_run_carries_no_claim(changes, words):
-    runs = [run for run in story() if run.header.task != "transfer-vqa"]
+    runs = [run for run in story() if "surrogate" not in run.header.protocol]
     scores = {0: percent(84), 2: percent(80), 4: percent(80)}
-    runs.append(in_memory(scores, task="transfer-vqa", dataset="transfer-vqa", **changes))
+    runs.append(in_memory(scores, **TRANSFER | changes))
     (result,) = [result for result in evaluate_claims(runs) if result.name.startswith("C5")]
     assert not result.holds
     assert words in result.statement

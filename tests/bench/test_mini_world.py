@@ -7,7 +7,6 @@ import pytest
 
 from bench.mini import data, language, world
 
-
 EXPECTED_MEANS = [123.265, 138.999, 139.473, 182.383]
 
 

@@ -1,0 +1,49 @@
+"""The committed mini results: records under results/mini, and the blocks of BENCHMARKS.md made from them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench import check, tables
+from bench.records import RecordsError, Run, find_runs, load_run
+
+BASELINE = Path("results/mini")
+DOCUMENT = Path("BENCHMARKS.md")
+ENCODERS = ("clip", "tecoa2", "fare2", "tecoa4", "fare4")
+
+
+def load_runs(roots: Sequence[Path]) -> list[Run]:
+    """Every run under the given directories.
+
+    Raises:
+        RecordsError: there is none.
+    """
+    runs = [load_run(directory) for root in roots for directory in find_runs(root)]
+    if not runs:
+        raise RecordsError(f"no runs under {', '.join(map(str, roots))}; make some with `bench run`")
+    return runs
+
+
+def blocks(runs: Sequence[Run]) -> dict[str, str]:
+    """The generated parts of BENCHMARKS.md by name: a table a task, transfers, and the claims."""
+    direct = [run for run in runs if "surrogate" not in run.header.protocol]
+    transfers = [run for run in runs if "surrogate" in run.header.protocol]
+    made = {}
+    for task in dict.fromkeys(run.header.task for run in direct):
+        chosen = [run for run in direct if run.header.task == task]
+        rows = [*tables.summary(chosen), *tables.averages(chosen, task)]
+        made[task] = tables.to_markdown(tables.table(rows, ENCODERS), bold_best=True)
+    if transfers:
+        made["transfer"] = tables.to_markdown(tables.table(tables.summary(transfers), ENCODERS))
+    made["claims"] = check.claims_markdown(check.evaluate_claims(runs))
+    return made
+
+
+def write(document: Path, runs: Sequence[Run]) -> None:
+    """Bring every block of the document up to date."""
+    for name, content in blocks(runs).items():
+        tables.write_block(document, name, content)
+
+
+def stale_blocks(document: Path, runs: Sequence[Run]) -> list[str]:
+    """Names of the blocks that do not say what the records say."""
+    return [name for name, content in blocks(runs).items() if tables.stale(document, name, content)]

@@ -1,0 +1,77 @@
+"""Requests: radii, names, suites."""
+
+import pytest
+
+from bench.config import load_suite, parse_eps, preset, resolve, suite_names
+from bench.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "radii"),
+    [("2,4", (2.0, 4.0)), ("4/255", (4.0,)), ("4 2/255", (2.0, 4.0)), (4, (4.0,)), ([2, "4/255", 2], (2.0, 4.0))],
+)
+def test_eps_is_counted_in_255ths(text, radii):
+    assert parse_eps(text) == radii
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("two", "not a number"), ("-2", "above 0"), ("0", "above 0"), ("nan", "above 0"), ("0.0157", "did you mean 4"),
+     ("300", "pixel range"), ("", "no eps"), ("4/256", "not a number")],
+)  # fmt: skip
+def test_a_bad_eps_says_what_to_write(text, message):
+    with pytest.raises(UsageError, match=message):
+        parse_eps(text)
+
+
+def test_every_suite_loads_and_names_known_things():
+    for name in suite_names():
+        for task, plan in load_suite(name).tasks.items():
+            configs = resolve(encoder="clip", task=task, suite=name)
+            assert [c.dataset for c in configs] == list(plan.datasets)
+            assert set(plan.datasets) <= load_suite(name).datasets.keys()
+
+
+def test_a_suite_builds_on_its_base():
+    mini, full = load_suite("mini"), load_suite("mini-full")
+    assert full.datasets == mini.datasets
+    assert full.tasks["vqa"].datasets == mini.tasks["vqa"].datasets
+    assert full.tasks["vqa"].samples == 500
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"task": "vqaa"}, "did you mean 'vqa'"),
+        ({"suite": "mimi"}, "did you mean 'mini'"),
+        ({"attack": "autoatack"}, "did you mean 'autoattack'"),
+        ({"limit": 0}, "at least 1"),
+        ({"encoder": ""}, "no name"),
+    ],
+)
+def test_unknown_names_suggest_the_nearest(request_, message):
+    with pytest.raises(UsageError, match=message):
+        resolve(**({"encoder": "clip", "task": "vqa"} | request_))
+
+
+def test_all_means_every_task_and_lists_may_be_text():
+    configs = resolve(encoder="clip,fare", task="all")
+    assert {c.task for c in configs} == set(load_suite("mini").tasks)
+    assert {c.encoder for c in configs} == {"clip", "fare4"}
+    assert len({c.directory for c in configs}) == len(configs)
+
+
+def test_whatever_moves_a_score_moves_the_directory():
+    base = {"encoder": "clip", "task": "vqa"}
+    changes = ({}, {"eps": 2}, {"attack": "pgd"}, {"attack": "none"}, {"seed": 1}, {"limit": 5}, {"surrogate": "fare2"},
+               {"encoder": "fare2"}, {"suite": "mini-full"})  # fmt: skip
+    directories = [resolve(**(base | change))[0].directory for change in changes]
+    assert len(set(directories)) == len(directories)
+
+
+def test_presets_have_distinct_step_names():
+    from attacks.presets import PRESETS
+
+    for name in PRESETS:
+        steps = [step.name for step in preset(name).steps]
+        assert len(set(steps)) == len(steps) > 0

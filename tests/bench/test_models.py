@@ -1,0 +1,225 @@
+"""Encoders and LLaVA: exact conversion, batch invariance, and refusals that name the file."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from open_clip.transformer import VisionTransformer
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+from bench.errors import UsageError
+from bench.mini import clip as mini_clip
+from bench.mini import data, llava
+from bench.models import catalogue
+from bench.models.convert import to_clip_vision_model
+from bench.models.encoder import Encoder, Preprocessing, TextTower
+from bench.models.llava import Llava, load_llava
+from bench.models.load import digest, load_encoder, read_state_dict
+
+WEIGHTS = Path(catalogue.resolve_path("package:mini/weights"))
+PROMPTS = ("what color is the star ?", "is there a circle ?", "describe the image", "how many objects are there ?")
+ANSWERS = ("red", "no", "a red star and a blue ring", "two")
+
+
+@pytest.fixture(scope="module")
+def plain() -> Encoder:
+    return load_encoder("clip")
+
+
+@pytest.fixture(scope="module")
+def model(plain) -> Llava:
+    return load_llava(str(WEIGHTS / "llava"), plain)
+
+
+@pytest.fixture(scope="module")
+def images(plain) -> torch.Tensor:
+    return torch.stack([plain.preprocess(s.image) for s in data.build("mini-vqa", 4).samples])
+
+
+@pytest.mark.parametrize(
+    ("size", "patch", "width", "layers", "activation"),
+    [(48, 16, 64, 3, nn.GELU), (28, 7, 32, 1, nn.GELU)],
+)
+def test_conversion_gives_equal_tokens_and_pooled_output(size, patch, width, layers, activation):
+    torch.manual_seed(0)
+    visual = VisionTransformer(size, patch, width, layers, 4, 4.0, output_dim=16, act_layer=activation).eval()
+    for parameter in visual.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    pixels = torch.randn(2, 3, size, size)
+    with torch.no_grad():
+        theirs = to_clip_vision_model(visual)(pixels, output_hidden_states=True)
+        pooled = visual.ln_post(theirs.last_hidden_state[:, 0]) @ visual.proj
+        assert torch.allclose(pooled, visual(pixels), atol=1e-5)
+        if layers > 1:
+            ours = Encoder(visual, Preprocessing(size, (0, 0, 0), (1, 1, 1)), TextTower(nn.Identity(), None))
+            assert torch.allclose(ours.patch_tokens(pixels), theirs.hidden_states[-2][:, 1:], atol=1e-5)
+
+
+def test_encoder_normalises_inside(plain, images):
+    standardised = (images - torch.tensor(mini_clip.MEAN).view(3, 1, 1)) / torch.tensor(mini_clip.STD).view(3, 1, 1)
+    assert torch.allclose(plain(images), plain.visual(standardised), atol=1e-6)
+
+
+def test_preprocess_leaves_a_fitting_image_alone_and_crops_another(plain):
+    image = data.build("mini-shape", 1).samples[0].image
+    assert torch.equal((plain.preprocess(image) * 255).round().byte().permute(1, 2, 0), torch.tensor(_pixels(image)))
+    assert plain.preprocess(Image.new("L", (100, 60))).shape == (3, 48, 48)
+
+
+def _pixels(image):
+    import numpy as np
+
+    return np.asarray(image)
+
+
+def test_classifier_columns_are_the_normalised_mean_of_unit_embeddings(plain):
+    weights = plain.text.classifier(["star", "ring"], ["a photo of a {c}", "a {c}"])
+    stars = plain.text.embed(["a photo of a star", "a star"]).mean(0)
+    assert torch.allclose(weights[:, 0], stars / stars.norm(), atol=1e-6)
+    with pytest.raises(ValueError, match=r"\{c\}"):
+        plain.text.classifier(["star"], ["a photo"])
+
+
+def test_llava_loss_equals_transformers_own(model, images):
+    """The checkpoint's own tower, processor and loss agree with ours around the same encoder."""
+    native = LlavaForConditionalGeneration.from_pretrained(WEIGHTS / "llava", dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(WEIGHTS / "llava")
+    pictures = [s.image for s in data.build("mini-vqa", 4).samples]
+    with torch.no_grad():
+        ours = model.answers(PROMPTS, ANSWERS)(images, torch.arange(4)).nll
+        for k in range(4):
+            content = [{"type": "image"}, {"type": "text", "text": PROMPTS[k]}]
+            prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+            batch = processor(images=pictures[k], text=f"{prompt} {ANSWERS[k]} </s>", return_tensors="pt")
+            labels = batch["input_ids"].clone()
+            labels[:, : -len(ANSWERS[k].split()) - 1] = -100
+            theirs = native(**batch, labels=labels).loss
+            assert ours[k].item() == pytest.approx(theirs.item(), rel=2e-3)  # its tower is stored in half precision
+
+
+def test_losses_and_texts_do_not_depend_on_the_batch(model, images):
+    together = model.answers(PROMPTS, ANSWERS)(images, torch.arange(4))
+    for k in range(4):
+        alone = model.answers([PROMPTS[k]], [ANSWERS[k]])(images[k : k + 1], torch.zeros(1, dtype=torch.int64))
+        assert alone.nll.item() == pytest.approx(together.nll[k].item(), rel=1e-4)
+        assert alone.greedy[0] == together.greedy[k]
+        assert alone.first[0] == together.first[k]
+    said = model.generate(images, PROMPTS, max_new_tokens=8)
+    assert said == [model.generate(images[k : k + 1], [PROMPTS[k]], max_new_tokens=8)[0] for k in range(4)]
+
+
+def test_greedy_scores_announce_what_generation_says(model, images):
+    said = model.generate(images, PROMPTS, max_new_tokens=20)
+    scores = model.answers(PROMPTS, said)(images, torch.arange(4))
+    assert scores.greedy.all()
+    others = model.answers(PROMPTS, [f"{text} star" for text in said])(images, torch.arange(4))
+    assert not others.greedy.any()
+    assert [model.tokenizer.decode([t]) for t in scores.first.tolist()] == [text.split()[0] for text in said]
+
+
+def test_only_images_carry_gradient(model, images):
+    leaf = images.clone().requires_grad_()
+    model.answers(PROMPTS, ANSWERS)(leaf, torch.arange(4)).nll.sum().backward()
+    assert (leaf.grad.flatten(1).abs().sum(1) > 0).all()
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_packed_conversations_equal_conversations_asked_alone(plain):
+    """The training loss of a packed sequence is the mean over its turns asked one by one."""
+    fresh = llava.new_model(plain)
+    features, sequences = llava._conversations(plain, 3, seed=0)
+    ids, turns, answers = sequences[0]
+    image = fresh.model.multi_modal_projector(features[:1].float())
+    with torch.no_grad():
+        packed = llava.conversation_loss(fresh, image, *llava.collate(sequences[:1])) * sum(answers)
+        alone = 0.0
+        for turn in range(1, max(turns) + 1):
+            keep = [i for i, t in enumerate(turns) if t in (0, turn)]
+            one = ([ids[i] for i in keep], [min(turns[i], 1) for i in keep], [answers[i] for i in keep])
+            alone += llava.conversation_loss(fresh, image, *llava.collate([one])) * sum(one[2])
+    assert packed.item() == pytest.approx(alone.item(), rel=1e-4)
+
+
+# ---- Refusals --------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_encoder_suggests_the_nearest():
+    with pytest.raises(UsageError, match="did you mean 'tecoa'"):
+        load_encoder("tecao")
+
+
+def _state():
+    return load_file(WEIGHTS / "fare4" / "visual.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda p: p.write_text("<!DOCTYPE html><html>"), "HTML page"),
+        (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1"), "git-lfs pointer"),
+        (lambda p: p.write_bytes(b"\x80\x05nonsense" * 20), "not a checkpoint"),
+        (lambda p: torch.save({"epoch": 3}, p), "not a state dict"),
+        (lambda p: torch.save({}, p), "not a state dict"),
+        (lambda p: torch.save({k: v for k, v in _state().items() if "ln_pre" not in k}, p), "2 tensors missing"),
+        (lambda p: torch.save(_state() | {"extra": torch.ones(1)}, p), "unknown.*extra"),
+        (lambda p: torch.save(_state() | {"proj": torch.ones(3, 3)}, p), "another shape"),
+        (lambda p: torch.save(_state() | {"proj": torch.full((128, 96), torch.nan)}, p), "NaN"),
+    ],
+)
+def test_a_bad_checkpoint_is_refused_by_name(tmp_path, write, message):
+    path = tmp_path / "tower.pt"
+    write(path)
+    with pytest.raises(UsageError, match=message) as refusal:
+        load_encoder(str(path))
+    assert str(path) in str(refusal.value)
+
+
+def test_a_missing_checkpoint_is_refused():
+    with pytest.raises(UsageError, match=r"no such checkpoint: nowhere/x\.pt"):
+        load_encoder("nowhere/x.pt")
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("pwned",))
+
+    import pickle
+
+    path = tmp_path / "evil.pt"
+    path.write_bytes(pickle.dumps({"a": Evil()}))
+    with pytest.raises(UsageError, match="not a checkpoint"):
+        load_encoder(str(path))
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_checkpoint_by_path_is_the_encoder(tmp_path, suffix):
+    path = tmp_path / f"mine{suffix}"
+    save_file(_state(), path) if suffix == ".safetensors" else torch.save({"vision_encoder_state_dict": _state()}, path)
+    assert digest(load_encoder(str(path)).visual) == digest(load_encoder("fare4").visual)
+    assert read_state_dict(path).keys() == _state().keys()
+
+
+def test_an_open_clip_folder_is_an_encoder(tmp_path, plain):
+    shutil.copytree(WEIGHTS / "clip", tmp_path / "folder")
+    assert digest(load_encoder(str(tmp_path / "folder")).visual) == digest(plain.visual)
+    (tmp_path / "folder" / "open_clip_config.json").unlink()
+    with pytest.raises(UsageError, match=r"without open_clip_config.json"):
+        load_encoder(str(tmp_path / "folder"))
+
+
+def test_a_tower_of_another_width_is_refused(plain, tmp_path):
+    torch.manual_seed(0)
+    visual = VisionTransformer(48, 16, 64, 2, 2, 4.0, output_dim=96)
+    other = Encoder(visual, plain.preprocessing, plain.text)
+    with pytest.raises(UsageError, match="width 128, the encoder gives 64"):
+        load_llava(str(WEIGHTS / "llava"), other)
+
+
+def test_a_folder_without_llava_is_refused(plain, tmp_path):
+    with pytest.raises(UsageError, match="no LLaVA checkpoint"):
+        load_llava(str(tmp_path), plain)

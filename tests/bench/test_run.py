@@ -1,0 +1,225 @@
+"""The loop: certification, batch invariance, resume after a kill, errors, and the worst-case bookkeeping."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from attacks.objective import Classification, Progress
+from attacks.presets import AttackStep, Preset
+from bench import run as loop
+from bench.config import RunConfig, load_suite, resolve
+from bench.records import RecordsError, load_run, read_records
+from bench.stats import worst_scores
+
+
+def _config(tmp_path, **changes) -> RunConfig:
+    options = {"encoder": "fare", "task": "zeroshot", "limit": 12, "output": tmp_path} | changes
+    dataset = options.pop("dataset", "mini-shape")
+    return next(c for c in resolve(**options) if c.dataset == dataset)
+
+
+def _run(config):
+    return load_run(loop.execute(config, progress=False))
+
+
+def _bare(records):
+    return sorted((r.sample_id, r.step, r.eps_255, r.prediction, r.score, r.error or "") for r in records)
+
+
+def test_a_run_is_whole_certified_and_monotone_in_eps(tmp_path):
+    run = _run(_config(tmp_path))
+    assert run.header.status == "complete"
+    assert run.header.weights.keys() == {"encoder", "text"}
+    assert all(r.distance_255 <= r.eps_255 + 1e-4 for r in run.records)
+    clean, two, four = (worst_scores(run.header, run.records, eps) for eps in (0, 2, 4))
+    assert len(clean) == len(two) == len(four) == 12
+    assert all(four[s] <= two[s] <= clean[s] for s in clean)
+    assert sum(clean.values()) > sum(four.values())
+
+
+def test_a_sample_lost_at_a_small_radius_is_not_attacked_at_a_larger_one(tmp_path):
+    run = _run(_config(tmp_path, encoder="clip"))
+    lost = {s for s, score in worst_scores(run.header, run.records, 2).items() if score == 0}
+    assert lost
+    assert not [r for r in run.records if r.eps_255 == 4 and r.sample_id in lost]
+
+
+@pytest.mark.parametrize(("task", "dataset"), [("zeroshot", "mini-shape"), ("vqa", "mini-vqa")])
+def test_batch_size_does_not_change_a_verdict(tmp_path, task, dataset):
+    options = {"task": task, "dataset": dataset, "limit": 6, "eps": 4, "attack": "apgd"}
+    whole = _run(_config(tmp_path / "whole", **options))
+    single = _run(_config(tmp_path / "single", **options, batch_size=1))
+    assert _bare(whole.records) == _bare(single.records)
+
+
+def test_the_same_command_again_does_nothing(tmp_path):
+    first = _run(_config(tmp_path))
+    before = (first.directory / "records.jsonl").read_bytes()
+    _run(_config(tmp_path))
+    assert (first.directory / "records.jsonl").read_bytes() == before
+
+
+def test_resuming_other_weights_is_refused_by_name(tmp_path, monkeypatch):
+    _run(_config(tmp_path, attack="none"))
+    monkeypatch.setattr(loop, "digest", lambda module: "of other weights")
+    with pytest.raises(RecordsError, match="weights"):
+        _run(_config(tmp_path, attack="none"))
+
+
+COMMAND = [sys.executable, "-m", "bench.cli", "run", "--encoder", "fare", "--task", "vqa", "--limit", "24", "--quiet",
+           "--batch-size", "4", "--attack", "captions-like", "--jobs", "1"]  # fmt: skip
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.7])
+def test_killed_at_any_moment_and_resumed_equals_uninterrupted(tmp_path, delay):
+    """A real child process is killed; a preset with a "best" start needs the images saved before the kill."""
+    command = [word if word != "captions-like" else "answers" for word in COMMAND]
+    whole, halted = tmp_path / "whole", tmp_path / "halted"
+    subprocess.run([*command, "--output", str(whole)], check=True, capture_output=True)
+    child = subprocess.Popen([*command, "--output", str(halted)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(halted.rglob("records.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(delay)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    subprocess.run([*command, "--output", str(halted)], check=True, capture_output=True)
+    runs = [load_run(next(root.rglob("run.json")).parent) for root in (whole, halted)]
+    assert runs[1].header.status == "complete"
+    assert _bare(runs[0].records) == _bare(runs[1].records)
+
+
+# ---- Faults, injected through a victim -------------------------------------------------------------------
+
+
+class _Wrapped:
+    """A victim whose objective misbehaves for one sample."""
+
+    def __init__(self, victim, spoil):
+        self.victim, self.spoil = victim, spoil
+        self.predict = victim.predict
+
+    def objective(self, images, samples, goal):
+        inner = self.victim.objective(images, samples, goal)
+        ids = [s.id for s in samples]
+
+        def objective(candidates, rows):
+            return self.spoil(inner(candidates, rows), [ids[r] for r in rows.tolist()])
+
+        return objective
+
+
+def _with_victim(monkeypatch, wrap):
+    original = loop.prepare
+
+    def prepare(config):
+        setup = original(config)
+        wrapped = wrap(setup.victim)
+        return replace(setup, victim=wrapped, surrogate=wrapped)
+
+    monkeypatch.setattr(loop, "prepare", prepare)
+
+
+def test_a_nan_is_an_error_row_of_that_sample_only(tmp_path, monkeypatch):
+    def spoil(progress, ids):
+        bad = torch.tensor([i == "s0000003" for i in ids])
+        return Progress(torch.where(bad, torch.nan, progress.loss), progress.fooled & ~bad)
+
+    _with_victim(monkeypatch, lambda victim: _Wrapped(victim, spoil))
+    run = _run(_config(tmp_path, encoder="fare", eps=2))
+    failed = {r.sample_id for r in run.records if r.error}
+    assert failed == {"s0000003"}
+    assert run.header.status == "failed"
+    assert "s0000003" not in worst_scores(run.header, run.records, 2)
+    assert len(worst_scores(run.header, run.records, 2)) == 11
+
+
+def test_an_attack_that_leaves_the_ball_is_caught(tmp_path, monkeypatch):
+    def cheating(objective, images, threat, **options):
+        outcome = honest(objective, images, threat, **options)
+        return outcome._replace(images=(images + 0.1).clamp(0, 1))
+
+    honest = loop.apgd
+    monkeypatch.setattr(loop, "apgd", cheating)
+    run = _run(_config(tmp_path, limit=4, eps=2))
+    attacked = [r for r in run.records if r.step != "clean"]
+    assert attacked
+    assert all("left the threat model" in r.error for r in attacked)
+
+
+def test_an_attack_that_does_nothing_fails_its_check(tmp_path, monkeypatch):
+    def idle(objective, images, threat, **options):
+        outcome = honest(objective, images, threat, **options)
+        return outcome._replace(images=images)
+
+    honest = loop.apgd
+    monkeypatch.setattr(loop, "apgd", idle)
+    run = _run(_config(tmp_path, limit=4, eps=2))
+    verdict = next(c for c in run.header.checks if c["name"] == "attack_moves_images")
+    assert not verdict["ok"]
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(tmp_path, monkeypatch):
+    sizes = []
+
+    class Greedy(Classification):
+        def __call__(self, images, rows):
+            if len(images) > 5:
+                raise torch.OutOfMemoryError("simulated")
+            sizes.append(len(images))
+            return super().__call__(images, rows)
+
+    monkeypatch.setattr("tasks.zeroshot.Classification", Greedy)
+    starved = _run(_config(tmp_path / "a", eps=4))
+    monkeypatch.undo()
+    plenty = _run(_config(tmp_path / "b", eps=4))
+    assert max(sizes) <= 5
+    assert _bare(starved.records) == _bare(plenty.records)
+
+
+def test_the_best_start_goes_on_from_the_worst_image(tmp_path, monkeypatch):
+    """A second, zero-step round from the best image reproduces the first round's answer."""
+    steps = (
+        AttackStep("first", "apgd", 15, "reference-0", "clean", 2.0),
+        AttackStep("again", "apgd", 0, "best", "best", 1.0),
+    )
+    monkeypatch.setattr("bench.config.PRESETS", {"two": Preset("", steps)})
+    run = _run(_config(tmp_path, task="captioning", dataset="mini-caption", attack="two", eps=4, limit=6))
+    first = {r.sample_id: r for r in run.records if r.step == "first"}
+    clean = {r.sample_id: r for r in run.records if r.step == "clean"}
+    again = [r for r in run.records if r.step == "again"]
+    assert again
+    for record in again:
+        worse = first[record.sample_id].score < clean[record.sample_id].score
+        expected = first[record.sample_id] if worse else clean[record.sample_id]
+        assert record.prediction == expected.prediction
+
+
+def test_transfer_attacks_follow_the_surrogate(tmp_path):
+    direct = _run(_config(tmp_path, encoder="fare4", task="vqa", dataset="mini-vqa", limit=20, eps=4))
+    config = _config(
+        tmp_path, encoder="fare4", task="vqa", dataset="mini-vqa", limit=20, eps=4, attack="apgd", surrogate="clip"
+    )
+    transfer = _run(config)
+    assert transfer.header.protocol["surrogate"] == "clip"
+    assert transfer.header.weights["surrogate"] != transfer.header.weights["encoder"]
+    hurt = [sum(worst_scores(r.header, r.records, 4).values()) for r in (direct, transfer)]
+    assert hurt[1] > hurt[0]
+
+
+def test_a_run_prints_its_json_and_nothing_else(tmp_path):
+    command = [sys.executable, "-m", "bench.cli", "run", "--encoder", "clip", "--task", "zeroshot", "--limit", "3",
+               "--attack", "none", "--output", str(tmp_path), "--json", "--jobs", "1"]  # fmt: skip
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    rows = json.loads(done.stdout)
+    named = {"suite", "encoder", "task", "dataset", "metric", "attack"}
+    assert [row.keys() for row in rows] == [named | {"eps_255", "value", "low", "high", "n", "run_dir"}] * 5
+    assert [row["dataset"] for row in rows] == list(load_suite("mini").tasks["zeroshot"].datasets)
+    assert read_records(rows[0]["run_dir"])

@@ -1,0 +1,152 @@
+"""Tasks: scoring, goals, and objectives against a scripted vision-language model."""
+
+import pytest
+import torch
+from PIL import Image
+
+from tasks.base import AnswerScores, Dataset, Sample
+from tasks.captioning import Captioning, clean_caption
+from tasks.stealth import Stealth
+from tasks.vqa import VQA, first_phrase, frequent_answers, reference_rank
+from tasks.zeroshot import ZeroShot
+
+PICTURE = Image.new("RGB", (4, 4))
+
+
+def _sample(references, key="1", prompt="what ?"):
+    return Sample(key, PICTURE, prompt, tuple(references), key)
+
+
+class Scripted:
+    """Says the same to everybody; its loss is the image's mean, its first token the rounded brightness."""
+
+    def __init__(self, text="red"):
+        self.text, self.asked = text, []
+
+    def generate(self, images, prompts, *, max_new_tokens):
+        self.asked = list(prompts)
+        return [self.text] * len(prompts)
+
+    def first_tokens(self, texts):
+        return [{"red": 0, "crimson": 1, "blue": 2}[t] for t in texts]
+
+    def answers(self, prompts, answers):
+        self.wanted = list(answers)
+
+        def score(images, rows):
+            mean = images.flatten(1).mean(1)
+            return AnswerScores(mean, mean > 0.5, (mean * 4).long())
+
+        return score
+
+
+ANSWERS = ["red"] * 6 + ["crimson"] * 4
+
+
+def test_vqa_attacks_answers_by_frequency_and_stops_when_no_answer_can_follow():
+    task = VQA(Dataset("d", (_sample(ANSWERS),), prompt_suffix=" briefly"))
+    model = Scripted()
+    victim = task.bind(model)
+    images = torch.tensor([0.0, 0.3, 0.6]).view(3, 1, 1, 1).expand(3, 3, 4, 4)  # first tokens 0, 1, 2
+    objective = victim.objective(images[:1], task.dataset.samples, "reference-1")
+    assert model.wanted == ["crimson"]
+    loss, fooled = objective(images, torch.zeros(3, dtype=torch.int64))
+    assert loss.tolist() == pytest.approx([0, 0.3, 0.6])
+    assert fooled.tolist() == [False, False, True]  # "red" and "crimson" are accepted, "blue" is not
+    targeted = victim.objective(images[:1], task.dataset.samples, "target:maybe")
+    assert model.wanted == ["maybe"]
+    assert targeted(images, torch.zeros(3, dtype=torch.int64)).loss.tolist() == pytest.approx([0, -0.3, -0.6])
+    assert victim.predict(images[:1], task.dataset.samples) == ["red"]
+    assert model.asked == ["what ? briefly"]
+
+
+def test_vqa_skips_references_that_do_not_exist():
+    task = VQA(Dataset("d", ()))
+    assert task.applies("reference-1", _sample(ANSWERS))
+    assert not task.applies("reference-2", _sample(ANSWERS))
+    assert task.applies("target:Word", _sample(ANSWERS))
+    assert not task.lost(30.0, _sample(ANSWERS))
+    assert task.lost(0.0, _sample(ANSWERS))
+
+
+def test_frequent_answers_keep_raw_strings_and_first_appearance():
+    assert frequent_answers(["Yes", "no", "yes", "no", "maybe"]) == ["no", "Yes", "yes", "maybe"]
+
+
+def test_goals_that_make_no_sense_are_refused():
+    assert reference_rank("untargeted") == 0
+    with pytest.raises(ValueError, match="targeted-3"):
+        reference_rank("targeted-3")
+
+
+@pytest.mark.parametrize(
+    ("raw", "cut"),
+    [("red", "red"), ("red, blue", "red"), ("red,blue", "red,blue"), ("blue Question: x", "blue"), ("Shorts", "")],
+)
+def test_answers_are_cut_to_their_first_phrase(raw, cut):
+    assert first_phrase(raw) == cut
+
+
+def test_captions_are_cut_and_unquoted():
+    assert clean_caption(' a "red" star Output: a dog') == "a red star"
+
+
+def test_captioning_scores_with_the_data_set_and_never_claims_to_have_fooled():
+    samples = tuple(_sample([f"a {c} star", f"one {c} star"], key=c) for c in ("red", "blue", "green"))
+    task = Captioning(Dataset("d", samples))
+    assert task.score("a red star", samples[0]) > task.score("a blue star", samples[0])
+    assert task.lost(9.99, samples[0])
+    assert not task.lost(10.0, samples[0])
+    assert not task.applies("reference-2", samples[0])
+    objective = task.bind(Scripted()).objective(torch.zeros(1, 3, 4, 4), samples[:1], "reference-1")
+    assert not objective(torch.ones(1, 3, 4, 4), torch.tensor([0])).fooled.any()
+
+
+def test_stealth_is_won_by_the_target_and_ascends_towards_it():
+    sample = _sample(["Reset your password"])
+    task = Stealth(Dataset("d", (sample,)))
+    assert task.score("please reset your PASSWORD now", sample) == 100
+    assert task.score("reset the password", sample) == 0
+    assert task.lost(100, sample)
+    progress = task.bind(Scripted()).objective(torch.zeros(1, 3, 4, 4), [sample], "target")(
+        torch.tensor([0.2, 0.9]).view(2, 1, 1, 1).expand(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64)
+    )
+    assert progress.loss.tolist() == pytest.approx([-0.2, -0.9])
+    assert progress.fooled.tolist() == [False, True]
+
+
+class _Axes:
+    """A CLIP whose embedding is the first pixel and whose classes lie along the axes."""
+
+    class text:  # noqa: N801 - stands for an attribute
+        scale = torch.tensor(10.0)
+
+        @staticmethod
+        def classifier(classnames, templates):
+            return torch.eye(3)[:, : len(classnames)]
+
+    def __call__(self, images):
+        return images[:, :, 0, 0]
+
+
+def test_zeroshot_takes_the_nearest_class_and_ranks_its_rivals():
+    samples = (_sample(["a"], "1"), _sample(["b"], "2"))
+    task = ZeroShot(Dataset("d", samples, ("a", "b", "c"), ("{c}",)))
+    victim = task.bind(_Axes())
+    images = torch.zeros(2, 3, 2, 2)
+    images[0, 0] = 1.0
+    images[1, 2] = 1.0
+    assert victim.predict(images, samples) == ["a", "c"]
+    assert task.score("a", samples[0]) == 100
+    assert task.lost(0, samples[0])
+    progress = victim.objective(images, samples, "untargeted")(images, torch.arange(2))
+    assert progress.fooled.tolist() == [False, True]
+    assert progress.loss[0].item() == pytest.approx(torch.log(1 + 2 * torch.exp(torch.tensor(-10.0))).item(), rel=1e-3)
+
+
+def test_targeted_goals_need_four_classes():
+    few, many = (ZeroShot(Dataset("d", (), tuple("abcdefgh"[:k]), ("{c}",))) for k in (3, 5))
+    assert few.applies("untargeted", _sample(["a"]))
+    assert not few.applies("targeted-1", _sample(["a"]))
+    assert many.applies("targeted-4", _sample(["a"]))
+    assert not many.applies("targeted-5", _sample(["a"]))
