@@ -77,7 +77,7 @@ def apgd(
         improved, standing = ledger.record(climb.rows, climb.image, progress, climb.gradient)
         climb.observe(progress, improved)
         if done == 0:
-            climb.settle(progress, first_checkpoint)
+            climb.settle(first_checkpoint)
         if not standing.all():
             climb = climb.keep(standing)
         if done in windows:
@@ -153,10 +153,9 @@ class _Climb:
         self.rises = self.rises + (progress.loss > self.last_loss)
         self.last_loss = progress.loss
 
-    def settle(self, progress: Progress, first_checkpoint: FirstCheckpoint) -> None:
+    def settle(self, first_checkpoint: FirstCheckpoint) -> None:
         """The start has been looked at: no step yet, hence no rise."""
         self.rises = torch.zeros_like(self.rises)
-        self.reviewed_loss = progress.loss
         if first_checkpoint == "reference":
             self.last_loss = torch.zeros_like(self.last_loss)
 

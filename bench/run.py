@@ -95,7 +95,8 @@ def prepare(config: RunConfig) -> Setup:
         weights["language"] = digest(model.model)
     pictures = [open_image(sample.image) for sample in dataset.samples]
     images = torch.stack([encoder.preprocess(picture) for picture in pictures]).to(device)
-    return Setup(task, victim, surrogate, images, _header(config, task, weights, device))
+    header = _header(config, task, weights, fingerprint(dataset, pictures), device)
+    return Setup(task, victim, surrogate, images, header)
 
 
 def load_dataset(config: RunConfig) -> Dataset:
@@ -133,7 +134,9 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _header(config: RunConfig, task: Task, weights: dict[str, str], device: torch.device) -> RunHeader:
+def _header(
+    config: RunConfig, task: Task, weights: dict[str, str], data_digest: str, device: torch.device
+) -> RunHeader:
     steps = () if config.attack == "none" else preset(config.attack).steps
     dataset: Dataset = task.dataset  # type: ignore[attr-defined]
     return RunHeader(
@@ -152,7 +155,7 @@ def _header(config: RunConfig, task: Task, weights: dict[str, str], device: torc
         n_samples=len(dataset.samples),
         limit=config.limit,
         model=load_suite(config.suite).vlm if task.model == "vlm" else None,
-        dataset_fingerprint=fingerprint(dataset),
+        dataset_fingerprint=data_digest,
         weights=weights,
         attack_steps=[asdict(step) for step in steps],
         protocol={"precision": "float32"} | ({"surrogate": config.surrogate} if config.surrogate else {}),

@@ -20,8 +20,8 @@ from bench.mini.data import NAMES, SIZE, build
 from bench.mini.world import COUNTS, WORLD_VERSION
 from tasks.base import Dataset, Sample
 
-MARKER = "export.json"  # written last: a folder that lacks it is not a whole export
-STAGE = "export.incomplete"  # what is being written, until all of it is there
+MARKER = "mini-export.json"  # written last: a folder that lacks it is not a whole export
+STAGE = "mini-export.incomplete"  # what is being written, until all of it is there
 IMAGES_PER_SHARD = 10_000
 _SPLIT = "val2014"
 
@@ -118,8 +118,7 @@ def _write_captions(dataset: Dataset, row: Mapping[str, Any], root: Path) -> Non
     _save_images(dataset, root / row["images"] / _SPLIT)
     captions = [() if "targets" in row else sample.references for sample in dataset.samples]
     sentences = [
-        [_sentence(index, index * 100 + k, raw) for k, raw in enumerate(raws)]
-        for index, raws in enumerate(captions)
+        [_sentence(index, index * 100 + k, raw) for k, raw in enumerate(raws)] for index, raws in enumerate(captions)
     ]
     entries = [
         {
@@ -135,9 +134,7 @@ def _write_captions(dataset: Dataset, row: Mapping[str, Any], root: Path) -> Non
     ]
     _write_json(root / row["annotations"], {"images": entries, "dataset": dataset.name})
     if "targets" not in row:
-        _write_json(
-            (root / row["annotations"]).parent / f"captions_{_SPLIT}.json", _coco_captions(dataset, sentences)
-        )
+        _write_json((root / row["annotations"]).parent / f"captions_{_SPLIT}.json", _coco_captions(dataset, sentences))
 
 
 def _sentence(index: int, sentence_id: int, raw: str) -> dict[str, Any]:
@@ -168,9 +165,7 @@ def _write_questions(dataset: Dataset, row: Mapping[str, Any], root: Path) -> No
         "data_type": "mscoco",
         "data_subtype": _SPLIT,
     }
-    questions = [
-        {"image_id": int(s.group), "question": s.prompt, "question_id": int(s.id)} for s in dataset.samples
-    ]
+    questions = [{"image_id": int(s.group), "question": s.prompt, "question_id": int(s.id)} for s in dataset.samples]
     _write_json(root / row["questions"], {**shared, "task_type": "Open-Ended", "questions": questions})
     annotations = [_annotation(sample) for sample in dataset.samples]
     _write_json(root / row["annotations"], {**shared, "annotations": annotations})

@@ -24,20 +24,14 @@ def read_bytes(path: Path, what: str) -> bytes:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise UsageError(
-            f"no {what} at {path}; download {path.name} to that place, or mend --data-root"
-        ) from None
+        raise UsageError(f"no {what} at {path}; download {path.name} to that place, or mend --data-root") from None
     except OSError as error:
-        raise UsageError(
-            f"cannot read {what} {path}: {error.strerror}; check the path and its permissions"
-        ) from error
+        raise UsageError(f"cannot read {what} {path}: {error.strerror}; check the path and its permissions") from error
     head = content[:200].removeprefix(b"\xef\xbb\xbf").lstrip()
     if not head:
         raise UsageError(f"{path} is empty; download it again")
     if head.startswith(b"<"):
-        raise UsageError(
-            f"{path} is an HTML or XML page, not {what}; download the file itself, not its web page"
-        )
+        raise UsageError(f"{path} is an HTML or XML page, not {what}; download the file itself, not its web page")
     if head.startswith(b"version https://git-lfs"):
         raise UsageError(f"{path} is a git-lfs pointer, not {what}; fetch the file with `git lfs pull`")
     return content
@@ -56,9 +50,7 @@ def read_json(path: Path, what: str) -> Mapping[str, Any]:
             f"{path} is not whole JSON: {error.msg}, line {error.lineno} column {error.colno}; download again"
         ) from None
     except UnicodeDecodeError:
-        raise UsageError(
-            f"{path} is not text in UTF-8; download it again, unpacked if it is an archive"
-        ) from None
+        raise UsageError(f"{path} is not text in UTF-8; download it again, unpacked if it is an archive") from None
     if not isinstance(content, dict):
         raise UsageError(f"{path} holds a JSON {type(content).__name__}, not an object; is it {what}?")
     return content
@@ -76,9 +68,7 @@ def read_lines(path: Path, what: str) -> list[str]:
         raise UsageError(f"{path} is not text in UTF-8; download it again") from None
     lines = [line.strip() for line in text.rstrip().split("\n")]
     if "" in lines:
-        raise UsageError(
-            f"{path}: line {lines.index('') + 1} is blank; every line counts, so restore or remove it"
-        )
+        raise UsageError(f"{path}: line {lines.index('') + 1} is blank; every line counts, so restore or remove it")
     return lines
 
 

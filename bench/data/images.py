@@ -29,11 +29,7 @@ def open_image(source: Image.Image | Path) -> Image.Image:
     Raises:
         UsageError: the file is missing, empty, truncated or no image, or its pixels have no known range.
     """
-    label = (
-        str(source)
-        if isinstance(source, Path)
-        else str(getattr(source, "filename", "") or "an image in memory")
-    )
+    label = str(source) if isinstance(source, Path) else str(getattr(source, "filename", "") or "an image in memory")
     try:
         if isinstance(source, Path):
             with Image.open(source) as image:
@@ -42,9 +38,7 @@ def open_image(source: Image.Image | Path) -> Image.Image:
     except UsageError:
         raise
     except FileNotFoundError:
-        raise UsageError(
-            f"no image at {label}; download the images to that place, or mend --data-root"
-        ) from None
+        raise UsageError(f"no image at {label}; download the images to that place, or mend --data-root") from None
     except UnidentifiedImageError:
         raise UsageError(f"{_no_image(source, label)}; download it again") from None
     except _UNREADABLE as error:

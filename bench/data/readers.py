@@ -32,9 +32,7 @@ def load(name: str, row: Mapping[str, object], root: Path) -> Dataset:
     try:
         inspect.signature(reader).bind(name, root, **settings)
     except TypeError as error:
-        raise UsageError(
-            f"data set {name!r}, format {format_name!r}: {error}; mend its row in the suite"
-        ) from None
+        raise UsageError(f"data set {name!r}, format {format_name!r}: {error}; mend its row in the suite") from None
     existing_folder(root, f"the data root, in which data set {name!r} should lie")
     return reader(name, root, **settings)
 
@@ -65,17 +63,13 @@ def karpathy(
             no caption, or ``targets`` is not a list of texts.
     """
     if targets is not None and (isinstance(targets, str) or not targets):
-        raise UsageError(
-            f"data set {name!r}: targets must be a list of texts, not {targets!r}; mend the suite's row"
-        )
+        raise UsageError(f"data set {name!r}: targets must be a list of texts, not {targets!r}; mend the suite's row")
     path = root / annotations
     entries = field(read_json(path, "Karpathy annotations"), "images", list, str(path))
     chosen = [entry for entry in entries if field(entry, "split", str, str(path)) == "test"]
     if not chosen:
         splits = ", ".join(sorted({entry["split"] for entry in entries})) or "none"
-        raise UsageError(
-            f"{path} has no image in split 'test' (splits: {splits}); use the official split file"
-        )
+        raise UsageError(f"{path} has no image in split 'test' (splits: {splits}); use the official split file")
     base = existing_folder(root / images, f"images of data set {name!r}")
     samples = []
     for i, entry in enumerate(chosen):
@@ -92,9 +86,7 @@ def _captions(entry: Mapping[str, Any], image_id: str, path: Path) -> tuple[str,
     where = f"{path}, image {image_id}"
     captions = tuple(field(s, "raw", str, where) for s in field(entry, "sentences", list, where))
     if not captions:
-        raise UsageError(
-            f"{where} has no sentences to score against; use the official file, or remove the image"
-        )
+        raise UsageError(f"{where} has no sentences to score against; use the official file, or remove the image")
     return captions
 
 
@@ -158,18 +150,14 @@ def _answers(annotation: Mapping[str, Any], image_id: str, path: Path) -> tuple[
         )
     answers = tuple(field(a, "answer", str, where) for a in field(annotation, "answers", list, where))
     if not answers:
-        raise UsageError(
-            f"{where} has no answers to score against; use a split with answers, or remove the question"
-        )
+        raise UsageError(f"{where} has no answers to score against; use a split with answers, or remove the question")
     return answers
 
 
 def _coco_name(base: Path, image_id: str, present: set[str], path: Path) -> str:
     """File name of an image; of one that is absent the official name, which `open_image` will miss."""
     if not image_id.isdecimal():
-        raise UsageError(
-            f"{path}: image_id {image_id!r} is not a number; only COCO images are named by this format"
-        )
+        raise UsageError(f"{path}: image_id {image_id!r} is not a number; only COCO images are named by this format")
     stem = f"COCO_{base.name}_{int(image_id):012d}"
     return f"{stem}.png" if f"{stem}.png" in present and f"{stem}.jpg" not in present else f"{stem}.jpg"
 
@@ -182,9 +170,7 @@ def _unique(ids: Sequence[str], what: str, path: Path) -> None:
     seen: set[str] = set()
     for one in ids:
         if one in seen:
-            raise UsageError(
-                f"{path}: {what} {one} comes twice; remove one of them, or download the file again"
-            )
+            raise UsageError(f"{path}: {what} {one} comes twice; remove one of them, or download the file again")
         seen.add(one)
 
 

@@ -35,9 +35,7 @@ def webdataset(name: str, root: Path, *, folder: str) -> Dataset:
     for shard in _shards(base / "test"):
         for key, files in _groups(shard):
             if key in samples:
-                raise UsageError(
-                    f"{shard}: key {key} comes twice in {base / 'test'}; download the shards again"
-                )
+                raise UsageError(f"{shard}: key {key} comes twice in {base / 'test'}; download the shards again")
             label = _label(files, f"{shard}, key {key}", len(classnames), base / CLASSNAMES)
             image = identify(*_image_file(files, shard, key))
             samples[key] = Sample(key, image, "", (classnames[label],), key)
@@ -71,9 +69,7 @@ def _templates(path: Path) -> tuple[str, ...]:
     templates = read_lines(path, "prompt templates")
     for number, template in enumerate(templates, start=1):
         if "{c}" not in template:
-            raise UsageError(
-                f"{path}: line {number}, {template!r}, has no field {{c}} for the class name; add it"
-            )
+            raise UsageError(f"{path}: line {number}, {template!r}, has no field {{c}} for the class name; add it")
     return tuple(templates)
 
 
@@ -85,9 +81,7 @@ def _shards(split: Path) -> list[Path]:
         raise UsageError(f"{path} says {text!r}, not how many shards there are; write their number there")
     shards = [split / f"{i}.tar" for i in range(int(text))]
     if missing := [shard for shard in shards if not shard.is_file()]:
-        raise UsageError(
-            f"no shard {missing[0]} ({len(missing)} of {text} are missing); download the missing ones"
-        )
+        raise UsageError(f"no shard {missing[0]} ({len(missing)} of {text} are missing); download the missing ones")
     return shards
 
 
@@ -136,9 +130,7 @@ def _image_file(files: dict[str, bytes], shard: Path, key: str) -> tuple[bytes, 
     for extension in IMAGE_TYPES:
         if extension in files:
             return files[extension], f"{shard}:{key}.{extension}"
-    raise UsageError(
-        f"{shard}, key {key}: no image (.{', .'.join(IMAGE_TYPES)}) beside its label; download it again"
-    )
+    raise UsageError(f"{shard}, key {key}: no image (.{', .'.join(IMAGE_TYPES)}) beside its label; download it again")
 
 
 def _label(files: dict[str, bytes], where: str, n_classes: int, classnames: Path) -> int:
