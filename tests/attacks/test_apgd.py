@@ -152,9 +152,7 @@ def test_targeted_attack_agrees_with_autoattack(threat, rank, widen):
     toy, threat = trained_toy(), ThreatModel(threat.norm, widen * threat.eps)
     start = threat.random_start(toy.images, generators(len(toy.images)))
     targets = runner_up(toy.model(toy.images), toy.labels, rank)
-    attack = APGDAttack_targeted(
-        toy.model, n_iter=50, norm=OFFICIAL_NORM[threat.norm], eps=threat.eps, device="cpu"
-    )
+    attack = APGDAttack_targeted(toy.model, n_iter=50, norm=OFFICIAL_NORM[threat.norm], eps=threat.eps, device="cpu")
     attack.init_hyperparam(toy.images)
     attack.y_target = targets
     _, robust, best_loss, _ = attack.attack_single_run(toy.images, toy.labels, x_init=start)
@@ -179,9 +177,7 @@ def test_targeted_attack_on_three_classes_is_refused():
         apgd(objective, toy.images, THREATS["linf"], steps=2)
 
 
-@pytest.mark.parametrize(
-    "options", [{"first_step": -1.0}, {"first_step": float("nan")}, {"first_checkpoint": "zero"}]
-)
+@pytest.mark.parametrize("options", [{"first_step": -1.0}, {"first_step": float("nan")}, {"first_checkpoint": "zero"}])
 def test_bad_settings_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         apgd(script([0.0] * 3), toy_images(1), THREATS["linf"], steps=2, **options)

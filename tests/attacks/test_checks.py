@@ -75,8 +75,6 @@ def test_an_attack_that_does_nothing_is_seen():
 def test_an_attack_that_works_or_need_not_passes():
     toy = trained_toy()
     threat = ThreatModel("linf", 4 / 255)
-    assert no_op_verdict(
-        apgd(Classification(toy.model, toy.labels), toy.images, threat, steps=3), toy.images
-    ).ok
+    assert no_op_verdict(apgd(Classification(toy.model, toy.labels), toy.images, threat, steps=3), toy.images).ok
     wrong = Classification(toy.model, (toy.labels + 1) % 10)  # fooled from the start: nothing to move
     assert no_op_verdict(apgd(wrong, toy.images, threat, steps=3), toy.images).ok

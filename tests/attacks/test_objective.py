@@ -59,9 +59,7 @@ def test_targeted_dlr_agrees_with_autoattack(classes):
     targets = runner_up(logits, labels, 2)
     attack = APGDAttack_targeted(lambda x: x, eps=0.1)
     attack.y_target = targets
-    torch.testing.assert_close(
-        targeted_dlr(logits, labels, targets), attack.dlr_loss_targeted(logits, labels)
-    )
+    torch.testing.assert_close(targeted_dlr(logits, labels, targets), attack.dlr_loss_targeted(logits, labels))
 
 
 def test_dlr_ignores_shift_and_scale():
@@ -106,6 +104,17 @@ def test_any_wrong_answer_fools_a_targeted_objective():
     labels, targets = torch.tensor([0, 1]), torch.tensor([3, 3])
     objective = TargetedClassification(lambda _: LOGITS, labels, targets)
     assert objective(toy_images(2), torch.arange(2)).fooled.tolist() == [False, True]
+
+
+def test_targets_follow_rows():
+    labels, targets = torch.tensor([0, 0, 0]), torch.tensor([1, 2, 3])
+    loss, _ = TargetedClassification(lambda _: LOGITS, labels, targets)(toy_images(2), torch.tensor([2, 1]))
+    torch.testing.assert_close(loss, torch.tensor([-4 / 3.5, -2 / 3.5]))
+
+
+def test_a_plain_look_builds_no_graph():
+    objective = Classification(ConvClassifier(), torch.tensor([3, 1]))  # its parameters want gradients
+    assert not evaluate(objective, toy_images(2), torch.arange(2)).loss.requires_grad
 
 
 def test_bad_objectives_are_refused():

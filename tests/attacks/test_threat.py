@@ -137,9 +137,7 @@ def test_contains_at_the_edge_of_the_ball(norm, pixel, allowed):
     assert ThreatModel(norm, 0.4).contains(one_image(pixel, 0.5, 0.5), clean).tolist() == [allowed]
 
 
-@pytest.mark.parametrize(
-    ("pixel", "allowed"), [(1.0, True), (1 + PIXEL_ULP, False), (-1e-9, False), (0.0, True)]
-)
+@pytest.mark.parametrize(("pixel", "allowed"), [(1.0, True), (1 + PIXEL_ULP, False), (-1e-9, False), (0.0, True)])
 def test_contains_has_an_exact_box(pixel, allowed):
     threat = ThreatModel("linf", 1.0)
     assert threat.contains(one_image(pixel, 0.5, 0.5), one_image(0.5, 0.5, 0.5)).tolist() == [allowed]
