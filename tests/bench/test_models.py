@@ -16,7 +16,7 @@ from bench.mini import clip as mini_clip
 from bench.mini import data, llava
 from bench.models import catalogue
 from bench.models.convert import to_clip_vision_model
-from bench.models.encoder import Encoder, Preprocessing, TextTower
+from bench.models.encoder import Encoder, PatchProjection, Preprocessing, TextTower
 from bench.models.llava import Llava, load_llava
 from bench.models.load import digest, load_encoder, read_state_dict
 
@@ -62,6 +62,19 @@ def test_conversion_gives_equal_tokens_and_pooled_output(size, patch, width, lay
 def test_encoder_normalises_inside(plain, images):
     standardised = (images - torch.tensor(mini_clip.MEAN).view(3, 1, 1)) / torch.tensor(mini_clip.STD).view(3, 1, 1)
     assert torch.allclose(plain(images), plain.visual(standardised), atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "patch"), [(48, 16), (28, 7)])
+def test_patch_projection_equals_the_convolution(size, patch):
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(3, 20, patch, patch, bias=False)
+    ours, pixels = PatchProjection(convolution), torch.rand(2, 3, size, size, requires_grad=True)
+    expected, found = convolution(pixels), ours(pixels)
+    assert torch.allclose(found, expected, atol=1e-6)
+    (theirs,) = torch.autograd.grad(expected.square().sum(), pixels)
+    (gradient,) = torch.autograd.grad(found.square().sum(), pixels)
+    assert torch.allclose(gradient, theirs, atol=1e-5)
+    assert ours.state_dict().keys() == convolution.state_dict().keys()
 
 
 def test_preprocess_leaves_a_fitting_image_alone_and_crops_another(plain):
