@@ -1,20 +1,26 @@
-"""English captions as words, split as the Stanford PTBTokenizer 3.4.1 splits them for the official caption scorers.
-
-The tokenizer is a maximal munch scanner: at every position the rule with the longest match wins, the earlier one on
-ties. Context that a rule looks at without consuming it counts as part of that length. The rules below were worked out
-from the outputs of the official tokenizer (flags -preserveLines -lowerCase) and are tested against it.
-"""
+"""Penn Treebank tokens of a caption, as the official caption evaluation makes them before scoring."""
 
 import re
-import unicodedata
-from collections.abc import Callable
-from typing import NamedTuple
 
-# What the scorers delete, as they spell it. Their bracket names are in upper case while tokens are in lower case, so
-# brackets survive as -lrb-, -rrb-, ...: so it is in every published CIDEr, so it stays.
-PUNCTUATION = frozenset(["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", *".?!,:-;", "--", "..."])
+_DROPPED = frozenset("'' ' `` ` -lrb- -rrb- -lcb- -rcb- . ? ! , : - -- ... ;".split())
+_TOKEN = re.compile(
+    r"""
+    \.\.\.|--+
+    | [a-z]\.(?:[a-z]\.)+                      # u.s.
+    | \$?\d+(?:[.,:/]\d+)*(?:st|nd|rd|th|s)?(?![a-z])
+    | (?:'(?:s|m|d|ll|re|ve|t)|n't)(?![a-z])   # clitics, once split off
+    | [^\W_]+(?:[-'_][^\W_]+)*                 # words, hyphenated ones whole
+    | \S
+    """,
+    re.VERBOSE,
+)
+_CLITIC = re.compile(r"(?<=[a-z0-9])(n't|'(?:s|m|d|ll|re|ve))(?![a-z])")
+_JOINED = {"cannot": "can not", "gonna": "gon na", "gotta": "got ta", "wanna": "wan na", "gimme": "gim me", "lemme": "lem me"}
 
-BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
-ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&nbsp;": " "}
-FRACTIONS = {"¼": "1/4", "½": "1/2", "¾": "3/4", "⅓": "1/3", "⅔": "2/3"}
-CURRENCIES = {"£": "#", "¢": "cents", "$": "$", "€": "$", "¤": "$", "₠": "$", "\x80": "$"}
+
+def tokenize(caption: str) -> list[str]:
+    """Lower-case tokens of a caption, without the punctuation that the evaluation drops."""
+    text = " ".join(caption.replace("\u2019", "'").replace("&amp;", "&").lower().split())
+    text = _CLITIC.sub(r" \1", text)
+    tokens = (part for token in _TOKEN.findall(text) for part in _JOINED.get(token, token).split())
+    return [token for token in tokens if token not in _DROPPED and token not in '"()[]{}']
