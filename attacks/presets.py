@@ -92,9 +92,12 @@ PRESETS: dict[str, Preset] = {
         "500 steps of APGD towards the text that the attacker wants said",
         (AttackStep("stealth", "apgd", 500, "target", "clean", 1.0),),
     ),
-    "stealth-3000": Preset(
-        "3000 steps of APGD towards the text that the attacker wants said",
-        (AttackStep("stealth", "apgd", 3000, "target", "clean", 1.0),),
+    "stealth-restarts": Preset(
+        "1000 steps of APGD towards the text that the attacker wants said, then again from four random starts",
+        (
+            AttackStep("stealth", "apgd", 1000, "target", "clean", 1.0),
+            *(AttackStep(f"restart-{n}", "apgd", 1000, "target", "random", 2.0) for n in range(1, 5)),
+        ),
     ),
     "stealth": Preset(
         "10000 steps of APGD towards the text that the attacker wants said",

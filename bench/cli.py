@@ -242,9 +242,10 @@ def table(runs: tuple[Path, ...], style: str, document: Path | None) -> None:
 @main.command()
 @click.option("--baseline", type=click.Path(path_type=Path), default=None, help="Default: results/mini.")
 @click.option("--document", type=click.Path(path_type=Path), default=None, help="Default: BENCHMARKS.md.")
+@click.option("--update", type=click.Path(path_type=Path), help="Take the runs under here as the new baseline.")
 @click.option("--rerun", type=int, default=40, show_default=True, help="Samples to run again of each guarded run.")
 @click.option("--jobs", type=int, default=None, help="Runs at once. Default: one a core on the CPU, else 1.")
-def check(baseline: Path | None, document: Path | None, rerun: int, jobs: int | None) -> None:
+def check(baseline: Path | None, document: Path | None, update: Path | None, rerun: int, jobs: int | None) -> None:
     """Does the code still give the committed numbers? Exits with 1 when it does not.
 
     Compares the document's tables with the committed records, then runs a part of the guarded runs again and compares
@@ -253,12 +254,17 @@ def check(baseline: Path | None, document: Path | None, rerun: int, jobs: int | 
     \b
     Example:
       bench check --rerun 100
+      bench check --update results/runs/mini-full --rerun 0
     """  # noqa: D301
     from bench import committed
 
-    found = committed.load_runs([baseline or committed.BASELINE])
+    baseline, document = baseline or committed.BASELINE, document or committed.DOCUMENT
+    if update is not None:
+        committed.update(baseline, [update])
+        committed.write(document, committed.load_runs([baseline]))
+    found = committed.load_runs([baseline])
     failed = False
-    for name in committed.stale_blocks(document or committed.DOCUMENT, found):
+    for name in committed.stale_blocks(document, found):
         failed = True
         click.echo(f"stale: block {name!r}; run `bench table results/mini --write BENCHMARKS.md` and review the change")
     if rerun:

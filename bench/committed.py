@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import check, tables
-from bench.records import RecordsError, Run, find_runs, load_run
+from bench.records import RecordsError, Run, archive_run, find_runs, load_run, read_header
 
 BASELINE = Path("results/mini")
 DOCUMENT = Path("BENCHMARKS.md")
@@ -36,6 +36,16 @@ def blocks(runs: Sequence[Run]) -> dict[str, str]:
         made["transfer"] = tables.to_markdown(tables.table(tables.summary(transfers), ENCODERS))
     made["claims"] = check.claims_markdown(check.evaluate_claims(runs))
     return made
+
+
+def update(baseline: Path, roots: Sequence[Path]) -> list[Path]:
+    """Copy runs into the baseline, in place of those of the same name; returns where they went."""
+    targets = []
+    for root in roots:
+        for directory in find_runs(root):
+            targets.append(baseline / read_header(directory).task / directory.name)
+            archive_run(directory, targets[-1])
+    return targets
 
 
 def write(document: Path, runs: Sequence[Run]) -> None:

@@ -11,6 +11,7 @@ A *run* is one directory: one (suite, encoder, task, dataset, attack, eps list, 
 import contextlib
 import errno
 import fcntl
+import gzip
 import json
 import math
 import os
@@ -267,6 +268,7 @@ class RunHeader:
         return cls(**data)
 
 
+ARCHIVED = "records.jsonl.gz"
 VOLATILE = ("code", "packages", "device", "started", "ended", "status", "checks")
 IDENTITY = tuple(f.name for f in fields(RunHeader) if f.name not in VOLATILE)
 
@@ -356,14 +358,34 @@ def read_records(directory: Path | str) -> list[Record]:
     Raises:
         RecordsError: If a line is damaged, a key was recorded twice, or a complete run ends in a torn line.
     """
-    path = Path(directory) / "records.jsonl"
+    path, archived = Path(directory) / "records.jsonl", Path(directory) / ARCHIVED
     status = read_header(directory).status
     with _explained("read", path):
-        content = path.read_bytes() if path.exists() or status == "complete" else b""
+        if archived.exists() and not path.exists():
+            path, content = archived, gzip.decompress(archived.read_bytes())
+        else:
+            content = path.read_bytes() if path.exists() or status == "complete" else b""
     lines, tail = _split(content)
     if tail and status == "complete":
         raise RecordsError(f"{path}: the run is complete but its last line is torn; give its command again")
     return _decode(lines, path)
+
+
+def archive_run(source: Path | str, target: Path | str) -> None:
+    """Copies a complete run to `target`, its records compressed; equal records give equal bytes.
+
+    Raises:
+        RecordsError: If the run is partial, damaged, or `target` cannot be written.
+    """
+    run = load_run(source)
+    if run.header.partial:
+        raise RecordsError(f"{source} is partial ({run.header.partial}); only whole runs are archived")
+    target = Path(target)
+    lines = "".join(record.to_json() + "\n" for record in run.records)
+    with _explained("write", target):
+        target.mkdir(parents=True, exist_ok=True)
+        (target / ARCHIVED).write_bytes(gzip.compress(lines.encode("ascii"), mtime=0))
+    write_atomically(target / "run.json", run.header.to_json())
 
 
 def load_run(directory: Path | str) -> Run:

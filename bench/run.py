@@ -6,7 +6,6 @@ Every adversarial image is certified here, in float32, before the model sees it;
 
 import hashlib
 import platform
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -34,6 +33,7 @@ from bench.errors import UsageError
 from bench.models import catalogue
 from bench.models.encoder import Encoder
 from bench.models.load import digest, load_encoder
+from bench.provenance import code_state
 from bench.records import SCHEMA_VERSION, Record, RunHeader, open_run, read_records
 from bench.stats import worst_scores
 from tasks.base import Dataset, Sample, Task, Victim
@@ -159,26 +159,11 @@ def _header(
         weights=weights,
         attack_steps=[asdict(step) for step in steps],
         protocol={"precision": "float32"} | ({"surrogate": config.surrogate} if config.surrogate else {}),
-        code=_code(),
+        code=code_state(),
         packages={name: version(name) for name in PACKAGES},
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-
-
-def _code() -> dict[str, Any]:
-    """Commit of the source tree and whether it is dirty; empty outside a checkout."""
-    here = Path(__file__).resolve().parent
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(here), *words], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", "."))}
-    except (OSError, subprocess.SubprocessError):
-        return {"commit": None, "dirty": None}
 
 
 class _Runner:

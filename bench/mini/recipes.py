@@ -12,6 +12,8 @@ from torch import Tensor
 
 from bench.errors import UsageError
 from bench.mini import clip, llava, world
+from bench.mini.card import vqa_numbers, write_card, zeroshot_numbers
+from bench.models.llava import load_llava
 from bench.models.load import load_encoder
 from bench.train.adversarial import Batch, Loss, Recipe, finetune, squared_l2, tecoa_loss
 from bench.train.loop import Schedule
@@ -23,6 +25,22 @@ FINETUNING = {
     "tecoa4": Recipe("tecoa", 4, Schedule(600, 64, 2e-4, warmup=40), ramp=0.6),
 }
 MODELS = ("clip", *FINETUNING, "llava")
+WEIGHTS = "visual.safetensors"
+ABOUT = {
+    "clip": "contrastive on 102,400 captioned scenes; equal captions in a batch are all positives; bfloat16 autocast",
+    "llava": "frozen clip tower; one caption and up to five questions on each of 72,000 scenes; bfloat16 autocast",
+    "fare": (
+        "unlabelled scenes. As in the paper: summed squared difference of projected embeddings, PGD-10 of step 1/255 "
+        "from a random start. Otherwise: learning rate 3e-4, batch 64, fewer steps, the inner attack returns its best "
+        "iterate and its start is clipped to the image box, the first update is warmed up"
+    ),
+    "tecoa": (
+        "photos of one object labelled with its shape. As in the paper: cross-entropy to the original text embeddings "
+        "of one template, PGD-10 of step 1/255 from a random start. Otherwise: the miniature's own logit scale in "
+        "place of 100, batch 64, fewer steps, best iterate, warmed up; tecoa4 with a linear eps ramp over 60 % of the "
+        "run, without which its loss stays at chance"
+    ),
+}
 TECOA_TEMPLATE = "a photo of a {c}"
 FARE_STREAM, TECOA_STREAM = 2, 3
 
@@ -44,7 +62,20 @@ def train_model(name: str, work: Path, output: Path, *, seed: int = 0) -> Path:
         llava.export(llava.train(load_encoder("clip"), work, seed=seed), output)
     else:
         _finetune(name, work, output, seed)
+    document(name, output, seed)
     return output
+
+
+def document(name: str, output: Path, seed: int) -> Path:
+    """Write the card of a trained model beside its weights in ``output``."""
+    if name == "llava":
+        encoder = load_encoder("clip")
+        numbers = vqa_numbers(encoder, load_llava(str(output), encoder))
+        return write_card(output, name, llava.SCHEDULE, seed, ABOUT[name], numbers)
+    encoder = load_encoder(str(output if name == "clip" else output / WEIGHTS))
+    recipe = clip.SCHEDULE if name == "clip" else FINETUNING[name]
+    about = ABOUT["clip" if name == "clip" else FINETUNING[name].objective]
+    return write_card(output, name, recipe, seed, about, zeroshot_numbers(encoder))
 
 
 def _finetune(name: str, work: Path, output: Path, seed: int) -> None:
@@ -59,7 +90,7 @@ def _finetune(name: str, work: Path, output: Path, seed: int) -> None:
     finetune(name, tower, original, recipe, batches, work, loss=loss, settings=settings)
     output.mkdir(parents=True, exist_ok=True)
     state = {key: value.half().contiguous() for key, value in tower.visual.state_dict().items()}
-    save_file(state, output / "visual.safetensors")
+    save_file(state, output / WEIGHTS)
 
 
 def to_pixels(images: np.ndarray) -> Tensor:
