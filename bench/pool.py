@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from bench.config import RunConfig
-from bench.run import execute
+from bench.runner import execute
 
 
 def execute_all(configs: Sequence[RunConfig], *, jobs: int | None = None, progress: bool = True) -> list[Path]:

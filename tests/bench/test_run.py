@@ -13,7 +13,7 @@ import torch
 
 from attacks.objective import Classification, Progress
 from attacks.presets import AttackStep, Preset
-from bench import run as loop
+from bench import runner as loop
 from bench.config import RunConfig, load_suite, resolve
 from bench.records import RecordsError, load_run, read_records
 from bench.stats import worst_scores
@@ -53,7 +53,7 @@ def test_a_sample_lost_at_a_small_radius_is_not_attacked_at_a_larger_one(tmp_pat
 
 @pytest.mark.parametrize(("task", "dataset"), [("zeroshot", "mini-shape"), ("vqa", "mini-vqa")])
 def test_batch_size_does_not_change_a_verdict(tmp_path, task, dataset):
-    options = {"task": task, "dataset": dataset, "limit": 6, "eps": 4, "attack": "apgd"}
+    options = {"task": task, "dataset": dataset, "limit": 5, "eps": 4, "attack": "pgd"}
     whole = _run(_config(tmp_path / "whole", **options))
     single = _run(_config(tmp_path / "single", **options, batch_size=1))
     assert _bare(whole.records) == _bare(single.records)
@@ -73,23 +73,35 @@ def test_resuming_other_weights_is_refused_by_name(tmp_path, monkeypatch):
         _run(_config(tmp_path, attack="none"))
 
 
-COMMAND = [sys.executable, "-m", "bench.cli", "run", "--encoder", "fare", "--task", "vqa", "--limit", "24", "--quiet",
-           "--batch-size", "4", "--attack", "captions-like", "--jobs", "1"]  # fmt: skip
+CHILD = """
+import sys, torch
+import attacks.presets as presets
+from attacks.presets import AttackStep, Preset
+torch.set_num_threads(1)
+presets.PRESETS["brief"] = Preset("", (
+    AttackStep("first", "apgd", 6, "reference-0", "random", 2.0),
+    AttackStep("again", "apgd", 6, "best", "best", 1.0),
+))
+from bench.cli import main
+main()
+"""
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.7])
+@pytest.mark.parametrize("delay", [0.0, 0.4])
 def test_killed_at_any_moment_and_resumed_equals_uninterrupted(tmp_path, delay):
     """A real child process is killed; a preset with a "best" start needs the images saved before the kill."""
-    command = [word if word != "captions-like" else "answers" for word in COMMAND]
     whole, halted = tmp_path / "whole", tmp_path / "halted"
+    command = [sys.executable, "-c", CHILD, "run", "--encoder", "fare", "--task", "vqa", "--limit", "24", "--quiet",
+               "--batch-size", "2", "--attack", "brief", "--jobs", "1"]  # fmt: skip
     subprocess.run([*command, "--output", str(whole)], check=True, capture_output=True)
     child = subprocess.Popen([*command, "--output", str(halted)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not list(halted.rglob("records.jsonl")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(0.02)
     time.sleep(delay)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
+    assert load_run(next(halted.rglob("run.json")).parent).header.status == "started"
     subprocess.run([*command, "--output", str(halted)], check=True, capture_output=True)
     runs = [load_run(next(root.rglob("run.json")).parent) for root in (whole, halted)]
     assert runs[1].header.status == "complete"
@@ -203,9 +215,9 @@ def test_the_best_start_goes_on_from_the_worst_image(tmp_path, monkeypatch):
 
 
 def test_transfer_attacks_follow_the_surrogate(tmp_path):
-    direct = _run(_config(tmp_path, encoder="fare4", task="vqa", dataset="mini-vqa", limit=20, eps=4))
+    direct = _run(_config(tmp_path, encoder="fare4", task="vqa", dataset="mini-vqa", limit=16, eps=4, attack="pgd"))
     config = _config(
-        tmp_path, encoder="fare4", task="vqa", dataset="mini-vqa", limit=20, eps=4, attack="apgd", surrogate="clip"
+        tmp_path, encoder="fare4", task="vqa", dataset="mini-vqa", limit=16, eps=4, attack="pgd", surrogate="clip"
     )
     transfer = _run(config)
     assert transfer.header.protocol["surrogate"] == "clip"
