@@ -35,7 +35,7 @@ class Finding:
     Attributes:
         name: Such as "fare / vqa / mini-vqa at 4/255".
         ok: Whether the gate passes.
-        verdict: "ok", "fell", "missing", "partial" or "not comparable".
+        verdict: "ok", "fell", "rose", "missing", "partial" or "not comparable".
         words: The verdict with its numbers; p-values are one-sided and Holm-corrected.
     """
 
@@ -54,6 +54,7 @@ class _Comparison:
     new: float
     change: Paired
     lower_is_better: bool
+    same_weights: bool
 
 
 def compare_to_baseline(
@@ -63,8 +64,9 @@ def compare_to_baseline(
 
     Runs are paired by suite, encoder, task, dataset and attack, at each radius and clean. A comparison fails
     if the score moved the attacker's way and the one-sided paired test, Holm-corrected over all comparisons,
-    has p < 0.01. What cannot be compared fails too: a missing baseline, a missing run or radius, a partial
-    run, an unscored sample, another task version, metric or data.
+    has p < 0.01. Between runs of the very same weights the test is two-sided and a rise fails too: then it is
+    the attack that has become weaker. What cannot be compared fails too: a missing baseline, a missing run or
+    radius, a partial run, an unscored sample, another task version, metric or data.
 
     Args:
         new_runs: The runs to judge.
@@ -139,20 +141,22 @@ def _compare_at(
         return Finding(name, False, "missing", f"{name}: " + ", ".join([counts, *examples]))
     before = {sample: before[sample] for sample in after}
     lower_is_better = old.header.worst == "max"
-    alternative: Alternative = "greater" if lower_is_better else "less"
+    same = old.header.weights == new.header.weights
+    alternative: Alternative = "two-sided" if same else "greater" if lower_is_better else "less"
     change = paired(after, before, groups_of(old.records), seed, alternative=alternative)
-    return _Comparison(name, _mean(before), _mean(after), change, lower_is_better)
+    return _Comparison(name, _mean(before), _mean(after), change, lower_is_better, same)
 
 
 def _judge(comparison: _Comparison, p: float) -> Finding:
     """The verdict, given the corrected p-value."""
     change = comparison.change
     drop = change.difference if comparison.lower_is_better else -change.difference
-    fell = drop > 0 and p < FELL_BELOW
+    moved = p < FELL_BELOW and (drop > 0 or (drop < 0 and comparison.same_weights))
     verb = "rose" if change.difference > 0 else "fell" if change.difference < 0 else "stayed"
-    moved = f"{verb} from {comparison.old:.1f} to {comparison.new:.1f}"
-    words = f"{comparison.name} {moved} ({_in_words(change, p)})"
-    return Finding(comparison.name, not fell, "fell" if fell else "ok", words)
+    words = f"{comparison.name} {verb} from {comparison.old:.1f} to {comparison.new:.1f} ({_in_words(change, p)})"
+    if moved and drop < 0:
+        words += "; the weights are the same, so the attack is weaker or the scoring has changed"
+    return Finding(comparison.name, not moved, "ok" if not moved else "fell" if drop > 0 else "rose", words)
 
 
 def _in_words(change: Paired, p: float) -> str:

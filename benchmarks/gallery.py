@@ -1,6 +1,6 @@
 """Draw the README's picture: mini scenes clean and attacked, with the answers of plain CLIP and of FARE.
 
-    python benchmarks/gallery.py results/mini/gallery.png
+Usage: python benchmarks/gallery.py results/mini/gallery.png
 """
 
 import sys

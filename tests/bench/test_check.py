@@ -54,15 +54,23 @@ def test_a_real_drop_fails_in_words():
     assert findings[1].words.endswith("], p < 0.0001, n = 100)")
 
 
+OTHER = {"encoder": "of a better model"}
+
+
 def test_a_rise_passes_and_for_an_attack_success_it_is_the_other_way_round():
     low, high = {0: LOW}, {0: HIGH}
-    assert verdicts(compare_to_baseline([in_memory(high)], [in_memory(low)])) == ["ok"]
-    (finding,) = compare_to_baseline([in_memory(high, worst="max")], [in_memory(low, worst="max")])
+    assert verdicts(compare_to_baseline([in_memory(high, weights=OTHER)], [in_memory(low)])) == ["ok"]
+    (finding,) = compare_to_baseline([in_memory(high, worst="max", weights=OTHER)], [in_memory(low, worst="max")])
     assert (finding.verdict, finding.ok) == ("fell", False)
     assert "rose from 40.0 to 80.0 (+40.0 [" in finding.words
-    assert verdicts(compare_to_baseline([in_memory(low, worst="max")], [in_memory(high, worst="max")])) == [
-        "ok"
-    ]
+    better = in_memory(low, worst="max", weights=OTHER)
+    assert verdicts(compare_to_baseline([better], [in_memory(high, worst="max")])) == ["ok"]
+
+
+def test_a_rise_with_the_same_weights_is_a_weaker_attack():
+    (_, finding) = compare_to_baseline([in_memory({0: HIGH, 4: HIGH})], [in_memory({0: HIGH, 4: LOW})])
+    assert (finding.verdict, finding.ok) == ("rose", False)
+    assert finding.words.endswith("the attack is weaker or the scoring has changed")
 
 
 def test_p_values_are_corrected_for_the_number_of_comparisons():
@@ -165,7 +173,7 @@ def share_that_fails(draw, effect, repetitions, comparisons=4, n=80):
         sides = ([], [])
         for i in range(comparisons):
             old, new = draw(rng, rng.beta(0.4, 0.4, size=n), effect if i == 0 else 0)
-            sides[0].append(in_memory({0: new}, dataset=f"d{i}", metric="CIDEr"))
+            sides[0].append(in_memory({0: new}, dataset=f"d{i}", metric="CIDEr", weights=OTHER))
             sides[1].append(in_memory({0: old}, dataset=f"d{i}", metric="CIDEr"))
         failed += any(not finding.ok for finding in compare_to_baseline(*sides, seed=seed))
     return failed / repetitions
