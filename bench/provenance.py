@@ -1,12 +1,14 @@
 """Where a result comes from: the state of the code."""
 
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 
+@cache
 def code_state() -> dict[str, Any]:
-    """Commit of the source tree and whether it is dirty; None outside a checkout."""
+    """Commit of the source tree and whether it is dirty, as of the first call; None outside a checkout."""
     here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:
