@@ -40,5 +40,3 @@ class ImageStore:
             if path is not None:
                 images[k] = load_file(path)["image"].to(clean.device)
         return images
-
-

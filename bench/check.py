@@ -109,9 +109,7 @@ def _name(key: RunKey) -> str:
     return f"{encoder} / {task} / {dataset}"
 
 
-def _compare_runs(
-    name: str, new: Run, old: Run, allow_partial: bool, seed: int
-) -> list[Finding | _Comparison]:
+def _compare_runs(name: str, new: Run, old: Run, allow_partial: bool, seed: int) -> list[Finding | _Comparison]:
     if old.header.partial:
         return [Finding(name, False, "partial", f"{name}: the baseline is partial ({old.header.partial})")]
     if new.header.partial and not allow_partial:
@@ -126,9 +124,7 @@ def _compare_runs(
     return [_compare_at(name, eps, new, old, allow_partial, seed) for eps in radii]
 
 
-def _compare_at(
-    name: str, eps: float, new: Run, old: Run, allow_partial: bool, seed: int
-) -> Finding | _Comparison:
+def _compare_at(name: str, eps: float, new: Run, old: Run, allow_partial: bool, seed: int) -> Finding | _Comparison:
     name += f" at {eps_label(eps)}" if eps else ", clean"
     for side, run in (("baseline", old), ("run", new)):
         if eps and eps not in run.header.eps_255:

@@ -149,9 +149,7 @@ def list_tasks(as_json: bool) -> None:
         "vqa": "visual question answering; official VQA accuracy",
         "stealth": "targeted attacks: the model is made to say a given text; attack success rate",
     }
-    _print_rows(
-        [{"name": n, "about": about.get(n, "plugin")} for n in registry.names("bench.tasks")], as_json
-    )
+    _print_rows([{"name": n, "about": about.get(n, "plugin")} for n in registry.names("bench.tasks")], as_json)
 
 
 @list_group.command(name="attacks")

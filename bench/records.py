@@ -483,9 +483,7 @@ class RunStore:
             return header
         stored = read_header(self.directory)
         if other := _differences(stored, header, IDENTITY):
-            raise RecordsError(
-                f"{self.directory} holds another run: {other}. Choose another directory or delete it"
-            )
+            raise RecordsError(f"{self.directory} holds another run: {other}. Choose another directory or delete it")
         self.header = stored
         if changed := _differences(stored, header, ("code", "packages")):
             check = {"name": "resumed-by-the-same-code", "ok": False, "detail": changed}

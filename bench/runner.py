@@ -347,4 +347,3 @@ def _stream(seed: int, *parts: object) -> torch.Generator:
     """The random stream of one (seed, sample, step, radius)."""
     key = hashlib.sha256(repr((seed, *parts)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(key[:8], "big") >> 1)
-

@@ -186,9 +186,7 @@ def average_interval(
     return Estimate(value, min(low, value), max(high, value), n)
 
 
-def paired(
-    a: Scores, b: Scores, groups: Groups, seed: int = 0, *, alternative: Alternative = "two-sided"
-) -> Paired:
+def paired(a: Scores, b: Scores, groups: Groups, seed: int = 0, *, alternative: Alternative = "two-sided") -> Paired:
     """Compares two sets of scores on the samples that are in both.
 
     The exact McNemar test (McNemar 1947) where all scores are 0 or 100 and no group repeats; otherwise a

@@ -76,13 +76,17 @@ def train(directory: Path, *, seed: int = 0, schedule: Schedule = SCHEDULE, imag
         logits = model.logit_scale.exp().clamp(max=100) * image.float() @ text.float().T
         same = (tokens[:, None] == tokens[None]).all(-1).float()
         target = same / same.sum(1, keepdim=True)
-        loss = (
-            nn.functional.cross_entropy(logits, target) + nn.functional.cross_entropy(logits.T, target)
-        ) / 2
+        loss = (nn.functional.cross_entropy(logits, target) + nn.functional.cross_entropy(logits.T, target)) / 2
         return loss, {"scale": model.logit_scale.exp().item()}
 
-    fit("clip", {"clip": model}, loss_of_step, schedule, directory, settings={"seed": seed, "images": images,
-        "world": world.WORLD_VERSION, "contrast": world.CONTRAST})
+    fit(
+        "clip",
+        {"clip": model},
+        loss_of_step,
+        schedule,
+        directory,
+        settings={"seed": seed, "images": images, "world": world.WORLD_VERSION, "contrast": world.CONTRAST},
+    )
     return model.eval()
 
 

@@ -53,7 +53,8 @@ def new_model(encoder: Encoder) -> LlavaForConditionalGeneration:
     return model.eval()
 
 
-def train(encoder: Encoder, directory: Path, *, seed: int = 0, schedule: Schedule = SCHEDULE, images: int = IMAGES
+def train(
+    encoder: Encoder, directory: Path, *, seed: int = 0, schedule: Schedule = SCHEDULE, images: int = IMAGES
 ) -> LlavaForConditionalGeneration:
     """Train projector and language model on captions and questions, the tower frozen.
 

@@ -60,9 +60,7 @@ def make_run(
     n = len(scores[0])
     fields = {"eps_255": tuple(float(eps) for eps in scores if eps), "n_samples": n}
     records = [
-        make_record(
-            f"s{i}", "apgd" if eps else "clean", float(eps), score, group=groups[i] if groups else f"g{i}"
-        )
+        make_record(f"s{i}", "apgd" if eps else "clean", float(eps), score, group=groups[i] if groups else f"g{i}")
         for eps, column in scores.items()
         for i, score in enumerate(column)
     ]

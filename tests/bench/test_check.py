@@ -79,8 +79,7 @@ def test_p_values_are_corrected_for_the_number_of_comparisons():
     alone = compare_to_baseline([in_memory({0: after})], [in_memory({0: before})])
     assert verdicts(alone) == ["fell"]
     four = [
-        [in_memory({0: s}, dataset=f"d{i}") for i, s in enumerate(c)]
-        for c in ([after] + [before] * 3, [before] * 4)
+        [in_memory({0: s}, dataset=f"d{i}") for i, s in enumerate(c)] for c in ([after] + [before] * 3, [before] * 4)
     ]
     assert verdicts(compare_to_baseline(*four)) == ["ok"] * 4
 
@@ -284,9 +283,7 @@ def test_a_statement_has_both_numbers_the_bound_and_the_test():
 
 def test_zero_shot_is_the_average_over_datasets():
     runs = [run for run in story() if (run.header.encoder, run.header.dataset) != ("clip", "colour")]
-    runs.append(
-        in_memory({0: percent(82, 50), 4: percent(0, 50)}, encoder="clip", task="zeroshot", dataset="colour")
-    )
+    runs.append(in_memory({0: percent(82, 50), 4: percent(0, 50)}, encoder="clip", task="zeroshot", dataset="colour"))
     (result,) = evaluate_claims(runs, CLAIMS[:1])
     assert result.holds  # (90 + 82) / 2 = 86, although fifty samples weigh as much as two hundred
     assert "clip zeroshot clean 86.0 [" in result.statement

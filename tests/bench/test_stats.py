@@ -88,9 +88,7 @@ def test_a_radius_that_was_not_run_is_refused():
 def test_worst_scores_never_rise_with_the_radius():
     rng = np.random.default_rng(0)
     records = [make_record(f"s{i}", "clean", 0.0, float(rng.integers(101))) for i in range(30)]
-    records += [
-        make_record(f"s{i}", "a", e, float(rng.integers(101))) for i in range(30) for e in (2.0, 4.0, 8.0)
-    ]
+    records += [make_record(f"s{i}", "a", e, float(rng.integers(101))) for i in range(30) for e in (2.0, 4.0, 8.0)]
     columns = [worst_scores(HEADER, records, eps) for eps in (0.0, 2.0, 4.0, 8.0)]
     for smaller, larger in pairwise(columns):
         assert all(larger[s] <= smaller[s] for s in smaller)
@@ -133,9 +131,7 @@ def test_repeated_groups_widen_the_interval_of_right_or_wrong():
     assert together.n == 200
 
 
-@pytest.mark.parametrize(
-    ("value", "per_group", "trials"), [(0, 1, 200), (0, 2, 100), (100, 4, 50), (30, 1, 200)]
-)
+@pytest.mark.parametrize(("value", "per_group", "trials"), [(0, 1, 200), (0, 2, 100), (100, 4, 50), (30, 1, 200)])
 def test_all_alike_is_not_certain(value, per_group, trials):
     estimate = interval(*numbered([value] * 200, per_group))
     low, high = wilson(trials * value / 100, trials)

@@ -214,9 +214,7 @@ def test_every_rendering_has_every_cell(runs):
 @pytest.mark.parametrize("inside", ["", "old\n", "\n\nold\n\n"])
 def test_a_block_is_replaced_and_nothing_else(tmp_path, inside):
     file = tmp_path / "B.md"
-    file.write_text(
-        f"top\n<!-- bench:a -->\n{inside}<!-- /bench:a -->\n\n<!-- bench:b -->\nB\n<!-- /bench:b -->\nend"
-    )
+    file.write_text(f"top\n<!-- bench:a -->\n{inside}<!-- /bench:a -->\n\n<!-- bench:b -->\nB\n<!-- /bench:b -->\nend")
     assert stale(file, "a", "new\n")
     for _ in range(2):
         write_block(file, "a", "\nnew \\1\n")
