@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from attacks.objective import NotDifferentiableError, Objective, evaluate_with_gradient
-from attacks.outcome import Outcome
 
 
 @dataclass(frozen=True)
@@ -41,15 +40,3 @@ def gradient_verdict(objective: Objective, images: Tensor) -> Verdict:
     broken, flat = int((~finite).sum()), int(zero.sum())
     detail = f"of {size} samples, {flat} have an all-zero gradient, {broken} a non-finite loss or gradient"
     return Verdict(name, broken == 0 and flat == 0, detail)
-
-
-def no_op_verdict(outcome: Outcome, clean: Tensor) -> Verdict:
-    """Whether the attack moved every image (B, 3, H, W) that it had to move.
-
-    Not ok if a sample that is neither fooled nor failed came back bit for bit as the clean image: no image
-    that the attack tried had a higher loss. Expected for eps = 0, a fault otherwise.
-    """
-    standing = ~outcome.fooled & ~outcome.failed
-    unmoved = standing & (outcome.images == clean).flatten(1).all(dim=1)
-    still, size = int(unmoved.sum()), int(standing.sum())
-    return Verdict("no_op", still == 0, f"{still}/{size} samples still standing came back unchanged")

@@ -457,8 +457,8 @@ class RunStore:
         self._done = done
 
     def finish(self, status: str, checks: Iterable[Mapping[str, Any]] = ()) -> None:
-        """Records the end of the run: "complete", "partial" or "failed", and the checks' verdicts."""
-        checks = [*self.header.checks, *map(dict, checks)]
+        """Records the end of the run: "complete", "partial" or "failed", and each check's latest verdict."""
+        checks = list({check["name"]: dict(check) for check in [*self.header.checks, *checks]}.values())
         self._set_header(status=status, checks=checks, ended=datetime.now(UTC).isoformat(timespec="seconds"))
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from attacks.apgd import apgd
+from attacks.checks import Verdict, gradient_verdict
 from attacks.outcome import Outcome
 from attacks.pgd import pgd
 from attacks.presets import AttackStep
@@ -182,6 +183,7 @@ class _Runner:
         self.done = set(done)
         self.records = list(recorded)
         self.progress = progress
+        self.gradient: Verdict | None = None  # of the first batch attacked
         self.batch_size = config.batch_size or (256 if setup.images.device.type == "cpu" else 64)
         self.steps: Sequence[AttackStep] = () if config.attack == "none" else preset(config.attack).steps
         keep = config.save_adversarial or any(step.start == "best" for step in self.steps)
@@ -241,6 +243,8 @@ class _Runner:
             objective = self.setup.surrogate.objective(clean, samples, goal)
             if objective is None:
                 return []
+            if self.gradient is None:
+                self.gradient = gradient_verdict(objective, clean)
             outcome = self._ascend(step, objective, clean, samples, eps, threat)
             allowed = threat.contains(outcome.images, clean) & ~outcome.failed
             shown = torch.where(allowed[:, None, None, None], outcome.images, clean)
@@ -337,6 +341,8 @@ class _Runner:
         attacked = [r for r in self.records if r.step != CLEAN and r.error is None]
         unmoved = sum(r.distance_255 == 0 for r in attacked)
         checks = [{"name": "no_errors", "ok": not self.failures(), "detail": f"{self.failures()} samples failed"}]
+        if self.gradient is not None:
+            checks.append(asdict(self.gradient))
         if attacked:
             detail = f"{unmoved} of {len(attacked)} attacked images equal their clean image"
             checks.append({"name": "attack_moves_images", "ok": unmoved < len(attacked), "detail": detail})

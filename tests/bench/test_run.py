@@ -37,6 +37,11 @@ def test_a_run_is_whole_certified_and_monotone_in_eps(tmp_path):
     run = _run(_config(tmp_path))
     assert run.header.status == "complete"
     assert run.header.weights.keys() == {"encoder", "text"}
+    assert [(check["name"], check["ok"]) for check in run.header.checks] == [
+        ("no_errors", True),
+        ("gradient", True),
+        ("attack_moves_images", True),
+    ]
     assert all(r.distance_255 <= r.eps_255 + 1e-4 for r in run.records)
     clean, two, four = (worst_scores(run.header, run.records, eps) for eps in (0, 2, 4))
     assert len(clean) == len(two) == len(four) == 12
