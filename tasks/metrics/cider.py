@@ -1,72 +1,90 @@
-"""CIDEr-D (Vedantam et al. 2015, arXiv 1411.5726), image by image."""
+"""CIDEr-D (Vedantam, Zitnick and Parikh 2015, arXiv 1411.5726, section 5.3), as the COCO caption evaluation has it."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import exp, log, sqrt
 
 from tasks.metrics.ptb import tokenize
 
-ORDERS = (1, 2, 3, 4)
-SIGMA = 6.0  # of the Gaussian penalty on a difference in length
-Ngrams = Counter[tuple[str, ...]]
+LONGEST = 4  # n-grams of 1 to 4 words
+SIGMA = 6.0  # of the length penalty, in n-grams
+SCALE = 1000.0  # 10 in the paper, then the customary 100
+
+Ngram = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Vector:
+    """tf-idf weights of a caption by n-gram length, their norms, and the caption's length."""
+
+    weights: list[dict[Ngram, float]]
+    norms: list[float]
+    length: int
 
 
 class Cider:
     """Scores captions against the references of a fixed set of images.
 
-    Document frequencies come from these references alone, so the corpus score is the mean of the images' scores.
-
-    Args:
-        references: image id -> its reference captions.
-
-    Raises:
-        ValueError: an image without references, or no image at all.
+    Document frequency is a property of that set: a score belongs to the images it was computed with, and shards must
+    not be scored apart. With a single image every score is 0.
     """
 
     def __init__(self, references: Mapping[str, Sequence[str]]) -> None:
-        if lacking := [key for key, texts in references.items() if not texts]:
-            raise ValueError(f"CIDEr needs references; image {lacking[0]!r} has none")
-        self._counts = {key: [_ngrams(text) for text in texts] for key, texts in references.items()}
-        self._frequency: Ngrams = Counter(
-            ngram for counted in self._counts.values() for ngram in {n for counts in counted for n in counts}
-        )
-        self._log_images = math.log(max(1, len(references)))
+        """Count in how many images each n-gram occurs.
 
-    def score(self, image_id: str, caption: str) -> float:
-        """CIDEr-D x 100 of one caption, on the scale of published tables.
+        Args:
+            references: image id -> its reference captions, for all evaluated images.
 
         Raises:
-            KeyError: the image is not one of those given.
+            ValueError: an image without references.
         """
-        said = _ngrams(caption)
-        total = sum(self._similarity(said, counts) for counts in self._counts[image_id])
-        return 100.0 * 10.0 * total / len(self._counts[image_id])
+        for image_id, captions in references.items():
+            if not captions:
+                raise ValueError(f"image {image_id!r} has no reference caption; CIDEr is undefined for it")
+        counts = {image_id: [_ngrams(caption) for caption in captions] for image_id, captions in references.items()}
+        self._frequency = Counter(ngram for captions in counts.values() for ngram in set().union(*captions))
+        self._images = len(references)
+        self._references = {i: [self._vector(caption) for caption in captions] for i, captions in counts.items()}
 
-    def _similarity(self, said: Ngrams, reference: Ngrams) -> float:
-        penalty = math.exp(-((_length(said) - _length(reference)) ** 2) / (2 * SIGMA**2))
-        return penalty * sum(self._cosine(said, reference, order) for order in ORDERS) / len(ORDERS)
+    def score(self, image_id: str, caption: str) -> float:
+        """CIDEr-D x 100 of one caption; the mean over images is the corpus score.
 
-    def _cosine(self, said: Ngrams, reference: Ngrams, order: int) -> float:
-        """Clipped cosine of the two texts' weighted n-gram vectors of one order."""
-        ours, theirs = (self._weighted(counts, order) for counts in (said, reference))
-        norm = math.sqrt(sum(w * w for w in ours.values())) * math.sqrt(sum(w * w for w in theirs.values()))
-        if norm == 0:
-            return 0.0
-        return sum(min(weight, theirs[n]) * theirs[n] for n, weight in ours.items() if n in theirs) / norm
+        Args:
+            image_id: one of the ids given to the constructor.
+            caption: any text; one without words scores 0.
 
-    def _weighted(self, counts: Ngrams, order: int) -> dict[tuple[str, ...], float]:
-        return {
-            ngram: count * (self._log_images - math.log(max(1, self._frequency[ngram])))
-            for ngram, count in counts.items()
-            if len(ngram) == order
-        }
+        Returns:
+            A number from 0 to 1000.
+
+        Raises:
+            KeyError: an unknown image.
+        """
+        references = self._references[image_id]
+        candidate = self._vector(_ngrams(caption))
+        return SCALE * sum(_similarity(candidate, reference) for reference in references) / len(references)
+
+    def _vector(self, counts: Counter[Ngram]) -> _Vector:
+        weights: list[dict[Ngram, float]] = [{} for _ in range(LONGEST)]
+        for ngram, count in counts.items():
+            weights[len(ngram) - 1][ngram] = count * (log(self._images) - log(max(1, self._frequency[ngram])))
+        norms = [sqrt(sum(weight**2 for weight in order.values())) for order in weights]
+        # The official code takes the number of bigrams for the length, so a single word is as long as none.
+        return _Vector(weights, norms, sum(count for ngram, count in counts.items() if len(ngram) == 2))
 
 
-def _ngrams(text: str) -> Ngrams:
-    words = tokenize(text)
-    return Counter(tuple(words[i : i + n]) for n in ORDERS for i in range(len(words) - n + 1))
+def _ngrams(caption: str) -> Counter[Ngram]:
+    words = tokenize(caption)
+    return Counter(tuple(words[i : i + n]) for n in range(1, LONGEST + 1) for i in range(len(words) - n + 1))
 
 
-def _length(counts: Ngrams) -> int:
-    """The released code measures length in bigrams."""
-    return sum(count for ngram, count in counts.items() if len(ngram) == 2)
+def _similarity(candidate: _Vector, reference: _Vector) -> float:
+    """Mean over n of the clipped cosine, damped by the difference in length."""
+    cosines = 0.0
+    for ours, theirs, our_norm, their_norm in zip(
+        candidate.weights, reference.weights, candidate.norms, reference.norms, strict=True
+    ):
+        if our_norm and their_norm:
+            products = (min(weight, theirs.get(ngram, 0.0)) * theirs.get(ngram, 0.0) for ngram, weight in ours.items())
+            cosines += sum(products) / (our_norm * their_norm)
+    return cosines / LONGEST * exp(-((candidate.length - reference.length) ** 2) / (2 * SIGMA**2))

@@ -118,12 +118,13 @@ MARK = "(?:['’‘`]|&apos;)"
 PART = rf"(?:[dloDLO]{MARK}(?={X}{X}))?{X}+"
 THING = rf"{PART}(?:[-_‐]{PART})*"
 WORD = rf"{L}{X}*(?:[.!?]{L}{X}*)*"
-HYPHENATED = rf"[A-Za-z0-9][A-Za-z0-9.,]*(?:-(?:{A}(?:\.{A})+\.|[A-Za-z0-9]+))+"
+HYPHENATED = rf"[A-Za-z0-9][A-Za-z0-9.,]*+(?:-(?:{A}(?:\.{A})+\.|[A-Za-z0-9]+))+"
 COMPANIES = r"[A-Z]+(?:(?:&amp;|[&+])[A-Z]+)+"
 SIDE = "[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}"
 NUMBER = rf"(?:{D}+(?:[.:,]{D}+)*|(?:[.:,]{D}+)+)"
 SUFFIX = rf"{APOS}(?i:[msd]|re|ve|ll)"
 NAME = "[A-Za-z][A-Za-z0-9:._-]*"  # of a tag or an attribute
+TAG = rf"<(?:[!?][A-Za-z-][^>]*|/?{NAME}(?: +{NAME}(?: *= *(?:'[^']*'|\"[^\"]*\"))?)* */?)>"
 BREAK = r" \"<>|(){}"  # ends an address
 URL = rf"[^{BREAK}]+[^{BREAK},.!?-]"
 
@@ -153,7 +154,7 @@ FILE_TYPES = (
 
 TABLE: list[tuple[str, Callable[[str, str], list[str]]]] = [
     # markup and addresses
-    (rf"(<(?:[!?][A-Za-z-][^>]*|/?{NAME}(?: +{NAME}(?: *= *(?:'[^']*'|\"[^\"]*\"))?)* */?)>)", _plain),
+    (rf"({TAG})", _plain),
     (rf"((?i:https?)://{URL})", _plain),
     (rf"((?i:www)\.(?:[^{BREAK},.!?]+\.)+[A-Za-z]{{2,4}}(?:/{URL})?)", _plain),
     (rf"((?:[^{BREAK}\"'`!$,-_]+\.)+(?:com|net|org|edu)(?:/{URL})?)", _plain),
@@ -174,12 +175,13 @@ TABLE: list[tuple[str, Callable[[str, str], list[str]]]] = [
     (rf"({APOS}[0-9][0-9]) ", _plain),
     (rf"([A-HJ-XZn]{MARK}{L}{L}+)", _plain),
     (rf"([yY]{APOS}){L}", _plain),
+    (rf"([oO]{MARK}[oO])", _plain),
     # words
     (rf"({WORD})", _plain),
     (rf"((?:{_words(CLOSING)}|{CAPITALISED_CLOSING})\.)..", _plain),
     (rf"({THING})", _plain),
     (rf"({HYPHENATED})", _plain),
-    (rf"((?:{WORD}|{THING}|{COMPANIES})\.)[,;:]", _plain),
+    (rf"((?:{WORD}|{THING}|{HYPHENATED}|{COMPANIES})\.)[,;:]", _plain),
     (rf"({COMPANIES})", _company),
     (rf"({SIDE}(?:\\?/{SIDE}){{1,2}})", _plain),
     (r"([cC](?:\+\+|#)|[fF]#)", _plain),
@@ -187,7 +189,7 @@ TABLE: list[tuple[str, Callable[[str, str], list[str]]]] = [
     (rf"({_words(TITLES)}\.)", _plain),
     (rf"({_words(BEFORE_NUMBERS)}\.) ?[0-9]", _plain),
     (rf"({A}(?:\.{A})*\.)", _plain),
-    (rf"({A})\. (?=[A-Z]){_words(SENTENCE_STARTS)} ", _plain),
+    (rf"({A})\. (?:(?=[A-Z]){_words(SENTENCE_STARTS)}|(?i:mr|ms)\.|{TAG}) ", _plain),
     (r"((?i:pro|anti)-)", _plain),
     (rf"({X}+(?:\.{X}+)*\.{_words(FILE_TYPES)})[ .?!,]", _plain),
     # numbers and money
@@ -212,7 +214,7 @@ TABLE: list[tuple[str, Callable[[str, str], list[str]]]] = [
     (r"(-{1,4}|—+|\.{3,5}|(?:\. ){2,4}\.|…|''|[\"'.,;:]|&(?:apos|quot|[mn]dash);)", _nothing),
     (r"((?i:&(?:amp|lt|gt|nbsp);))", _table),
     (r"(\0)", _nothing),
-    (r"([^ ])", lambda text, shadow: [SPELLED.get(text, text)]),
+    (r"([^ ])", lambda text, shadow: [SPELLED.get(text, text.lower())]),
 ]
 RULES = [Rule(re.compile(pattern, re.DOTALL), spell) for pattern, spell in TABLE]
 

@@ -1,73 +1,94 @@
-"""Official VQA accuracy (Antol et al. 2015, arXiv 1505.00468), with the normalisation of its released evaluation."""
+"""VQA accuracy (Antol et al. 2015, arXiv 1505.00468), with the text normalisation of its official evaluation.
+
+The quirks of the official evaluation are kept, for published numbers contain them; each is named where it happens.
+"""
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 
-_ARTICLES = {"a", "an", "the"}
-_DIGITS = {
-    "none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6",
-    "seven": "7", "eight": "8", "nine": "9", "ten": "10",
-}  # fmt: skip
-_MARKS = ';/[]"{}()=+\\_-><@`,?!'
-_MOST_PERIODS = 32  # the released code passes a flag where the number of replacements belongs
-_FULL_FORMS = (
-    "aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's isn't "
-    "it'd it'll ma'am mightn't might've mustn't must've needn't not've o'clock oughtn't shan't should've shouldn't "
-    "somebody'll somebody's someone'd someone'll someone's something'd something'll that's there'd there're there's "
-    "they'd they'll they're they've 'twas wasn't we've weren't what'll what're what's what've when's where'd where's "
-    "where've who'd who'll who's who've why'll why're why's won't would've wouldn't y'all you'd you'll you're you've"
-).split()
-_DOUBLE_FORMS = (
-    "couldn't've hadn't've he'd've it'd've mightn't've 'ow's'at she'd've shouldn't've somebody'd've someone'd've "
-    "something'd've there'd've they'd've we'd've who'd've wouldn't've y'all'll y'all'd've you'd've"
-).split()
-
-
-def _without_one_apostrophe(word: str) -> list[str]:
-    return [word[:i] + word[i + 1 :] for i, letter in enumerate(word) if letter == "'"]
-
-
-_CONTRACTIONS = {
-    **{full.replace("'", ""): full for full in _FULL_FORMS},
-    **{short: full for full in _DOUBLE_FORMS for short in _without_one_apostrophe(full)},
-    "somebody'd": "somebodyd",  # so in the released table
+AGREEING = 3  # annotators who must give an answer for it to count in full
+PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+ARTICLES = frozenset(["a", "an", "the"])
+NUMBERS = {
+    "none": "0",
+    **{word: str(n) for n, word in enumerate("zero one two three four five six seven eight nine ten".split())},
 }
+DIGIT_COMMA_DIGIT = re.compile(r"\d,\d")
+PERIOD = re.compile(r"\.(?!\d)")
+MOST_PERIODS = 32  # deleted from one text: the official code passes a regular expression flag where the count belongs
+
+CONTRACTED = """
+    ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've
+    he's how'd how'll how's isn't it'd it'd've it'll ma'am might've mightn't mightn't've must've mustn't needn't not've
+    o'clock oughtn't 'ow's'at shan't she'd've should've shouldn't shouldn't've somebody'd've somebody'll somebody's
+    someone'd someone'd've someone'll someone's something'd something'd've something'll that's there'd there'd've
+    there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll what're what's
+    what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're why's won't would've
+    wouldn't wouldn't've y'all y'all'd've y'all'll you'd you'd've you'll you're you've
+""".split()
+
+
+def _misspellings(word: str) -> list[str]:
+    """A contraction with any one of its apostrophes missing."""
+    return [word[:i] + word[i + 1 :] for i, character in enumerate(word) if character == "'"]
+
+
+# "somebody'd" loses its apostrophe instead of gaining one; entries of the official table that begin with a capital I
+# can never be met in text in lower case and are left out.
+CONTRACTIONS = {wrong: word for word in CONTRACTED for wrong in _misspellings(word)} | {"somebody'd": "somebodyd"}
 
 
 def normalise(text: str) -> str:
-    """An answer as the evaluation compares it: marks, periods, case, number words, articles, contractions.
+    """Bring an answer to the form in which answers are compared.
 
-    A mark is deleted if it stands beside a space anywhere in the text, or if the text holds a comma between digits;
-    else it becomes a space. The released code always normalises, though its paper does so on disagreement only.
+    Args:
+        text: an answer of a model or an annotator.
+
+    Returns:
+        Words in lower case, one space apart, without articles and punctuation, numbers to ten as digits.
     """
-    text = text.replace("\n", " ").replace("\t", " ").strip()
-    without = text
-    grouped = re.search(r"\d,\d", text) is not None
-    for mark in _MARKS:
-        beside_space = f"{mark} " in text or f" {mark}" in text
-        without = without.replace(mark, "" if beside_space or grouped else " ")
-    without = re.sub(r"\.(?!\d)", "", without, count=_MOST_PERIODS)
-    words = [_DIGITS.get(word, word) for word in without.lower().split()]
-    return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
+    text = _without_periods(_without_punctuation(text.replace("\n", " ").replace("\t", " ").strip()))
+    words = [NUMBERS.get(word, word) for word in text.lower().split()]
+    return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
+
+
+def _without_punctuation(text: str) -> str:
+    """Delete or blank marks; which, depends on the whole text and not on the place of a mark.
+
+    All occurrences of a mark vanish if one of them is next to a space, or if a comma between digits is anywhere in the
+    text; otherwise they become spaces.
+    """
+    vanish_all = DIGIT_COMMA_DIGIT.search(text) is not None
+    kept = text
+    for mark in PUNCTUATION:
+        vanish = vanish_all or f"{mark} " in text or f" {mark}" in text
+        kept = kept.replace(mark, "" if vanish else " ")
+    return kept
+
+
+def _without_periods(text: str) -> str:
+    """Delete periods that no digit follows, a digit before them or not."""
+    return PERIOD.sub("", text, count=MOST_PERIODS)
 
 
 def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
-    """Accuracy of a prediction in percent (0 to 100), unrounded.
+    """How many annotators agree with an answer, in percent, unrounded.
 
-    The mean over annotators of min(1, m / 3), where m counts the *other* annotators who gave the prediction.
+    For each annotator, min(1, agreeing others / 3); then the mean over annotators.
 
     Args:
         prediction: the model's answer.
-        answers: one an annotator, usually ten.
+        answers: one answer for each annotator (usually ten); equal texts are different annotators.
+
+    Returns:
+        A number from 0 to 100.
 
     Raises:
-        ValueError: there are no answers.
+        ValueError: no answers.
     """
     if not answers:
-        raise ValueError("VQA accuracy needs at least one annotator's answer")
-    said = normalise(prediction)
-    matches = Counter(normalise(answer) for answer in answers)[said]
-    others, matching = len(answers) - matches, matches
-    total = others * min(1.0, matches / 3) + matching * min(1.0, (matches - 1) / 3)
-    return 100.0 * total / len(answers)
+        raise ValueError("a question without annotator answers has no VQA accuracy")
+    wanted = normalise(prediction)
+    agrees = [normalise(answer) == wanted for answer in answers]
+    points = sum(min(AGREEING, sum(agrees) - own) for own in agrees)
+    return 100 * points / (AGREEING * len(agrees))

@@ -64,7 +64,7 @@ def test_normalisation(raw, expected):
 
 
 def test_no_answers_raise():
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match="answer"):
         vqa_accuracy("red", [])
 
 
@@ -100,7 +100,7 @@ def test_cider_equals_the_official_scorer_on_edge_cases():
 
 
 def test_cider_refuses_what_it_cannot_score():
-    with pytest.raises(ValueError, match="'2' has none"):
+    with pytest.raises(ValueError, match="'2' has no reference"):
         Cider({"1": ["a"], "2": []})
     with pytest.raises(KeyError):
         Cider({"1": ["a"]}).score("2", "a")
@@ -112,5 +112,5 @@ def test_cider_refuses_what_it_cannot_score():
 def test_targets_are_found_whatever_their_case():
     assert contains_target("Now Visit HTTPS://x.y today", "visit https://X.y")
     assert not contains_target("visit  https://x.y", "visit https://x.y")
-    with pytest.raises(ValueError, match="empty target"):
+    with pytest.raises(ValueError, match="empty"):
         contains_target("anything", "")
