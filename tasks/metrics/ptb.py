@@ -226,7 +226,9 @@ def tokenize(caption: str) -> list[str]:
     """Split an English caption into the lower-case words that CIDEr counts.
 
     Equals the official chain: Stanford PTBTokenizer 3.4.1 with -preserveLines -lowerCase, removal of the punctuation
-    list of the COCO caption evaluation, and the scorers' own split at white space.
+    list of the COCO caption evaluation, and the scorers' own split at white space. Known differences: accented letters
+    written as HTML entities (&eacute;), scripts and letters that Unicode gained after 2011, and what the official chain
+    lets leak from one caption into the next (a caption that ends in "No." before one that starts with a digit).
 
     Args:
         caption: any text; line breaks count as spaces.
