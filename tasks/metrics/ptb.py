@@ -143,7 +143,7 @@ TITLES = (
 BEFORE_NUMBERS = "ca no nos op pp art fig figs prop"
 SENTENCE_STARTS = (  # after a single letter and a period
     "A About According Additionally After An As At But Earlier He Her Here However If In It Last Many More Now Once One"
-    " Other Our She Since So Some Such That The Their Then There These They This We What When While Yet You"
+    " Other Our She Since So Some Such That The Their Then There These They This We What When While Yet You Mr\\. Ms\\."
 )
 WHOLE = "e'er ev'ry li'l nat'l s'more s'mores"
 CLIPPED = "c?mon cap?n ?cause ?em ?til ?till dunkin? somethin? ol?".replace("?", APOS)
@@ -189,7 +189,7 @@ TABLE: list[tuple[str, Callable[[str, str], list[str]]]] = [
     (rf"({_words(TITLES)}\.)", _plain),
     (rf"({_words(BEFORE_NUMBERS)}\.) ?[0-9]", _plain),
     (rf"({A}(?:\.{A})*\.)", _plain),
-    (rf"({A})\. (?:(?=[A-Z]){_words(SENTENCE_STARTS)}|(?i:mr|ms)\.|{TAG}) ", _plain),
+    (rf"({A})\. (?:(?=[A-Z]){_words(SENTENCE_STARTS)}|{TAG}) ", _plain),
     (r"((?i:pro|anti)-)", _plain),
     (rf"({X}+(?:\.{X}+)*\.{_words(FILE_TYPES)})[ .?!,]", _plain),
     # numbers and money

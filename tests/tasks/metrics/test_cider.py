@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pycocoevalcap.cider.cider import Cider as OfficialCider
 
 from tasks.metrics import Cider, tokenize
 
@@ -15,7 +16,7 @@ Corpus = dict[str, list[str]]
 
 def _official(references: Corpus, predictions: dict[str, str]) -> tuple[float, dict[str, float]]:
     """Scores x 100 of the official scorer, on our words."""
-    scorer = pytest.importorskip("pycocoevalcap.cider.cider").Cider()
+    scorer = OfficialCider()
     words = {i: [" ".join(tokenize(caption)) for caption in captions] for i, captions in references.items()}
     mean, scores = scorer.compute_score(words, {i: [" ".join(tokenize(predictions[i]))] for i in references})
     return 100 * float(mean), dict(zip(references, (100 * scores).tolist(), strict=True))
