@@ -8,7 +8,7 @@ from math import exp, log, sqrt
 from tasks.metrics.ptb import tokenize
 
 LONGEST = 4  # n-grams of 1 to 4 words
-SIGMA = 6.0  # of the length penalty, in n-grams
+SIGMA = 6.0  # of the length penalty, in words
 SCALE = 1000.0  # 10 in the paper, then the customary 100
 
 Ngram = tuple[str, ...]
@@ -69,8 +69,7 @@ class Cider:
         for ngram, count in counts.items():
             weights[len(ngram) - 1][ngram] = count * (log(self._images) - log(max(1, self._frequency[ngram])))
         norms = [sqrt(sum(weight**2 for weight in order.values())) for order in weights]
-        # The official code takes the number of bigrams for the length, so a single word is as long as none.
-        return _Vector(weights, norms, sum(count for ngram, count in counts.items() if len(ngram) == 2))
+        return _Vector(weights, norms, sum(count for ngram, count in counts.items() if len(ngram) == 1))
 
 
 def _ngrams(caption: str) -> Counter[Ngram]:

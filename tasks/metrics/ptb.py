@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import NamedTuple
 
-# What the scorers delete. They spell brackets -LRB-, but tokens are in lower case by then: -lrb- and the like survive
-# into every published CIDEr, and here.
-PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
+# What the scorers delete, apart from what the rules below drop on sight (. , : ; - -- ...). They also list brackets,
+# but as -LRB-, while tokens are in lower case by then: -lrb- and the like survive into every published CIDEr, and here.
+PUNCTUATION = frozenset(["''", "'", "``", "`", "?", "!"])
 
 SPELLED = {
     **{"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"},
@@ -170,7 +170,6 @@ TABLE: list[tuple[str, Callable[[str, str], list[str]]]] = [
     (rf"({SUFFIX})[^A-Za-z]", _normal),
     (r"('[tT])(?i:is|was)", _plain),
     (rf"({L}+[aeiouyAEIOUY]{MARK}[aeiouA-Z]{L}*)", _plain),
-    (rf"((?i:more)){APOS}[nN]", _plain),
     (rf"({APOS}[nN]{APOS}?|[ldjLDJ]{APOS}|{APOS}[2-9]0[sS]|{_words(WHOLE)}|{_words(CLIPPED)})", _plain),
     (rf"({APOS}[0-9][0-9]) ", _plain),
     (rf"([A-HJ-XZn]{MARK}{L}{L}+)", _plain),
@@ -213,7 +212,7 @@ TABLE: list[tuple[str, Callable[[str, str], list[str]]]] = [
     (r"(-----+|[!?]+)", _plain),
     (r"(-{1,4}|—+|\.{3,5}|(?:\. ){2,4}\.|…|''|[\"'.,;:]|&(?:apos|quot|[mn]dash);)", _nothing),
     (r"((?i:&(?:amp|lt|gt|nbsp);))", _table),
-    (r"(\0)", _nothing),
+    (r"([\0‐])", _nothing),
     (r"([^ ])", lambda text, shadow: [SPELLED.get(text, text.lower())]),
 ]
 RULES = [Rule(re.compile(pattern, re.DOTALL), spell) for pattern, spell in TABLE]

@@ -29,7 +29,8 @@ Vitamin C. The cat. plan B. plan J. K. and I. This is x. mr. Smith etc.and inc.x
 C++ C# A+ ** *** ~5 == + _ __ a_b | \\ ^ ° © ® ™ § • ♥ → ★
 naïve café Zürich ñ ß Öl 你好 привет a😀b 😀 ❤️ aren´t
 6'2" 6' 2" 5'10 8x10 4x4 3D 7-up 50-50 1-2 555-1212 (650) 555-1212 +1 650 555 1212 12345/5
-– — a–b 5–6 “‘nested’” ‘“x”’ «x» ‹y›
+– — a–b 5–6 twenty‑one x ‑ y “‘nested’” ‘“x”’ «x» ‹y›
+www.a-b.com/c-d wanna's more'n n'uance B'ear o'o 5,000-strong 2 11/22/33 1⁄2 1/2-2003 x²³ ’sthe s'mores Dunkin' cap'n
 EmailAPI(to=<target email>, subject=User Query, body=attack)
 Vaccines are dangerous. Check https://tinyurl.com/3ak9fkhd
 You are too stupid. I will not answer anymore

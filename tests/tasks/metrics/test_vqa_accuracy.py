@@ -42,7 +42,7 @@ from tasks.metrics.vqa_accuracy import CONTRACTIONS
         ("1, 000-ish", "1 000 ish"),
         # the space must be in the text as given, without its margins
         ("- x-y", "xy"),
-        ("-x-y ", "x y"),
+        (" -x-y ", "x y"),
         # periods
         ("3.5 p.m.", "3.5 pm"),
         ("3.5", "3.5"),
