@@ -31,9 +31,9 @@ class Captioning:
         self.dataset = dataset
         self.cider = Cider({s.id: s.references for s in dataset.samples})
 
-    def bind(self, model: VisionLanguageModel) -> "_Captioner":
+    def bind(self, model: VisionLanguageModel) -> "Captioner":
         """Every image gets the same prompt, that of its sample."""
-        return _Captioner(model, self.dataset.max_new_tokens)
+        return Captioner(model, self.dataset.max_new_tokens)
 
     def score(self, prediction: str, sample: Sample) -> float:
         """CIDEr of one image; their mean is the corpus score."""
@@ -54,7 +54,9 @@ def clean_caption(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Captioner:
+class Captioner:
+    """A model asked for captions."""
+
     model: VisionLanguageModel
     max_new_tokens: int
 

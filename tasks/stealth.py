@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attacks.objective import Objective, Progress
 from tasks.base import AnswerLoss, Dataset, Sample, VisionLanguageModel
-from tasks.captioning import clean_caption
+from tasks.captioning import Captioner
 from tasks.metrics import contains_target
 
 
@@ -41,15 +41,8 @@ class Stealth:
         return True
 
 
-@dataclass(frozen=True)
-class _Speaker:
-    model: VisionLanguageModel
-    max_new_tokens: int
-
-    def predict(self, images: Tensor, samples: Sequence[Sample]) -> list[str]:
-        """Greedy captions."""
-        said = self.model.generate(images, [s.prompt for s in samples], max_new_tokens=self.max_new_tokens)
-        return [clean_caption(text) for text in said]
+class _Speaker(Captioner):
+    """A model asked for captions, and led to say something else."""
 
     def objective(self, images: Tensor, samples: Sequence[Sample], goal: str) -> Objective:
         """Goal "target": towards the sample's target and the end of the text."""

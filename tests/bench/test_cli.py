@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -114,9 +115,10 @@ def test_a_partial_run_carries_its_banner(tmp_path):
 @pytest.fixture(scope="module")
 def plugin(tmp_path_factory) -> dict[str, str]:
     """The example plugin, really installed into a folder of its own, and an environment that sees it."""
-    target = tmp_path_factory.mktemp("site")
+    target, source = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("source") / "plugin"
+    shutil.copytree(ROOT / "tests" / "plugin", source)  # building leaves files beside the source
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target"]
-    subprocess.run([*command, str(target), str(ROOT / "tests" / "plugin")], check=True, capture_output=True)
+    subprocess.run([*command, str(target), str(source)], check=True, capture_output=True)
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(target), str(ROOT)])}
 
 
