@@ -1,5 +1,6 @@
 """What to run: suites (data), run configurations (validated), and the parsing of radii. Never imports torch."""
 
+import hashlib
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -155,10 +156,17 @@ class RunConfig:
         """Where the records lie; runs that differ in anything that moves a score lie apart."""
         attack = self.attack + (f"-from-{self.surrogate}" if self.surrogate else "")
         radii = "+".join(f"{e:g}" for e in self.eps) if self.attack != "none" else "clean"
-        name = [Path(self.encoder).stem, self.dataset, attack, self.norm, radii, f"seed{self.seed}"]
+        name = [_file_name(self.encoder), self.dataset, attack, self.norm, radii, f"seed{self.seed}"]
         if self.limit is not None:
             name.append(f"limit{self.limit}")
         return self.output / self.suite / self.task / "_".join(name)
+
+
+def _file_name(encoder: str) -> str:
+    """An encoder's name as part of a directory's: a path is told from others of the same stem by a digest."""
+    if "/" not in encoder:
+        return Path(encoder).stem
+    return f"{Path(encoder).stem}-{hashlib.sha256(str(Path(encoder).resolve()).encode()).hexdigest()[:6]}"
 
 
 def resolve(
