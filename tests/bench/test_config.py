@@ -64,7 +64,8 @@ def test_all_means_every_task_and_lists_may_be_text():
 def test_whatever_moves_a_score_moves_the_directory():
     base = {"encoder": "clip", "task": "vqa"}
     changes = ({}, {"eps": 2}, {"attack": "pgd"}, {"attack": "none"}, {"seed": 1}, {"limit": 5}, {"surrogate": "fare2"},
-               {"encoder": "fare2"}, {"suite": "mini-full"}, {"encoder": "a/visual.pt"}, {"encoder": "b/visual.pt"})  # fmt: skip
+               {"suite": "mini-full"}, {"encoder": "fare2"}, {"encoder": "a/visual.pt"},
+               {"encoder": "b/visual.pt"})  # fmt: skip
     directories = [resolve(**(base | change))[0].directory for change in changes]
     assert len(set(directories)) == len(directories)
 
