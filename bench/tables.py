@@ -231,7 +231,7 @@ def _bold(frame: pd.DataFrame) -> pd.DataFrame:
     for (task, _), group in frame.groupby(["task", "dataset"], sort=False):
         best = min if task in frame.attrs["lower_is_better"] else max
         for column in _value_columns(frame):
-            cells = group[column][[cell != ABSENT and not cell.endswith(MARK) for cell in group[column]]]
+            cells = {i: str(cell) for i, cell in group[column].items() if cell != ABSENT and not cell.endswith(MARK)}
             values = {index: float(cell.split()[0]) for index, cell in cells.items()}
             for index, value in values.items():
                 if value == best(values.values()):
