@@ -84,6 +84,7 @@ def prepare(config: RunConfig) -> Setup:
         raise UsageError(f"data set {config.dataset!r} holds no samples")
     task_class: Any = registry.resolve("bench.tasks", config.task)
     task: Task = task_class(dataset)
+    _check_goals(task, config, dataset.samples[0])
     encoder = load_encoder(config.encoder, load_suite(config.suite).encoders).to(device)
     model = _model(task, encoder, config)
     victim = task.bind(model)
@@ -98,6 +99,17 @@ def prepare(config: RunConfig) -> Setup:
     images = torch.stack([encoder.preprocess(picture) for picture in pictures]).to(device)
     header = _header(config, task, weights, fingerprint(dataset, pictures), device)
     return Setup(task, victim, surrogate, images, header)
+
+
+def _check_goals(task: Task, config: RunConfig, sample: Sample) -> None:
+    """Refuse an attack that was made for another task before anything is computed."""
+    for step in () if config.attack == "none" else preset(config.attack).steps:
+        if step.goal == "best":
+            continue
+        try:
+            task.applies(step.goal, sample)
+        except ValueError as error:
+            raise UsageError(f"attack {config.attack!r} does not fit task {config.task!r}: {error}") from error
 
 
 def load_dataset(config: RunConfig) -> Dataset:
@@ -241,8 +253,6 @@ class _Runner:
             began = time.monotonic()
             samples, clean = [self.setup.samples[i] for i in batch], self.setup.images[batch]
             objective = self.setup.surrogate.objective(clean, samples, goal)
-            if objective is None:
-                return []
             if self.gradient is None:
                 self.gradient = gradient_verdict(objective, clean)
             outcome = self._ascend(step, objective, clean, samples, eps, threat)

@@ -102,8 +102,8 @@ class Victim(Protocol):
     def predict(self, images: Tensor, samples: Sequence[Sample]) -> list[str]:
         """The model's answers to B images (B, 3, H, W) in [0, 1]."""
 
-    def objective(self, images: Tensor, samples: Sequence[Sample], goal: str) -> Objective | None:
-        """What an attacker with this goal ascends; None where the goal makes no sense for the model at hand.
+    def objective(self, images: Tensor, samples: Sequence[Sample], goal: str) -> Objective:
+        """What an attacker with this goal ascends.
 
         ``images`` are the clean ones; `Task.applies` holds for every sample.
         """
@@ -137,4 +137,4 @@ class Task(Protocol):
         """Whether an attacker can gain no more from this sample."""
 
     def applies(self, goal: str, sample: Sample) -> bool:
-        """Whether an attack goal makes sense for a sample."""
+        """Whether an attack goal makes sense for a sample; ValueError if it makes none for the task."""

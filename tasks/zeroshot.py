@@ -39,9 +39,19 @@ class ZeroShot:
 
     def applies(self, goal: str, sample: Sample) -> bool:
         """Rival classes exist up to the number of classes, and targeted DLR needs four."""
-        if not goal.startswith("targeted-"):
-            return True
-        return len(self.dataset.classnames) >= 4 and int(goal.removeprefix("targeted-")) < len(self.dataset.classnames)
+        classes = len(self.dataset.classnames)
+        return goal == "untargeted" or (classes >= 4 and rival_rank(goal) < classes)
+
+
+def rival_rank(goal: str) -> int:
+    """Which rival class a goal "targeted-N" leads to: the N-th.
+
+    Raises:
+        ValueError: another goal.
+    """
+    if not goal.startswith("targeted-"):
+        raise ValueError(f"goal {goal!r} makes no sense for a class; choose an attack made for it")
+    return int(goal.removeprefix("targeted-"))
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,7 @@ class _Classifier:
         labels = torch.tensor([index[s.references[0]] for s in samples], device=images.device)
         if goal == "untargeted":
             return Classification(self.logits, labels)
-        rank = int(goal.removeprefix("targeted-"))
+        rank = rival_rank(goal)
         with torch.no_grad():
             targets = runner_up(self.logits(images), labels, rank)
         return TargetedClassification(self.logits, labels, targets)

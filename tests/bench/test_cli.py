@@ -58,6 +58,8 @@ def test_lists_are_readable_by_machines(kind):
         (["run", "--encoder", "fare", "--task", "vqs"], "did you mean 'vqa'"),
         (["run", "--encoder", "fare", "--task", "vqa", "--eps", "0.015"], "did you mean 3.8"),
         (["run", "--encoder", "fare", "--task", "vqa", "--attack", "apgdd"], "did you mean 'apgd'"),
+        (["run", "--encoder", "fare", "--task", "vqa", "--attack", "autoattack"], "does not fit task 'vqa'"),
+        (["run", "--encoder", "fare", "--task", "zeroshot", "--attack", "ensemble"], "does not fit task 'zeroshot'"),
         (["run", "--encoder", "fare", "--task", "vqa", "--batch-size", "many"], "'auto' or a number"),
         (["run", "--encoder", "fare", "--task", "vqa", "--device", "warp9"], "try --device cpu"),
         (["run", "--encoder", "no/such.pt", "--task", "vqa"], "no such checkpoint"),
