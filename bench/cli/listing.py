@@ -1,0 +1,98 @@
+"""``bench list``: what there is."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from bench.config import load_suite, preset, suite_names
+
+
+def _json_option(command: Callable[..., None]) -> Callable[..., None]:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+@click.group(name="list")
+def list_group() -> None:
+    """Show what there is: encoders, tasks, attacks, suites, datasets."""
+
+
+def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    columns = list(rows[0]) if rows else []
+    widths = {c: max(len(c), *(len(str(r[c])) for r in rows)) for c in columns}
+    click.echo("  ".join(c.ljust(widths[c]) for c in columns).rstrip())
+    for row in rows:
+        click.echo("  ".join(str(row[c]).ljust(widths[c]) for c in columns).rstrip())
+
+
+@list_group.command(name="encoders")
+@click.option("--suite", default="mini", show_default=True)
+@_json_option
+def list_encoders(suite: str, as_json: bool) -> None:
+    """Encoders of a suite, with their aliases."""
+    from bench import registry
+    from bench.models import catalogue
+
+    names = {target: alias for alias, target in catalogue.aliases().items()}
+    rows = [
+        {"name": row.name, "alias": names.get(row.name, ""), "licence": row.licence, "about": row.about}
+        for row in catalogue.rows(load_suite(suite).encoders).values()
+    ]
+    for name, point in registry.plugins("bench.encoders").items():
+        rows.append({"name": name, "alias": "", "licence": "", "about": f"plugin {point.value}"})
+    _print_rows(rows, as_json)
+
+
+@list_group.command(name="tasks")
+@_json_option
+def list_tasks(as_json: bool) -> None:
+    """Tasks, with what they measure."""
+    from bench import registry
+
+    about = {
+        "zeroshot": "zero-shot classification; accuracy",
+        "captioning": "image captioning; CIDEr",
+        "vqa": "visual question answering; official VQA accuracy",
+        "stealth": "targeted attacks: the model is made to say a given text; attack success rate",
+    }
+    _print_rows([{"name": n, "about": about.get(n, "plugin")} for n in registry.names("bench.tasks")], as_json)
+
+
+@list_group.command(name="attacks")
+@_json_option
+def list_attacks(as_json: bool) -> None:
+    """Attack presets with their steps."""
+    from attacks.presets import PRESETS
+    from bench import registry
+
+    rows = []
+    for name in [*PRESETS, *registry.plugins("bench.attacks")]:
+        found = preset(name)
+        steps = ", ".join(f"{s.name} ({s.kind} {s.steps})" for s in found.steps)
+        rows.append({"name": name, "about": found.description, "steps": steps})
+    _print_rows(rows, as_json)
+
+
+@list_group.command(name="suites")
+@_json_option
+def list_suites(as_json: bool) -> None:
+    """Suites."""
+    _print_rows([{"name": n, "about": load_suite(n).about} for n in suite_names()], as_json)
+
+
+@list_group.command(name="datasets")
+@click.option("--suite", default="mini", show_default=True)
+@_json_option
+def list_datasets(suite: str, as_json: bool) -> None:
+    """Data sets of a suite: the task that asks them, samples, file format."""
+    chosen = load_suite(suite)
+    rows = [
+        {"name": d, "task": task, "samples": plan.samples, "format": chosen.datasets.get(d, {}).get("format", "")}
+        for task, plan in chosen.tasks.items()
+        for d in plan.datasets
+    ]
+    _print_rows(rows, as_json)

@@ -1,0 +1,37 @@
+"""The root command: help, exit codes, and a user's mistake as one line."""
+
+from typing import Any
+
+import click
+
+from bench.errors import UsageError
+
+DONE, CHECK_FAILED, USAGE = 0, 1, 2
+
+
+class _Commands(click.Group):
+    """Shows a user's mistake as one line, with exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from bench.records import RecordsError
+
+        try:
+            return super().invoke(ctx)
+        except (UsageError, RecordsError) as error:
+            click.echo(f"bench: {error}", err=True)
+            ctx.exit(USAGE)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="robust-vlm-bench")
+def main() -> None:
+    """Can this vision-language model be fooled? Robustness benchmarks for CLIP encoders.
+
+    \b
+    Examples:
+      bench run --encoder fare --task vqa
+      bench run --encoder clip,tecoa,fare --task all
+      bench list encoders
+      bench train --suite mini fare4
+    Exit codes: 0 done, 1 a check failed, 2 usage.
+    """  # noqa: D301 - \b is click's mark for a paragraph to leave alone

@@ -1,0 +1,67 @@
+"""``bench run``: evaluate encoders on tasks, clean and under attack."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.config import DEFAULT_OUTPUT
+from bench.errors import UsageError
+
+
+@click.command()
+@click.option("--encoder", required=True, help="Name, alias or checkpoint path; several comma-separated.")
+@click.option("--task", required=True, help="Task name; several comma-separated; 'all' for every task of the suite.")
+@click.option("--suite", default="mini", show_default=True, help="Which models, data and sample counts.")
+@click.option("--eps", default=None, help="Radii in 1/255, e.g. 2,4 or 4/255. Default: the suite's.")
+@click.option("--attack", default=None, help="Attack preset, or 'none'. Default: the suite's choice for the task.")
+@click.option("--surrogate", default=None, help="Make the adversarial images on this encoder instead (transfer).")
+@click.option("--limit", type=int, default=None, help="Only the first N samples; marks the run as partial.")
+@click.option("--batch-size", default="auto", show_default=True, help="Samples at once; never changes a result.")
+@click.option("--seed", type=int, default=None, help="Of all random starts. Default: the suite's.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--output", type=click.Path(path_type=Path), default=DEFAULT_OUTPUT, show_default=True)
+@click.option("--data-root", type=click.Path(path_type=Path), default=None, help="Read data set files from here.")
+@click.option("--save-adversarial", is_flag=True, help="Keep the worst image of each sample and radius.")
+@click.option("--jobs", type=int, default=None, help="Runs at once. Default: one a core on the CPU, else 1.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array on stdout and nothing else.")
+@click.option("--quiet", is_flag=True, help="No progress bars.")
+def run(as_json: bool, quiet: bool, batch_size: str, **options: Any) -> None:
+    """Evaluate encoders on tasks, clean and under attack.
+
+    Runs are resumable: the same command goes on where it stopped.
+
+    \b
+    Examples:
+      bench run --encoder fare --task vqa
+      bench run --encoder clip,fare --task zeroshot --eps 4 --attack autoattack
+      bench run --encoder fare --task vqa --surrogate clip
+      bench run --encoder path/to/visual.safetensors --task all --json
+    """  # noqa: D301
+    from bench import api
+
+    options["batch_size"] = _batch_size(batch_size)
+    result = api.run(**options, progress=not quiet)
+    if as_json:
+        click.echo(json.dumps(result.rows(), indent=1))
+        return
+    _show(result.runs)
+    click.echo("\nrecords:")
+    for one in result.runs:
+        click.echo(f"  {one.directory}")
+
+
+def _batch_size(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--batch-size takes 'auto' or a number from 1, got {text!r}")
+    return int(text)
+
+
+def _show(runs: Any) -> None:
+    from bench import tables
+
+    rows = [*tables.summary(runs), *tables.averages(runs)]
+    click.echo(tables.to_text(tables.table(rows, list(dict.fromkeys(r.header.encoder for r in runs)))))
