@@ -49,6 +49,13 @@ def run(
     output: str | Path = "results/runs",
     data_root: str | Path | None = None,
     save_adversarial: bool = False,
+    dataset: str | Sequence[str] | None = None,
+    protocol: str = "strict",
+    precision: str = "float32",
+    tower: str = "encoder",
+    arch: str | None = None,
+    vlm: str | None = None,
+    force: bool = False,
     jobs: int | None = None,
     progress: bool = True,
 ) -> Result:
@@ -68,6 +75,14 @@ def run(
         output: where run directories go.
         data_root: folder with the data sets' files; None for those embedded in the package.
         save_adversarial: keep the worst image of each sample and radius.
+        dataset: only these data sets of the task.
+        protocol: "strict", or "paper" for the choices of the paper's released code.
+        precision: "float32", or "bf16" or "fp16" to search for adversarial images in half precision; verdicts stay in
+            float32 (but see `tasks.protocol.PAPER`).
+        tower: "encoder", or "native" for the tower that the vision-language model came with.
+        arch: open_clip architecture of an ``encoder`` given as a path.
+        vlm: folder or hub id of the vision-language model; the suite's by default.
+        force: begin anew beside a run that cannot be resumed.
         jobs: runs carried out at once; None for one a core on the CPU, one at a time elsewhere.
         progress: show progress bars on stderr.
 
@@ -79,6 +94,7 @@ def run(
         encoder=encoder, task=task, suite=suite, eps=eps, attack=attack, limit=limit, seed=seed, surrogate=surrogate,
         batch_size=batch_size, device=device, output=Path(output),
         data_root=None if data_root is None else Path(data_root), save_adversarial=save_adversarial,
+        dataset=dataset, protocol=protocol, precision=precision, tower=tower, arch=arch, vlm=vlm, force=force,
     )  # fmt: skip
     return Result(tuple(load_run(directory) for directory in _execute(configs, jobs, progress)))
 

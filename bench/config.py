@@ -13,8 +13,12 @@ from typing import Any
 from attacks.presets import PRESETS, Preset
 from bench import registry
 from bench.errors import UsageError
+from tasks.protocol import PROTOCOLS
 
 DEFAULT_OUTPUT = Path("results/runs")
+DEFAULT_PROTOCOL = "strict"
+PRECISIONS = ("float32", "bf16", "fp16")
+TOWERS = ("encoder", "native")
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,12 @@ class RunConfig:
     output: Path = DEFAULT_OUTPUT
     data_root: Path | None = None
     save_adversarial: bool = False
+    protocol: str = "strict"
+    precision: str = "float32"  # of the search for adversarial images
+    tower: str = "encoder"  # or "native": the vision-language model keeps the tower it came with
+    arch: str | None = None  # open_clip architecture of an encoder given as a path
+    vlm: str | None = None  # folder or hub id of the vision-language model; the suite's by default
+    force: bool = False  # begin anew beside a run that cannot be resumed
 
     @property
     def n_samples(self) -> int:
@@ -157,6 +167,12 @@ class RunConfig:
         attack = self.attack + (f"-from-{self.surrogate}" if self.surrogate else "")
         radii = "+".join(f"{e:g}" for e in self.eps) if self.attack != "none" else "clean"
         name = [_file_name(self.encoder), self.dataset, attack, self.norm, radii, f"seed{self.seed}"]
+        if self.protocol != DEFAULT_PROTOCOL:
+            name.append(self.protocol)
+        if self.precision != "float32":
+            name.append(self.precision)
+        if self.tower != "encoder":
+            name.append(self.tower)
         if self.limit is not None:
             name.append(f"limit{self.limit}")
         return self.output / self.suite / self.task / "_".join(name)
@@ -179,6 +195,10 @@ def resolve(
     limit: int | None = None,
     seed: int | None = None,
     surrogate: str | None = None,
+    dataset: str | Sequence[str] | None = None,
+    protocol: str = DEFAULT_PROTOCOL,
+    precision: str = "float32",
+    tower: str = "encoder",
     **rest: Any,
 ) -> list[RunConfig]:
     """All runs that a request stands for, encoder by encoder.
@@ -197,6 +217,11 @@ def resolve(
             raise UsageError(f"suite {suite!r} has no data sets for task {name!r}")
     if limit is not None and limit < 1:
         raise UsageError(f"--limit must be at least 1, got {limit}")
+    for kind, value, known in (
+        ("protocol", protocol, tuple(PROTOCOLS)), ("precision", precision, PRECISIONS), ("tower", tower, TOWERS)
+    ):  # fmt: skip
+        if value not in known:
+            raise registry.unknown(kind, value, known)
     radii = chosen.eps if eps is None else parse_eps(eps)
     aliases = catalogue.aliases()
     configs = []
@@ -206,14 +231,22 @@ def resolve(
             used = attack or plan.attack
             if used != "none":
                 preset(used)
-            for dataset in plan.datasets:
+            for each in _chosen_datasets(plan, dataset):
                 configs.append(
                     RunConfig(
-                        suite, aliases.get(one, one), name, dataset, plan.samples, used, chosen.norm, radii,
-                        chosen.seed if seed is None else seed, limit, aliases.get(surrogate or "", surrogate), **rest,
+                        suite, aliases.get(one, one), name, each, plan.samples, used, chosen.norm, radii,
+                        chosen.seed if seed is None else seed, limit, aliases.get(surrogate or "", surrogate),
+                        protocol=protocol, precision=precision, tower=tower, **rest,
                     )
                 )  # fmt: skip
+    if not configs:
+        raise UsageError(f"no task asked for has data set {dataset!r}; see `bench list datasets --suite {suite}`")
     return configs
+
+
+def _chosen_datasets(plan: TaskPlan, asked: str | Sequence[str] | None) -> list[str]:
+    """The plan's data sets, or those of them that were asked for."""
+    return list(plan.datasets) if asked is None else [d for d in _listed(asked) if d in plan.datasets]
 
 
 def _plugin_plan(task: str) -> TaskPlan:

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from attacks.objective import Objective
+from tasks import protocol as counting
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class Task(Protocol):
     worst: ClassVar[Literal["min", "max"]]
     model: ClassVar[Literal["encoder", "vlm"]]
 
-    def __init__(self, dataset: Dataset) -> None: ...
+    def __init__(self, dataset: Dataset, protocol: counting.Protocol) -> None: ...
 
     def bind(self, model: object) -> Victim:
         """The victim for this task's samples."""

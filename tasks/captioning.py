@@ -10,6 +10,7 @@ from torch import Tensor
 from attacks.objective import Objective, Progress
 from tasks.base import AnswerLoss, Dataset, Sample, VisionLanguageModel
 from tasks.metrics import Cider
+from tasks.protocol import STRICT, Protocol
 from tasks.vqa import reference_rank
 
 BROKEN = 10.0  # CIDEr below which the paper stops attacking an image of COCO
@@ -27,7 +28,7 @@ class Captioning:
     worst: ClassVar[Literal["min"]] = "min"
     model: ClassVar[Literal["vlm"]] = "vlm"
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, protocol: Protocol = STRICT) -> None:
         self.dataset = dataset
         self.cider = Cider({s.id: s.references for s in dataset.samples})
 

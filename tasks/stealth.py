@@ -10,6 +10,7 @@ from attacks.objective import Objective, Progress
 from tasks.base import AnswerLoss, Dataset, Sample, VisionLanguageModel
 from tasks.captioning import Captioner
 from tasks.metrics import contains_target
+from tasks.protocol import STRICT, Protocol
 
 
 class Stealth:
@@ -21,7 +22,7 @@ class Stealth:
     worst: ClassVar[Literal["max"]] = "max"
     model: ClassVar[Literal["vlm"]] = "vlm"
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, protocol: Protocol = STRICT) -> None:
         self.dataset = dataset
 
     def bind(self, model: VisionLanguageModel) -> "_Speaker":

@@ -12,6 +12,7 @@ from torch import Tensor
 from attacks.objective import Objective, Progress
 from tasks.base import AnswerLoss, Dataset, Sample, VisionLanguageModel
 from tasks.metrics import vqa_accuracy
+from tasks.protocol import STRICT, Protocol
 
 REFERENCE, TARGET = "reference-", "target:"
 
@@ -25,8 +26,8 @@ class VQA:
     worst: ClassVar[Literal["min"]] = "min"
     model: ClassVar[Literal["vlm"]] = "vlm"
 
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: Dataset, protocol: Protocol = STRICT) -> None:
+        self.dataset, self.protocol = dataset, protocol
 
     def bind(self, model: VisionLanguageModel) -> "_Answerer":
         """Prompts are the questions, with the data set's suffix."""
@@ -34,7 +35,8 @@ class VQA:
 
     def score(self, prediction: str, sample: Sample) -> float:
         """Official accuracy of the first phrase of an answer."""
-        return vqa_accuracy(prediction, sample.references)
+        score = vqa_accuracy(prediction, sample.references, most_periods=self.protocol.most_periods)
+        return round(score, 2) if self.protocol.rounded_scores else score
 
     def lost(self, score: float, sample: Sample) -> bool:
         """No annotator agrees."""

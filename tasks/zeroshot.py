@@ -10,6 +10,7 @@ from torch.nn.functional import normalize
 
 from attacks.objective import Classification, Objective, TargetedClassification, runner_up
 from tasks.base import Dataset, ImageTextEncoder, Sample
+from tasks.protocol import STRICT, Protocol
 
 
 class ZeroShot:
@@ -21,7 +22,7 @@ class ZeroShot:
     worst: ClassVar[Literal["min"]] = "min"
     model: ClassVar[Literal["encoder"]] = "encoder"
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, protocol: Protocol = STRICT) -> None:
         self.dataset = dataset
 
     def bind(self, model: ImageTextEncoder) -> "_Classifier":

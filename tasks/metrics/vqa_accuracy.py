@@ -38,16 +38,18 @@ def _misspellings(word: str) -> list[str]:
 CONTRACTIONS = {wrong: word for word in CONTRACTED for wrong in _misspellings(word)} | {"somebody'd": "somebodyd"}
 
 
-def normalise(text: str) -> str:
+def normalise(text: str, most_periods: int | None = MOST_PERIODS) -> str:
     """Bring an answer to the form in which answers are compared.
 
     Args:
         text: an answer of a model or an annotator.
+        most_periods: how many periods are deleted at most; None for all.
 
     Returns:
         Words in lower case, one space apart, without articles and punctuation, numbers to ten as digits.
     """
-    text = _without_periods(_without_punctuation(text.replace("\n", " ").replace("\t", " ").strip()))
+    text = _without_punctuation(text.replace("\n", " ").replace("\t", " ").strip())
+    text = PERIOD.sub("", text, count=most_periods or 0)  # after a digit too, as officially
     words = [NUMBERS.get(word, word) for word in text.lower().split()]
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
 
@@ -66,12 +68,7 @@ def _without_punctuation(text: str) -> str:
     return kept
 
 
-def _without_periods(text: str) -> str:
-    """Delete periods that no digit follows, a digit before them or not."""
-    return PERIOD.sub("", text, count=MOST_PERIODS)
-
-
-def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
+def vqa_accuracy(prediction: str, answers: Sequence[str], *, most_periods: int | None = MOST_PERIODS) -> float:
     """How many annotators agree with an answer, in percent, unrounded.
 
     For each annotator, min(1, agreeing others / 3); then the mean over annotators.
@@ -79,6 +76,7 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     Args:
         prediction: the model's answer.
         answers: one answer for each annotator (usually ten); equal texts are different annotators.
+        most_periods: as of `normalise`; the official 32 by default.
 
     Returns:
         A number from 0 to 100.
@@ -88,7 +86,7 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """
     if not answers:
         raise ValueError("a question without annotator answers has no VQA accuracy")
-    wanted = normalise(prediction)
-    agrees = [normalise(answer) == wanted for answer in answers]
+    wanted = normalise(prediction, most_periods)
+    agrees = [normalise(answer, most_periods) == wanted for answer in answers]
     points = sum(min(AGREEING, sum(agrees) - own) for own in agrees)
     return 100 * points / (AGREEING * len(agrees))

@@ -14,6 +14,7 @@ import torch
 from attacks.objective import Classification, Progress
 from attacks.presets import AttackStep, Preset
 from bench import runner as loop
+from bench import setup
 from bench.config import RunConfig, load_suite, resolve
 from bench.records import RecordsError, load_run, read_records
 from bench.stats import worst_scores
@@ -73,7 +74,7 @@ def test_the_same_command_again_does_nothing(tmp_path):
 
 def test_resuming_other_weights_is_refused_by_name(tmp_path, monkeypatch):
     _run(_config(tmp_path, attack="none"))
-    monkeypatch.setattr(loop, "digest", lambda module: "of other weights")
+    monkeypatch.setattr(setup, "digest", lambda module: "of other weights")
     with pytest.raises(RecordsError, match="weights"):
         _run(_config(tmp_path, attack="none"))
 

@@ -8,6 +8,7 @@ from bench.config import TaskPlan
 from bench.models.encoder import Encoder
 from bench.models.load import load_encoder
 from tasks.base import Dataset
+from tasks.protocol import STRICT, Protocol
 from tasks.zeroshot import ZeroShot
 
 TWO_STEPS = Preset("two steps of PGD", (AttackStep("pgd-2", "pgd", 2, "untargeted", "random", 0.5),))
@@ -32,5 +33,5 @@ class Warmth(ZeroShot):
     version = 1
     plan = TaskPlan(("mini-colour",), 12, "two-steps")
 
-    def __init__(self, dataset: Dataset) -> None:
-        super().__init__(dataset)
+    def __init__(self, dataset: Dataset, protocol: Protocol = STRICT) -> None:
+        super().__init__(dataset, protocol)
