@@ -74,8 +74,8 @@ def test_whatever_moves_a_score_moves_the_directory():
     base = {"encoder": "clip", "task": "vqa"}
     changes = ({}, {"eps": 2}, {"attack": "pgd"}, {"attack": "none"}, {"seed": 1}, {"limit": 5}, {"surrogate": "fare2"},
                {"suite": "mini-full"}, {"encoder": "fare2"}, {"encoder": "a/visual.pt"},
-               {"encoder": "b/visual.pt"}, {"protocol": "paper"}, {"precision": "bf16"}, {"tower": "native"}, {"vlm": "a/llava"},
-               {"arch": "ViT-B-32"})  # fmt: skip
+               {"encoder": "b/visual.pt"}, {"protocol": "paper"}, {"precision": "bf16"}, {"tower": "native"},
+               {"vlm": "a/llava"}, {"arch": "ViT-B-32"})  # fmt: skip
     directories = [resolve(**(base | change))[0].directory for change in changes]
     assert len(set(directories)) == len(directories)
 
