@@ -55,6 +55,23 @@ class Paired:
     n: int
     flipped: tuple[str, ...]
 
+    def in_words(self, p: float | None = None) -> str:
+        """Such as "+4.0 [1.2, 6.9], p = 0.0031, n = 500"; with another p if it was corrected."""
+        p = self.p if p is None else p
+        return f"{self.difference:+.1f} [{self.low:.1f}, {self.high:.1f}], {p_label(p)}, n = {self.n}"
+
+
+def p_label(p: float) -> str:
+    """A p-value to the digits that matter."""
+    return "p < 0.0001" if p < 0.0001 else f"p = {p:.4f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def eps_label(eps: float, norm: str = "linf") -> str:
+    """The name of a radius: "clean", "4/255", or "0.5 (l2)"."""
+    if not eps:
+        return "clean"
+    return f"{eps:g}/255" if norm == "linf" else f"{eps:g} ({norm})"
+
 
 def worst_scores(header: RunHeader, records: Iterable[Record], eps_255: float) -> dict[str, float]:
     """The score that each sample is left with at radius `eps_255`: sample id -> score.
