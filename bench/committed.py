@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import check, tables
+from bench import claims, tables
 from bench.records import RecordsError, Run, archive_run, find_runs, load_run, read_header
 
 BASELINE = Path("results/mini")
@@ -34,7 +34,7 @@ def blocks(runs: Sequence[Run]) -> dict[str, str]:
         made[task] = tables.to_markdown(tables.table(rows, ENCODERS), bold_best=True)
     if transfers:
         made["transfer"] = tables.to_markdown(tables.table(tables.summary(transfers), ENCODERS))
-    made["claims"] = check.claims_markdown(check.evaluate_claims(runs))
+    made["claims"] = claims.claims_markdown(claims.evaluate_claims(runs))
     return made
 
 

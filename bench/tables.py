@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from bench.records import RecordsError, Run, RunHeader, read_header, write_atomically
-from bench.stats import Estimate, average_interval, ceiling_of, groups_of, interval, worst_scores
+from bench.stats import Estimate, average_interval, ceiling_of, eps_label, groups_of, interval, worst_scores
 
 ROW_KEYS = (
     "suite", "encoder", "task", "dataset", "metric", "attack", "eps_255",
@@ -21,11 +21,6 @@ BANNER = "Partial results: values marked * are not from a whole run. Do not quot
 MARK = "*"
 ABSENT = "-"
 Row = dict[str, Any]
-
-
-def eps_label(eps_255: float) -> str:
-    """The name of a radius: "clean" or "4/255"."""
-    return f"{eps_255:g}/255" if eps_255 else "clean"
 
 
 def summary(runs: Iterable[Run]) -> list[Row]:
