@@ -173,6 +173,7 @@ class RunConfig:
             name.append(self.precision)
         if self.tower != "encoder":
             name.append(self.tower)
+        name += [_file_name(other) for other in (self.vlm, self.arch) if other is not None]
         if self.limit is not None:
             name.append(f"limit{self.limit}")
         return self.output / self.suite / self.task / "_".join(name)

@@ -46,6 +46,10 @@ def test_a_suite_builds_on_its_base():
         ({"suite": "mimi"}, "did you mean 'mini'"),
         ({"attack": "autoatack"}, "did you mean 'autoattack'"),
         ({"limit": 0}, "at least 1"),
+        ({"protocol": "papers"}, "did you mean 'paper'"),
+        ({"precision": "bf61"}, "did you mean 'bf16'"),
+        ({"tower": "own"}, "known: encoder, native"),
+        ({"dataset": "mini-shape"}, "no task asked for has data set"),
         ({"encoder": ""}, "no name"),
     ],
 )
@@ -61,11 +65,17 @@ def test_all_means_every_task_and_lists_may_be_text():
     assert len({c.directory for c in configs}) == len(configs)
 
 
+def test_data_sets_can_be_chosen():
+    chosen = resolve(encoder="clip", task="all", dataset="mini-sketch,mini-vqa")
+    assert [c.dataset for c in chosen] == ["mini-sketch", "mini-vqa"]
+
+
 def test_whatever_moves_a_score_moves_the_directory():
     base = {"encoder": "clip", "task": "vqa"}
     changes = ({}, {"eps": 2}, {"attack": "pgd"}, {"attack": "none"}, {"seed": 1}, {"limit": 5}, {"surrogate": "fare2"},
                {"suite": "mini-full"}, {"encoder": "fare2"}, {"encoder": "a/visual.pt"},
-               {"encoder": "b/visual.pt"})  # fmt: skip
+               {"encoder": "b/visual.pt"}, {"protocol": "paper"}, {"precision": "bf16"}, {"tower": "native"},
+               {"vlm": "a/llava"}, {"arch": "ViT-B-32"})  # fmt: skip
     directories = [resolve(**(base | change))[0].directory for change in changes]
     assert len(set(directories)) == len(directories)
 

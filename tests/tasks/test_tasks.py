@@ -6,6 +6,7 @@ from PIL import Image
 
 from tasks.base import AnswerScores, Dataset, Sample
 from tasks.captioning import Captioning, clean_caption
+from tasks.protocol import PAPER, STRICT
 from tasks.stealth import Stealth
 from tasks.vqa import VQA, first_phrase, frequent_answers, reference_rank
 from tasks.zeroshot import ZeroShot
@@ -58,6 +59,18 @@ def test_vqa_attacks_answers_by_frequency_and_stops_when_no_answer_can_follow():
     assert targeted(images, torch.zeros(3, dtype=torch.int64)).loss.tolist() == pytest.approx([0, -0.3, -0.6])
     assert victim.predict(images[:1], task.dataset.samples) == ["red"]
     assert model.asked == ["what ? briefly"]
+
+
+def test_vqa_scores_are_rounded_by_the_papers_protocol_only():
+    sample = _sample(["red", "red"])
+    assert VQA(Dataset("d", (sample,)), STRICT).score("red", sample) == pytest.approx(100 / 3, rel=1e-15)
+    assert VQA(Dataset("d", (sample,)), PAPER).score("red", sample) == 33.33
+
+
+def test_vqa_deletes_every_period_but_in_the_papers_protocol():
+    sample = _sample(["p" * 33 + "m"] * 10)
+    assert VQA(Dataset("d", (sample,)), STRICT).score("p." * 33 + "m", sample) == 100
+    assert VQA(Dataset("d", (sample,)), PAPER).score("p." * 33 + "m", sample) == 0
 
 
 def test_vqa_skips_references_that_do_not_exist():

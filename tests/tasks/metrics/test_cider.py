@@ -130,3 +130,24 @@ def test_golden_scores_are_up_to_date() -> None:
     first = {name: (references, said[0]) for name, (references, said) in MINI_CORPUS.items()}
     expected = {case["image"]: case["score"] for case in GOLDEN["cases"][: len(first)]}
     assert official_cider(first) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.java
+def test_a_large_varied_corpus_scores_as_the_official_chain_scores_it() -> None:
+    """Tokenizer and scorer together: 2,500 captions with odd punctuation, numbers, contractions, unicode, nothing."""
+    from make_golden import captions, official_cider
+
+    draw, texts = random.Random(3), captions()
+    pieces = [word for text in texts for word in text.split()]
+    while len(texts) < 2_500:
+        texts.append(" ".join(draw.choices(pieces, k=draw.randint(0, 14))))
+    draw.shuffle(texts)
+    images = {}
+    for i in range(500):
+        *references, other = texts[5 * i : 5 * i + 5]
+        said = draw.choice([other, references[0], f"{references[1]} {other}", " ".join(references[2].split()[:5])])
+        images[str(i)] = (references, said)
+    scorer = Cider({name: references for name, (references, _) in images.items()})
+    ours = {name: scorer.score(name, said) for name, (_, said) in images.items()}
+    assert len({round(score, 3) for score in ours.values()}) > 100
+    assert ours == pytest.approx(official_cider(images), rel=1e-6, abs=1e-6)

@@ -131,6 +131,14 @@ def test_a_long_answer() -> None:
     assert vqa_accuracy("dog! " * 10_000, ["dog"] * 10) == 0
 
 
+def test_how_many_periods_vanish_is_a_choice() -> None:
+    text = "p." * 33 + "m"
+    assert normalise(text) == "p" * 33 + ".m"
+    assert normalise(text, most_periods=None) == "p" * 33 + "m"
+    assert vqa_accuracy(text, ["p" * 33 + "m"] * 10) == 0
+    assert vqa_accuracy(text, ["p" * 33 + "m"] * 10, most_periods=None) == 100
+
+
 def test_no_answers() -> None:
     with pytest.raises(ValueError, match="annotator"):
         vqa_accuracy("dog", [])

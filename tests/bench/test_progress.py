@@ -1,0 +1,73 @@
+"""What is shown while a run is under way."""
+
+import io
+import queue
+
+import pytest
+
+from bench.progress import Bars, Lines, Relay, Silent, choose, relayed
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def _stage(display, clock, seconds=6.0):
+    display.begin("fare4 mini-vqa apgd 4/255", 40)
+    for standing in (9, 6, 3, 0):
+        clock.now += seconds
+        display.advance(10, f"{standing} standing")
+    display.end()
+
+
+def test_lines_come_now_and_then_with_the_time_left():
+    stream, clock = io.StringIO(), Clock()
+    _stage(Lines(stream, clock), clock)
+    assert stream.getvalue().splitlines() == [
+        "fare4 mini-vqa apgd 4/255: 20 of 40, 6 standing, about 12 s left",
+        "fare4 mini-vqa apgd 4/255: 40 of 40, 0 standing, took 24 s",
+    ]
+
+
+def test_a_short_stage_gets_one_line_and_an_empty_one_none():
+    stream, clock = io.StringIO(), Clock()
+    display = Lines(stream, clock)
+    _stage(display, clock, seconds=0.1)
+    display.begin("nothing to do", 0)
+    display.end()
+    assert stream.getvalue().count("\n") == 1
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(25, "1 min 40 s"), (1800, "2 h 0 min")])
+def test_long_times_are_readable(seconds, words):
+    stream, clock = io.StringIO(), Clock()
+    _stage(Lines(stream, clock), clock, seconds)
+    assert stream.getvalue().endswith(f"took {words}\n")
+
+
+def test_bars_show_what_stands():
+    stream, clock = io.StringIO(), Clock()
+    _stage(Bars(stream), clock)
+    assert "fare4 mini-vqa apgd 4/255" in stream.getvalue()
+    assert "standing" in stream.getvalue()
+
+
+def test_the_display_fits_its_stream():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    assert isinstance(choose(True, Terminal()), Bars)
+    assert isinstance(choose(True, io.StringIO()), Lines)
+    assert isinstance(choose(False, Terminal()), Silent)
+
+
+def test_lines_of_other_processes_are_shown():
+    lines, stream, clock = queue.Queue(), io.StringIO(), Clock()
+    with relayed(lines, stream):
+        _stage(Relay(lines.put, clock), clock)
+    assert len(stream.getvalue().splitlines()) == 2
