@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import claims, tables
+from bench import claims, layouts, render, tables
 from bench.records import RecordsError, Run, archive_run, find_runs, load_run, read_header
 
 BASELINE = Path("results/mini")
 DOCUMENT = Path("BENCHMARKS.md")
-ENCODERS = ("clip", "tecoa2", "fare2", "tecoa4", "fare4")
 
 
 def load_runs(roots: Sequence[Path]) -> list[Run]:
@@ -26,14 +25,13 @@ def load_runs(roots: Sequence[Path]) -> list[Run]:
 def blocks(runs: Sequence[Run]) -> dict[str, str]:
     """The generated parts of BENCHMARKS.md by name: a table a task, transfers, and the claims."""
     direct = [run for run in runs if "surrogate" not in run.header.protocol]
-    transfers = [run for run in runs if "surrogate" in run.header.protocol]
     made = {}
     for task in dict.fromkeys(run.header.task for run in direct):
         chosen = [run for run in direct if run.header.task == task]
-        rows = [*tables.summary(chosen), *tables.averages(chosen, task)]
-        made[task] = tables.to_markdown(tables.table(rows, ENCODERS), bold_best=True)
-    if transfers:
-        made["transfer"] = tables.to_markdown(tables.table(tables.summary(transfers), ENCODERS))
+        name = next(layout for layout in reversed(layouts.available(chosen)))
+        made[task] = render.markdown(layouts.build(name, chosen))
+    if len(direct) < len(runs):
+        made["transfer"] = render.markdown(layouts.build("transfer", runs))
     made["claims"] = claims.claims_markdown(claims.evaluate_claims(runs))
     return made
 

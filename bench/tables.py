@@ -1,25 +1,24 @@
-"""Tables derived from runs: summary rows, one table, its renderings, and the blocks of a Markdown file."""
+"""The flat table as rows and as a DataFrame, and the generated blocks of a Markdown file."""
 
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
+from bench.layouts import BANNER
+from bench.measures import AVERAGE, Measure, averaged, measured
 from bench.records import RecordsError, Run, RunHeader, read_header, write_atomically
-from bench.stats import Estimate, average_interval, ceiling_of, eps_label, groups_of, interval, worst_scores
+from bench.render import ABSENT, MARK, align
+from bench.stats import eps_label
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ROW_KEYS = (
     "suite", "encoder", "task", "dataset", "metric", "attack", "eps_255",
     "value", "low", "high", "n", "run_dir",
 )  # fmt: skip
-AVERAGE = "average"
-BANNER = "Partial results: values marked * are not from a whole run. Do not quote them."
-MARK = "*"
-ABSENT = "-"
 Row = dict[str, Any]
 
 
@@ -31,15 +30,7 @@ def summary(runs: Iterable[Run]) -> list[Row]:
     Returns:
         Rows; value, low (2.5 %) and high (97.5 %) are on the metric's scale, `n` counts scored samples.
     """
-    rows = []
-    for run in runs:
-        groups = groups_of(run.records)
-        for eps in _radii(run.header):
-            scores = worst_scores(run.header, run.records, eps)
-            if scores:
-                estimate = interval(scores, groups, ceiling=ceiling_of(run.header.metric))
-                rows.append(_row(run.header, run.header.dataset, eps, estimate, str(run.directory)))
-    return rows
+    return [_row(measure) for measure in measured(runs)]
 
 
 def averages(runs: Iterable[Run], task: str = "zeroshot") -> list[Row]:
@@ -48,24 +39,10 @@ def averages(runs: Iterable[Run], task: str = "zeroshot") -> list[Row]:
     Their dataset is "average", `n` the number of samples in all datasets, and run_dir the directories
     joined by `os.pathsep`. A suite with one dataset has no average.
     """
-    families: dict[tuple[str, str, str], dict[str, dict[str, Run]]] = {}
-    for run in runs:
-        header = run.header
-        if header.task == task:
-            encoders = families.setdefault((header.suite, header.attack, header.metric), {})
-            if header.dataset in encoders.setdefault(header.encoder, {}):
-                raise ValueError(f"two runs of {header.encoder} on {header.dataset}: which one to average?")
-            encoders[header.encoder][header.dataset] = run
-    rows = []
-    for encoders in families.values():
-        datasets = {dataset for measured in encoders.values() for dataset in measured}
-        for measured in encoders.values():
-            if len(datasets) > 1 and measured.keys() == datasets:
-                rows += _average_rows([measured[dataset] for dataset in sorted(datasets)])
-    return rows
+    return [_row(measure) for measure in averaged(runs, task)]
 
 
-def table(rows: Iterable[Mapping[str, Any]], encoders: Sequence[str] = ()) -> pd.DataFrame:
+def table(rows: Iterable[Mapping[str, Any]], encoders: Sequence[str] = ()) -> "pd.DataFrame":
     """A row for each encoder, task, dataset; columns clean, 2/255, ... with cells like "83.2 [77.4, 87.7]".
 
     Rows of one task and dataset stand together, their encoders in the order of `encoders` (others behind,
@@ -91,42 +68,18 @@ def table(rows: Iterable[Mapping[str, Any]], encoders: Sequence[str] = ()) -> pd
     for line in lines.values():
         least, most = min(line["n"]), max(line["n"])
         line["n"] = str(least) if least == most else f"{least}-{most}"
+    import pandas as pd
+
     frame = pd.DataFrame(list(lines.values()), columns=[*keys, *labels, "n"]).fillna(ABSENT)
     frame.attrs["lower_is_better"] = sorted({h.task for h in headers.values() if h.worst == "max"})
     return frame
 
 
-def to_markdown(frame: pd.DataFrame, *, bold_best: bool = False) -> str:
-    """GitHub Markdown; `bold_best` sets the best whole value of each column, task and dataset in bold."""
-    banner = _banner(frame)
-    if bold_best:
-        frame = _bold(frame)
-    lines = [list(map(str, frame.columns)), ["---"] * len(frame.columns), *_cells(frame)]
-    body = "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
-    return (f"> {banner}\n\n" if banner else "") + body + "\n"
-
-
-def to_csv(frame: pd.DataFrame) -> str:
-    """CSV with a header; the banner, if any, is a first line that begins with "#"."""
-    banner = _banner(frame)
-    return (f"# {banner}\n" if banner else "") + frame.to_csv(index=False, lineterminator="\n")
-
-
-def to_json(frame: pd.DataFrame) -> str:
-    """A JSON object: "banner" (null for whole runs) and "rows"."""
-    data = {"banner": _banner(frame), "rows": frame.to_dict(orient="records")}
-    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
-
-
-def to_text(frame: pd.DataFrame) -> str:
+def to_text(frame: "pd.DataFrame") -> str:
     """Aligned columns for a terminal."""
-    banner = _banner(frame)
-    lines = [list(map(str, frame.columns)), *_cells(frame)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    lines.insert(1, ["-" * width for width in widths])
-    padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
-    body = "\n".join("  ".join(line).rstrip() for line in padded)
-    return (f"{banner}\n\n" if banner else "") + body + "\n"
+    cells = [[str(cell) for cell in line] for line in frame.itertuples(index=False)]
+    marked = any(cell.endswith(MARK) for line in cells for cell in line)
+    return (f"{BANNER}\n\n" if marked else "") + align([list(map(str, frame.columns)), *cells]) + "\n"
 
 
 def write_block(markdown_file: Path | str, name: str, content: str) -> None:
@@ -150,28 +103,11 @@ def stale(markdown_file: Path | str, name: str, content: str) -> bool:
     return _find_block(Path(markdown_file), name)[1].strip() != content.strip()
 
 
-def _radii(header: RunHeader) -> list[float]:
-    return [0.0, *sorted(eps for eps in set(header.eps_255) if eps > 0)]
-
-
-def _row(header: RunHeader, dataset: str, eps_255: float, estimate: Estimate, run_dir: str) -> Row:
-    identity = (header.suite, header.encoder, header.task, dataset, header.metric, header.attack)
-    numbers = (estimate.value, estimate.low, estimate.high, estimate.n)
-    return dict(zip(ROW_KEYS, (*identity, eps_255, *numbers, run_dir), strict=True))
-
-
-def _average_rows(runs: list[Run]) -> list[Row]:
-    """The average of one encoder's runs, at the radii that all have."""
-    header = runs[0].header
-    run_dir = os.pathsep.join(str(run.directory) for run in runs)
-    rows = []
-    for eps in _radii(header):
-        if all(eps in _radii(run.header) for run in runs):
-            strata = [(worst_scores(r.header, r.records, eps), groups_of(r.records)) for r in runs]
-            if all(scores for scores, _ in strata):
-                estimate = average_interval(strata, ceiling=ceiling_of(header.metric))
-                rows.append(_row(header, AVERAGE, eps, estimate, run_dir))
-    return rows
+def _row(measure: Measure) -> Row:
+    h, e = measure.header, measure.estimate
+    identity = (h.suite, h.encoder, h.task, measure.dataset, h.metric, h.attack, measure.eps_255)
+    place = os.pathsep.join(map(str, measure.directories))
+    return dict(zip(ROW_KEYS, (*identity, e.value, e.low, e.high, e.n, place), strict=True))
 
 
 def _identifying(rows: list[Mapping[str, Any]]) -> list[str]:
@@ -204,35 +140,6 @@ def _cell(row: Mapping[str, Any], headers: Mapping[str, RunHeader]) -> str:
     whole = not any(header.partial for header in sources)
     whole = whole and row["n"] == sum(header.n_samples for header in sources)
     return f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}]" + ("" if whole else MARK)
-
-
-def _cells(frame: pd.DataFrame) -> list[list[str]]:
-    return [[str(cell) for cell in line] for line in frame.itertuples(index=False)]
-
-
-def _value_columns(frame: pd.DataFrame) -> list[str]:
-    return [column for column in frame.columns if column == "clean" or column.endswith("/255")]
-
-
-def _banner(frame: pd.DataFrame) -> str | None:
-    marked = any(str(cell).endswith(MARK) for column in _value_columns(frame) for cell in frame[column])
-    return BANNER if marked else None
-
-
-def _bold(frame: pd.DataFrame) -> pd.DataFrame:
-    if "lower_is_better" not in frame.attrs:
-        raise ValueError("the frame has lost its attrs: which direction is better is not known")
-    result = frame.copy()
-    for (task, _), group in frame.groupby(["task", "dataset"], sort=False):
-        best = min if task in frame.attrs["lower_is_better"] else max
-        for column in _value_columns(frame):
-            cells = {i: str(cell) for i, cell in group[column].items() if cell != ABSENT and not cell.endswith(MARK)}
-            values = {index: float(cell.split()[0]) for index, cell in cells.items()}
-            for index, value in values.items():
-                if value == best(values.values()):
-                    shown, rest = cells[index].split(" ", 1)
-                    result.loc[index, column] = f"**{shown}** {rest}"
-    return result
 
 
 def _find_block(path: Path, name: str) -> tuple[str, str, str]:

@@ -7,6 +7,7 @@ from bench.cli.root import main
 from bench.cli.run import run
 from bench.cli.table import table
 from bench.cli.train import train
+from bench.cli.verify import verify
 
-for command in (run, list_group, data, table, check, train):
+for command in (run, list_group, data, table, check, train, verify):
     main.add_command(command)

@@ -35,7 +35,9 @@ def check(baseline: Path | None, document: Path | None, update: Path | None, rer
     failed = False
     for name in committed.stale_blocks(document, found):
         failed = True
-        click.echo(f"stale: block {name!r}; run `bench table results/mini --write BENCHMARKS.md` and review the change")
+        click.echo(
+            f"stale: block {name!r}; run `bench table --all results/mini --write BENCHMARKS.md` and review the change"
+        )
     if rerun:
         from bench.gate import rerun_guarded
 

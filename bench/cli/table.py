@@ -5,31 +5,64 @@ from pathlib import Path
 import click
 
 from bench.config import DEFAULT_OUTPUT
-from bench.errors import UsageError
+
+STYLES = ("text", "markdown", "latex", "csv", "json", "html")
 
 
 @click.command()
-@click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--format", "style", type=click.Choice(["text", "markdown", "csv", "json"]), default="text")
+@click.argument("words", nargs=-1, metavar="[LAYOUT] [RUNS]...")
+@click.option("--list", "listing", is_flag=True, help="List the layouts.")
+@click.option("--format", "style", type=click.Choice(STYLES), default="text", show_default=True)
+@click.option("--all", "everything", is_flag=True, help="Every layout that the runs have numbers for.")
 @click.option("--write", "document", type=click.Path(path_type=Path), help="Regenerate the blocks of this document.")
-def table(runs: tuple[Path, ...], style: str, document: Path | None) -> None:
-    """Tables of finished runs (default: those under results/runs).
+def table(words: tuple[str, ...], listing: bool, style: str, everything: bool, document: Path | None) -> None:
+    """Tables of finished runs (default: all of those under results/runs, in the layout "flat").
+
+    Each number has its 95 % interval; the best are bold; "-" was not measured; "*" is of a partial run. With the suite
+    "paper", the published number and the difference stand in braces. Text, Markdown, LaTeX (booktabs) and HTML are for
+    reading, CSV and JSON hold a line or object a number.
 
     \b
     Examples:
       bench table
-      bench table results/mini --format markdown
-      bench table results/mini --write BENCHMARKS.md
+      bench table --list
+      bench table robustness results/mini
+      bench table zeroshot results/mini --format latex
+      bench table --all results/mini --write BENCHMARKS.md
     """  # noqa: D301
-    from bench import committed, tables
+    from bench import committed, layouts
 
-    found = committed.load_runs(runs or [DEFAULT_OUTPUT])
+    if listing:
+        width = max(map(len, layouts.LAYOUTS))
+        for one in layouts.LAYOUTS.values():
+            click.echo(f"{one.name.ljust(width)}  {one.about}")
+        return
+    name, roots = _split(words, tuple(layouts.LAYOUTS))
+    if document is not None and not roots and everything:
+        roots = (committed.BASELINE,)
+    found = committed.load_runs(roots or [DEFAULT_OUTPUT])
     if document is not None:
         committed.write(document, found)
         return
-    try:
-        frame = tables.table([*tables.summary(found), *tables.averages(found)], committed.ENCODERS)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    render = {"text": tables.to_text, "markdown": tables.to_markdown, "csv": tables.to_csv, "json": tables.to_json}
-    click.echo(render[style](frame), nl=False)
+    names = layouts.available(found) if everything else [name or "flat"]
+    click.echo("\n".join(_headed(layouts.build(one, found), style, len(names)) for one in names), nl=False)
+
+
+def _headed(table: object, style: str, count: int) -> str:
+    from bench import layouts, render
+
+    assert isinstance(table, layouts.Table)
+    shown = render.render(table, style)
+    heads = {"text": f"{table.title}\n\n", "markdown": f"## {table.title}\n\n"}
+    return heads.get(style, "") + shown if count > 1 else shown
+
+
+def _split(words: tuple[str, ...], known: tuple[str, ...]) -> tuple[str | None, tuple[Path, ...]]:
+    """The layout, if the first word names one, and the folders."""
+    if words and words[0] in known:
+        return words[0], tuple(map(Path, words[1:]))
+    if words and "/" not in words[0] and not Path(words[0]).exists():
+        from bench import layouts
+
+        layouts.layout(words[0])  # neither a layout nor a folder: says which layouts there are
+    return None, tuple(map(Path, words))

@@ -1,12 +1,10 @@
-import csv
-import io
-import json
 import os
 
-import pandas as pd
 import pytest
 
+from bench.layouts import build
 from bench.records import RecordsError, load_run, open_run
+from bench.render import STYLES, render
 from bench.stats import wilson
 from bench.tables import (
     BANNER,
@@ -15,9 +13,6 @@ from bench.tables import (
     stale,
     summary,
     table,
-    to_csv,
-    to_json,
-    to_markdown,
     to_text,
     write_block,
 )
@@ -157,12 +152,13 @@ def test_partial_runs_are_marked_and_kept_out_of_committed_tables(runs, tmp_path
     file = tmp_path / "README.md"
     file.write_text("<!-- bench:t -->\n<!-- /bench:t -->\n")
     before = file.read_text()
-    for render in (to_markdown, to_csv, to_json, to_text):
-        assert BANNER in render(frame)
+    styles = [style for style in STYLES if style != "csv"]  # there, each line says whether its run is whole
+    for shown in (to_text(frame), *(render(build("flat", [runs[0], partial]), style) for style in styles)):
+        assert BANNER in shown
         with pytest.raises(ValueError, match="only whole runs"):
-            write_block(file, "t", render(frame))
+            write_block(file, "t", shown)
     assert file.read_text() == before
-    assert BANNER not in to_markdown(table(summary([runs[0]])))
+    assert BANNER not in to_text(table(summary([runs[0]])))
 
 
 def test_an_average_over_a_partial_run_is_partial(runs, tmp_path):
@@ -170,42 +166,6 @@ def test_an_average_over_a_partial_run_is_partial(runs, tmp_path):
     mine = [run for run in runs if run.header.encoder == "fare4"]
     frame = table(averages([*mine, partial]))
     assert frame.loc[0, "clean"].endswith("*")
-
-
-# ---- renderings ------------------------------------------------------------------------------------------
-
-
-def test_markdown_sets_the_best_of_each_task_and_dataset_in_bold(runs, tmp_path):
-    partial = make_run(tmp_path / "p", {0: [100.0] * 10, 2: [100.0] * 10, 4: GOOD}, encoder="x", limit=10)
-    frame = table(summary([*runs, partial]))
-    lines = [line.split(" | ") for line in to_markdown(frame, bold_best=True).splitlines() if "mini-" in line]
-    bold = {(line[0].strip("| "), line[1]): ["**" in cell for cell in line[3:6]] for line in lines}
-    assert bold == {
-        ("fare4", "vqa"): [True, True, True],  # ties are both best
-        ("clip", "vqa"): [True, False, True],
-        ("x", "vqa"): [False, False, False],  # a partial run is never the best
-        ("fare4", "stealth"): [True, False, False],  # the attacker's success: lower is better
-        ("clip", "stealth"): [True, False, True],
-    }
-    assert "**" not in to_markdown(frame)
-    assert "| **20.0** [" in to_markdown(frame, bold_best=True)
-    frame.attrs = {}
-    with pytest.raises(ValueError, match="which direction is better"):
-        to_markdown(frame, bold_best=True)
-
-
-def test_every_rendering_has_every_cell(runs):
-    frame = table(summary(runs[:2]))
-    cells = frame.astype(str).to_numpy().tolist()
-    assert [list(row.values()) for row in json.loads(to_json(frame))["rows"]] == cells
-    assert list(csv.reader(io.StringIO(to_csv(frame)))) == [list(frame.columns), *cells]
-    assert pd.read_csv(io.StringIO(to_csv(frame)), dtype=str).to_numpy().tolist() == cells
-    text = to_text(frame).splitlines()
-    start = text[0].index("clean")
-    assert all(line[start - 1] == " " and line[start] != " " for line in text)
-    markdown = to_markdown(frame).splitlines()
-    assert len(markdown) == len(frame) + 2
-    assert all(line.count("|") == len(frame.columns) + 1 for line in markdown)
 
 
 # ---- blocks of a Markdown file ---------------------------------------------------------------------------

@@ -1,0 +1,56 @@
+"""Published numbers of the paper (results/published.csv), joined to ours by encoder, task, data set and radius.
+
+Facts only: the numbers that the authors give in the README of their code, each row with its source.
+"""
+
+import csv
+from functools import cache
+from pathlib import Path
+
+from bench.measures import AVERAGE, Measure
+
+FILE = Path(__file__).resolve().parents[1] / "results" / "published.csv"
+SUITE = "paper"  # numbers of another suite are of other data: nothing is put beside them
+ZERO_SHOT_SETS = 13  # the published average is the plain mean over so many data sets
+_BACKBONE = "ViT-L/14 OpenAI"
+_ENCODERS = {"OpenAI": "clip", "TeCoA2": "tecoa2", "FARE2": "fare2", "TeCoA4": "tecoa4", "FARE4": "fare4"}
+# Their name of an evaluation -> our task, and a word that our model's name must hold.
+_EVALUATIONS = {
+    "clip_zero_shot": ("zeroshot", ""),
+    "llava_1.5_7b_captioning": ("captioning", "llava-1.5-7b"),
+    "llava_1.5_7b_vqa": ("vqa", "llava-1.5-7b"),
+    "openflamingo_9b_captioning": ("captioning", "openflamingo-9b"),
+    "openflamingo_9b_vqa": ("vqa", "openflamingo-9b"),
+}
+_DATASETS = {"average_zero_shot": AVERAGE, "COCO": "coco", "TextVQA": "textvqa"}
+Key = tuple[str, str, str, str, float]  # encoder, task, model word, data set, radius in 1/255
+
+
+@cache
+def numbers(path: Path = FILE) -> dict[Key, float]:
+    """Every published number that one of our measurements can have beside it; empty without a checkout."""
+    if not path.exists():
+        return {}
+    found: dict[Key, float] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if row["backbone"] == _BACKBONE:
+                task, model = _EVALUATIONS[row["task"]]
+                key = (_ENCODERS[row["model"]], task, model, _DATASETS[row["dataset"]], float(row["eps_255"]))
+                found[key] = float(row["value"])
+    return found
+
+
+def published(measure: Measure) -> float | None:
+    """The paper's number for the same thing: its suite, l-inf, untargeted, not transferred, the same language model."""
+    h = measure.header
+    if h.suite != SUITE or measure.surrogate or measure.target or (h.norm != "linf" and measure.eps_255):
+        return None
+    if measure.dataset == AVERAGE and len(measure.directories) != ZERO_SHOT_SETS:
+        return None
+    for (encoder, task, model, dataset, eps), value in numbers().items():
+        if (encoder, task, dataset, eps) == (h.encoder, h.task, measure.dataset, measure.eps_255) and (
+            model in (h.model or "").casefold()
+        ):
+            return value
+    return None

@@ -1,0 +1,43 @@
+"""From a finished run back to the request that made it, so that its data and models can be loaded again."""
+
+from pathlib import Path
+
+from bench.config import DEFAULT_PROTOCOL, RunConfig, load_suite
+from bench.records import RunHeader
+
+
+def config_of(
+    header: RunHeader, *, data_root: Path | None = None, device: str = "auto", arch: str | None = None
+) -> RunConfig:
+    """The request behind a run, without its attack: what loads the run's data, encoder and model.
+
+    Args:
+        header: of the run.
+        data_root: where the data sets' files lie, if the run read any; paths are not recorded.
+        device: where to compute.
+        arch: open_clip architecture of an encoder given as a path; it is not recorded either.
+
+    Raises:
+        UsageError: the run's suite is not known here.
+    """
+    suite = load_suite(header.suite)
+    plan = suite.tasks.get(header.task)
+    whole = header.limit is None or plan is None
+    return RunConfig(
+        suite=header.suite,
+        encoder=header.encoder,
+        task=header.task,
+        dataset=header.dataset,
+        samples=header.n_samples if whole or plan is None else plan.samples,
+        attack="none",
+        norm=header.norm,
+        eps=header.eps_255,
+        seed=header.seed,
+        limit=header.limit,
+        device=device,
+        data_root=data_root,
+        protocol=str(header.protocol.get("name", DEFAULT_PROTOCOL)),
+        tower=str(header.protocol.get("tower", "encoder")),
+        arch=arch,
+        vlm=header.model if header.model != suite.vlm else None,
+    )

@@ -1,0 +1,256 @@
+"""Does a run's evidence bear out its records? Recomputed from the saved adversarial images, without any attack code.
+
+An image is kept for each sample and radius at which an attack left the sample worse off than all before it. From the
+images, the data and the models alone, this module computes again what the records claim: how far each image is from
+its clean image, that it is an image, what the model answers, and what that scores.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from tqdm import tqdm
+
+from bench.adversarial import ImageStore
+from bench.errors import UsageError
+from bench.records import CLEAN, Record, Run
+from bench.reload import config_of
+from bench.setup import Setup, prepare
+from bench.stats import worst_scores
+from tasks.base import Sample
+
+BATCH = 64
+ULP = 2.0**-23  # of a float32 pixel at 1.0: what rounding may add to a distance, a pixel
+ABOUT_THE_RUN = ("dataset_fingerprint", "task_version", "metric", "n_samples")
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """One thing that is not as recorded.
+
+    Attributes:
+        run: the run's directory.
+        sample_id: of the sample; "" for what concerns the whole run.
+        eps_255: radius as in `RunHeader.eps_255`; 0 for clean.
+        field: "distance", "range", "prediction", "score", "image", "weights.encoder", ...
+    """
+
+    run: str
+    sample_id: str
+    eps_255: float
+    field: str
+    recorded: Any
+    recomputed: Any
+
+    def __str__(self) -> str:
+        place = f"sample {self.sample_id} at {self.eps_255:g}: " if self.sample_id else ""
+        return f"{self.run}: {place}{self.field} is {self.recorded!r} in the records and {self.recomputed!r} recomputed"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was verified of one run.
+
+    Attributes:
+        images: adversarial images that were judged again.
+        clean: clean images that were judged again.
+        unkept: attacks whose image is not kept, since they made nothing worse or a later one did: not verified.
+    """
+
+    run: str
+    images: int
+    clean: int
+    unkept: int
+    mismatches: tuple[Mismatch, ...]
+
+
+def verify(
+    run: Run,
+    *,
+    data_root: Path | None = None,
+    device: str = "auto",
+    arch: str | None = None,
+    progress: bool = True,
+) -> Verification:
+    """Compute a run's worst answers and scores again and compare them with its records.
+
+    Args:
+        run: the run, with an ``adversarial`` folder in its directory.
+        data_root: where the data sets' files lie, if the run read any.
+        device: where to compute.
+        arch: open_clip architecture of an encoder given as a path.
+        progress: show a progress bar on stderr.
+
+    Raises:
+        UsageError: the run kept no images, or its data or models cannot be loaded.
+    """
+    kept = kept_records(run)
+    folder = run.directory / "adversarial"
+    if kept and not folder.is_dir():
+        raise UsageError(
+            f"{run.directory} kept no adversarial images, so there is nothing to verify; make the run again with "
+            "--save-adversarial"
+        )
+    setup = prepare(config_of(run.header, data_root=data_root, device=device, arch=arch))
+    attacks = sum(record.step != CLEAN for record in run.records)
+    clean = [record for record in run.records if record.step == CLEAN and record.error is None]
+    if found := list(_about_the_run(run, setup)):
+        return Verification(str(run.directory), 0, 0, attacks, tuple(found))
+    judge = _Judge(run, setup, ImageStore(folder), progress)
+    found = [*judge.clean(clean), *judge.attacked(kept), *_strangers(run, folder, judge.store, kept)]
+    found += judge.totals()
+    return Verification(str(run.directory), len(kept), len(clean), attacks - len(kept), tuple(found))
+
+
+def kept_records(run: Run) -> dict[tuple[str, float], Record]:
+    """(sample id, radius) -> the record whose image is kept.
+
+    It is the last at that radius that left the sample worse off than the clean image and everything recorded before
+    it at radii up to its own.
+    """
+    sign = 1 if run.header.worst == "min" else -1
+    seen: dict[str, list[Record]] = {}
+    kept: dict[tuple[str, float], Record] = {}
+    for record in run.records:
+        if record.score is None or record.error is not None:
+            continue
+        before = [sign * (r.score or 0.0) for r in seen.get(record.sample_id, []) if r.eps_255 <= record.eps_255]
+        if record.step != CLEAN and before and sign * record.score < min(before):
+            kept[record.sample_id, record.eps_255] = record
+        seen.setdefault(record.sample_id, []).append(record)
+    return kept
+
+
+def _about_the_run(run: Run, setup: Setup) -> Iterator[Mismatch]:
+    """Where the data or the weights are not those of the run."""
+    now = setup.header
+    for name, digest in run.header.weights.items():
+        if name != "surrogate" and now.weights.get(name) != digest:
+            yield Mismatch(str(run.directory), "", 0.0, f"weights.{name}", digest, now.weights.get(name))
+    for field in ABOUT_THE_RUN:
+        before, after = getattr(run.header, field), getattr(now, field)
+        if before != after:
+            yield Mismatch(str(run.directory), "", 0.0, field, before, after)
+
+
+def _strangers(
+    run: Run, folder: Path, store: ImageStore, kept: Mapping[tuple[str, float], Record]
+) -> Iterator[Mismatch]:
+    """Images that no record of a finished run accounts for; a run cut short may have saved one too many."""
+    if run.header.status != "complete":
+        return
+    known = {store.path(sample, eps) for sample, eps in kept}
+    for path in sorted(folder.rglob("*.safetensors")):
+        if path not in known:
+            yield Mismatch(str(run.directory), path.stem, float(path.parent.name), "image", None, str(path))
+
+
+class _Judge:
+    """Judges images of one run again, and remembers what each sample is left with."""
+
+    def __init__(self, run: Run, setup: Setup, store: ImageStore, progress: bool) -> None:
+        self.run, self.setup, self.store, self.progress = run, setup, store, progress
+        self.rows = {sample.id: row for row, sample in enumerate(setup.samples)}
+        self.scores: dict[tuple[str, float], float] = {}  # what was recomputed, by (sample, radius)
+
+    def clean(self, records: Sequence[Record]) -> list[Mismatch]:
+        """The answers to the clean images."""
+        known = [record for record in records if record.sample_id in self.rows]
+        found = [self._mismatch(r, "sample", r.sample_id, None) for r in records if r.sample_id not in self.rows]
+        return found + self._answers(known, [self._clean_image(record) for record in known], "clean")
+
+    def attacked(self, kept: Mapping[tuple[str, float], Record]) -> list[Mismatch]:
+        """The images themselves, and the answers to those that are images."""
+        found, sound = [], []
+        for record in kept.values():
+            image, problems = self._image(record)
+            found += problems
+            if image is not None:
+                sound.append((record, image))
+        answers = self._answers([record for record, _ in sound], [image for _, image in sound], "adversarial")
+        return found + answers
+
+    def totals(self) -> Iterator[Mismatch]:
+        """What each sample is left with at each radius: the worst over the clean image and all kept ones up to it."""
+        worse = min if self.run.header.worst == "min" else max
+        for eps in (0.0, *self.run.header.eps_255):
+            recorded = worst_scores(self.run.header, self.run.records, eps)
+            for sample, score in recorded.items():
+                judged = [s for (name, radius), s in self.scores.items() if name == sample and radius <= eps]
+                if judged and not _same(worse(judged), score):
+                    yield Mismatch(str(self.run.directory), sample, eps, "worst score", score, worse(judged))
+
+    def _clean_image(self, record: Record) -> Tensor:
+        return self.setup.images[self.rows[record.sample_id]]
+
+    def _image(self, record: Record) -> tuple[Tensor | None, list[Mismatch]]:
+        """A record's image, if it can be shown to the model, and what is wrong with it."""
+        path = self.store.path(record.sample_id, record.eps_255)
+        if record.sample_id not in self.rows:
+            return None, [self._mismatch(record, "sample", record.sample_id, None)]
+        if not path.exists():
+            return None, [self._mismatch(record, "image", str(path), None)]
+        try:
+            image = load_file(path)["image"]
+        except (SafetensorError, KeyError, OSError) as error:
+            return None, [self._mismatch(record, "image", "a safetensors file", f"unreadable: {error}")]
+        clean = self._clean_image(record)
+        wanted, got = (tuple(clean.shape), "float32"), (tuple(image.shape), str(image.dtype).removeprefix("torch."))
+        if wanted != got:
+            return None, [self._mismatch(record, "image", wanted, got)]
+        image = image.to(clean.device)
+        low, high = float(image.min()), float(image.max())
+        if not (low >= 0 and high <= 1 and bool(image.isfinite().all())):
+            return None, [self._mismatch(record, "range", "[0, 1]", f"[{low:.9g}, {high:.9g}]")]
+        return image, self._distances(record, image, clean)
+
+    def _distances(self, record: Record, image: Tensor, clean: Tensor) -> list[Mismatch]:
+        """Against what is recorded, and against the radius; rounding is forgiven by one ulp a pixel."""
+        difference = image.float() - clean.float()
+        if self.run.header.norm == "linf":
+            unit, rounding, distance = 255.0, ULP, float(difference.abs().max())
+        else:
+            unit, rounding = 1.0, ULP * math.sqrt(difference.numel())
+            distance = float(torch.linalg.vector_norm(difference))
+        found = []
+        if abs(distance * unit - record.distance_255) > rounding * unit:
+            found.append(self._mismatch(record, "distance", record.distance_255, distance * unit))
+        if distance > record.eps_255 / unit + rounding:
+            found.append(self._mismatch(record, "radius", record.eps_255, distance * unit))
+        return found
+
+    def _answers(self, records: Sequence[Record], images: Sequence[Tensor], label: str) -> list[Mismatch]:
+        found: list[Mismatch] = []
+        bar = tqdm(total=len(records), desc=f"{self.run.header.encoder} {self.run.header.dataset} {label}",
+                   disable=not self.progress, leave=False)  # fmt: skip
+        with bar:
+            for first in range(0, len(records), BATCH):
+                batch = records[first : first + BATCH]
+                samples: list[Sample] = [self.setup.samples[self.rows[record.sample_id]] for record in batch]
+                said = self.setup.victim.predict(torch.stack(list(images[first : first + BATCH])), samples)
+                for record, sample, prediction in zip(batch, samples, said, strict=True):
+                    found += self._judge(record, sample, prediction)
+                bar.update(len(batch))
+        return found
+
+    def _judge(self, record: Record, sample: Sample, prediction: str) -> Iterator[Mismatch]:
+        score = self.setup.task.score(prediction, sample)
+        self.scores[record.sample_id, record.eps_255] = score
+        if prediction != record.prediction:
+            yield self._mismatch(record, "prediction", record.prediction, prediction)
+        if record.score is None or not _same(score, record.score):
+            yield self._mismatch(record, "score", record.score, score)
+
+    def _mismatch(self, record: Record, field: str, recorded: Any, recomputed: Any) -> Mismatch:
+        return Mismatch(str(self.run.directory), record.sample_id, record.eps_255, field, recorded, recomputed)
+
+
+def _same(a: float, b: float) -> bool:
+    """Equal but for the order in which a machine adds."""
+    return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9)
