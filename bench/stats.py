@@ -46,6 +46,7 @@ class Paired:
         p: The test's p-value, for the alternative asked for.
         n: Number of samples in both.
         flipped: The samples whose scores differ, sorted.
+        test: The test behind p, in words.
     """
 
     difference: float
@@ -54,6 +55,7 @@ class Paired:
     p: float
     n: int
     flipped: tuple[str, ...]
+    test: str
 
     def in_words(self, p: float | None = None) -> str:
         """Such as "+4.0 [1.2, 6.9], p = 0.0031, n = 500"; with another p if it was corrected."""
@@ -234,10 +236,12 @@ def paired(a: Scores, b: Scores, groups: Groups, seed: int = 0, *, alternative: 
     if binary and trials == len(shared):
         gains = sum(difference > 0 for difference in differences.values())
         p = mcnemar(gains, sum(difference < 0 for difference in differences.values()), alternative)
+        test = "exact McNemar test"
     else:
         p = sign_flip(_group_sums(differences, groups)[0], alternative)
+        test = "exact sign-flip test by image"
     flipped = tuple(sample for sample in shared if differences[sample] != 0)
-    return Paired(value, min(low, value), max(high, value), p, len(shared), flipped)
+    return Paired(value, min(low, value), max(high, value), p, len(shared), flipped, test)
 
 
 def mcnemar(gains: int, losses: int, alternative: Alternative = "two-sided") -> float:
