@@ -91,15 +91,16 @@ def worst_scores(header: RunHeader, records: Iterable[Record], eps_255: float) -
     """
     records = list(records)
     left_out = unscored(header, records, eps_255)
-    worse = min if header.worst == "min" else max
+    lower_is_worse = header.worst == "min"
     scores: dict[str, float] = {}
     for record in records:
-        clean_or_attack = record.step == CLEAN or 0 < record.eps_255 <= eps_255
-        if record.score is None or record.error is not None or not clean_or_attack:
+        score = record.score
+        if score is None or record.error is not None or not (0 < record.eps_255 <= eps_255 or record.step == CLEAN):
             continue
-        if record.sample_id not in left_out:
-            scores[record.sample_id] = worse(scores.get(record.sample_id, record.score), record.score)
-    return scores
+        worst = scores.get(record.sample_id)
+        if worst is None or (score < worst if lower_is_worse else score > worst):
+            scores[record.sample_id] = score
+    return {sample: score for sample, score in scores.items() if sample not in left_out} if left_out else scores
 
 
 def unscored(header: RunHeader, records: Iterable[Record], eps_255: float) -> dict[str, str]:
