@@ -171,7 +171,7 @@ def _parts(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
 
 def _chapter(title: str, runs: list[Run], site: _Site) -> Chapter:
     chapter = Chapter(title, runs)
-    for name in reversed(layouts.available(runs)):
+    for name in sorted(layouts.available(runs), key=lambda name: name == "flat"):
         chapter.tables.append(Markup(render.html(layouts.build(name, runs), site.cell_link)))
     direct = [run for run in runs if "surrogate" not in run.header.protocol]
     panels: dict[tuple[str, str, str], list[Measure]] = {}

@@ -40,22 +40,28 @@
     });
   }
 
-  // Filters: an item is shown when every chosen value is its own.
+  // Filters: an item is shown when every chosen value is its own. Of a gallery the first so many are shown at once.
+  const AT_ONCE = 24;
   for (const form of document.querySelectorAll(".filters")) {
     const selects = [...form.querySelectorAll("select")];
     const items = [...form.parentElement.querySelectorAll("[data-outcome]")];
+    const more = form.parentElement.querySelector("#more");
+    const nothing = form.parentElement.querySelector("#nothing");
+    let most = more ? AT_ONCE : Infinity;
     const apply = () => {
-      let count = 0;
-      for (const item of items) {
-        item.hidden = !selects.every((s) => !s.value || item.dataset[s.dataset.filter] === s.value);
-        count += !item.hidden;
+      const chosen = new Set(items.filter((item) => selects.every((s) => !s.value || item.dataset[s.dataset.filter] === s.value)));
+      let shown = 0;
+      for (const item of items) item.hidden = !(chosen.has(item) && shown++ < most);
+      form.querySelector("output").textContent = `${chosen.size} of ${items.length}`;
+      if (nothing) nothing.hidden = chosen.size > 0;
+      if (more) {
+        more.hidden = chosen.size <= most;
+        more.textContent = `Show ${chosen.size - most} more`;
       }
-      form.querySelector("output").textContent = `${count} of ${items.length}`;
-      const nothing = document.getElementById("nothing");
-      if (nothing) nothing.hidden = count > 0;
     };
-    form.addEventListener("input", apply);
+    form.addEventListener("input", () => { if (more) most = AT_ONCE; apply(); });
     form.addEventListener("submit", (event) => event.preventDefault());
+    more?.addEventListener("click", () => { most = Infinity; apply(); });
     apply();
   }
 
