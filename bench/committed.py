@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import check, layouts, render, tables
+from bench import claims, layouts, render, tables
 from bench.records import RecordsError, Run, archive_run, find_runs, load_run, read_header
 
 BASELINE = Path("results/mini")
@@ -32,7 +32,7 @@ def blocks(runs: Sequence[Run]) -> dict[str, str]:
         made[task] = render.markdown(layouts.build(name, chosen))
     if len(direct) < len(runs):
         made["transfer"] = render.markdown(layouts.build("transfer", runs))
-    made["claims"] = check.claims_markdown(check.evaluate_claims(runs))
+    made["claims"] = claims.claims_markdown(claims.evaluate_claims(runs))
     return made
 
 

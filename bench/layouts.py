@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from bench.errors import UsageError
-from bench.measures import ALL_TARGETS, AVERAGE, Measure, averaged, by_target, measured, protocol_of, radius_label
+from bench.measures import ALL_TARGETS, AVERAGE, Measure, averaged, by_target, measured, protocol_of
 from bench.published import published
 from bench.records import Run
 from bench.registry import unknown
+from bench.stats import eps_label
 
 ENCODERS = ("clip", "tecoa2", "fare2", "tecoa4", "fare4")  # the paper's order; others stand behind
 OWN = "itself"
@@ -87,7 +88,7 @@ PROPERTIES: dict[str, Callable[[Measure], str]] = {
     "model": lambda m: m.header.model or "",
     "attack": lambda m: m.header.attack,
     "suite": lambda m: m.header.suite,
-    "radius": lambda m: radius_label(m.eps_255, m.header.norm),
+    "radius": lambda m: eps_label(m.eps_255, m.header.norm),
     "images from": lambda m: m.surrogate or OWN,
     "target": lambda m: m.target,
 }

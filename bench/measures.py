@@ -51,13 +51,6 @@ def radii(header: RunHeader) -> list[float]:
     return [0.0, *sorted(eps for eps in set(header.eps_255) if eps > 0)]
 
 
-def radius_label(eps_255: float, norm: str = "linf") -> str:
-    """The name of a radius: "clean", "4/255", or "l2 0.5" (plain l2 units)."""
-    if not eps_255:
-        return "clean"
-    return f"{eps_255:g}/255" if norm == "linf" else f"{norm} {eps_255:g}"
-
-
 def measured(runs: Iterable[Run]) -> list[Measure]:
     """One number a run and radius; a radius at which nothing was scored has none: that is not 0."""
     found = []

@@ -4,8 +4,9 @@ Scores are per sample, on the metric's published scale (percent, or CIDEr x 100)
 group (an image) are not independent, so everything resamples groups, never samples.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import comb, fsum, sqrt
 from typing import Literal
 
@@ -19,8 +20,9 @@ Alternative = Literal["two-sided", "less", "greater"]
 
 Z95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
 RESAMPLES = 2_000
-MAX_FLIPS = 200_000  # so that the smallest p of a permutation test survives Holm's correction
-ENOUGH_EXCEEDANCES = 1_000  # a standard error of 3 % of p
+BLOCK = 1_000_000  # cells of a matrix of resampling weights: 8 MB
+KEPT = 6_000_000  # cells that are kept for the next interval of the same shape
+LATTICE = 100_000  # finest lattice of the sign-flip test
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,23 @@ class Paired:
     p: float
     n: int
     flipped: tuple[str, ...]
+
+    def in_words(self, p: float | None = None) -> str:
+        """Such as "+4.0 [1.2, 6.9], p = 0.0031, n = 500"; with another p if it was corrected."""
+        p = self.p if p is None else p
+        return f"{self.difference:+.1f} [{self.low:.1f}, {self.high:.1f}], {p_label(p)}, n = {self.n}"
+
+
+def p_label(p: float) -> str:
+    """A p-value to the digits that matter."""
+    return "p < 0.0001" if p < 0.0001 else f"p = {p:.4f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def eps_label(eps: float, norm: str = "linf") -> str:
+    """The name of a radius: "clean", "4/255", or "0.5 (l2)"."""
+    if not eps:
+        return "clean"
+    return f"{eps:g}/255" if norm == "linf" else f"{eps:g} ({norm})"
 
 
 def worst_scores(header: RunHeader, records: Iterable[Record], eps_255: float) -> dict[str, float]:
@@ -177,9 +196,7 @@ def average_interval(
     n = sum(len(scores) for scores, _ in strata)
     if ceiling is not None and len(strata) == 1 and _independent_and_binary(*strata[0], ceiling):
         return _wilson_estimate(value, n, n, ceiling)
-    rng = np.random.default_rng(seed)
-    means = np.mean([_resampled_means(scores, groups, rng) for scores, groups in strata], axis=0)
-    low, high = map(float, np.percentile(means, [2.5, 97.5]))
+    low, high = _bootstrap(strata, seed)
     if ceiling is not None and high - low < 1e-9:
         trials = sum(len({groups[sample] for sample in scores}) for scores, groups in strata)
         return _wilson_estimate(value, n, trials, ceiling)
@@ -189,15 +206,15 @@ def average_interval(
 def paired(a: Scores, b: Scores, groups: Groups, seed: int = 0, *, alternative: Alternative = "two-sided") -> Paired:
     """Compares two sets of scores on the samples that are in both.
 
-    The exact McNemar test (McNemar 1947) where all scores are 0 or 100 and no group repeats; otherwise a
-    permutation test that flips the sign of each group's summed difference. The interval is a bootstrap
+    The exact McNemar test (McNemar 1947) where all scores are 0 or 100 and no group repeats; otherwise the
+    exact permutation test that flips the sign of each group's summed difference. The interval is a bootstrap
     over groups; where no sample, or every sample, flipped, it has the width of Wilson's.
 
     Args:
         a: Sample id -> score.
         b: Sample id -> score; the difference is `a - b`.
         groups: Sample id -> group.
-        seed: Seed of the resampling.
+        seed: Seed of the interval's resampling; the p-value is exact.
         alternative: "less" asks for evidence that a < b, "greater" that a > b.
 
     Raises:
@@ -208,9 +225,8 @@ def paired(a: Scores, b: Scores, groups: Groups, seed: int = 0, *, alternative: 
         raise ValueError("the two share no sample: there is nothing to compare")
     differences = {sample: a[sample] - b[sample] for sample in shared}
     binary = {a[s] for s in shared} | {b[s] for s in shared} <= {0.0, 100.0}
-    rng = np.random.default_rng(seed)
     value = _mean(differences)
-    low, high = map(float, np.percentile(_resampled_means(differences, groups, rng), [2.5, 97.5]))
+    low, high = _bootstrap([(differences, groups)], seed)
     trials = len({groups[sample] for sample in shared})
     if binary and high - low < 1e-9:
         width = 100 * wilson(0, trials)[1]
@@ -219,7 +235,7 @@ def paired(a: Scores, b: Scores, groups: Groups, seed: int = 0, *, alternative: 
         gains = sum(difference > 0 for difference in differences.values())
         p = mcnemar(gains, sum(difference < 0 for difference in differences.values()), alternative)
     else:
-        p = _sign_flip(_group_sums(differences, groups)[0], alternative, rng)
+        p = sign_flip(_group_sums(differences, groups)[0], alternative)
     flipped = tuple(sample for sample in shared if differences[sample] != 0)
     return Paired(value, min(low, value), max(high, value), p, len(shared), flipped)
 
@@ -268,35 +284,66 @@ def _group_sums(scores: Scores, groups: Groups) -> tuple[np.ndarray, np.ndarray]
     return np.bincount(index, weights=[scores[sample] for sample in samples]), np.bincount(index)
 
 
-def _resampled_means(scores: Scores, groups: Groups, rng: np.random.Generator) -> np.ndarray:
-    """Means of `RESAMPLES` samples of groups drawn with replacement, (RESAMPLES,)."""
-    sums, counts = _group_sums(scores, groups)
-    draws = rng.integers(len(sums), size=(RESAMPLES, len(sums)))
-    return sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
+def _bootstrap(strata: Sequence[tuple[Scores, Groups]], seed: int) -> tuple[float, float]:
+    """Percentile interval of the mean of the strata's means, groups resampled within each stratum."""
+    sums = [_group_sums(scores, groups) for scores, groups in strata]
+    sizes = tuple(len(total) for total, _ in sums)
+    kept = RESAMPLES * sum(sizes) <= KEPT
+    means = np.zeros(RESAMPLES)
+    for stratum, first, weights in _kept_weights(seed, sizes) if kept else _weights(seed, sizes):
+        totals, counts = sums[stratum]
+        means[first : first + len(weights)] += (weights @ totals) / (weights @ counts) / len(sums)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
 
 
-def _sign_flip(sums: np.ndarray, alternative: Alternative, rng: np.random.Generator) -> float:
-    """P-value of the groups' summed differences (G,) if each sign were a coin's.
+def _weights(seed: int, sizes: tuple[int, ...]) -> Iterator[tuple[int, int, np.ndarray]]:
+    """How often each group of each stratum is drawn in each resample.
 
-    Draws until `ENOUGH_EXCEEDANCES` draws were as extreme as what was observed, `MAX_FLIPS` at most
-    (sequential Monte Carlo test; Besag & Clifford 1991). The observed signs count as one draw.
+    Yields:
+        Index of the stratum, index of the first resample, and the weights (resamples, groups).
     """
-    sums = sums[sums != 0]
-    if not len(sums):
+    rng = np.random.default_rng(seed)
+    for stratum, size in enumerate(sizes):
+        rows = max(1, min(RESAMPLES, BLOCK // size))
+        for first in range(0, RESAMPLES, rows):
+            count = min(rows, RESAMPLES - first)
+            draws = rng.integers(size, size=(count, size)) + size * np.arange(count)[:, None]
+            yield stratum, first, np.bincount(draws.ravel(), minlength=count * size).reshape(count, size).astype(float)
+
+
+@lru_cache(maxsize=4)
+def _kept_weights(seed: int, sizes: tuple[int, ...]) -> tuple[tuple[int, int, np.ndarray], ...]:
+    """Drawing takes ten times as long as using them, and the runs of a suite are alike in shape."""
+    return tuple(_weights(seed, sizes))
+
+
+def sign_flip(differences: np.ndarray, alternative: Alternative = "two-sided") -> float:
+    """Exact p-value of the sum of differences (G,) if each sign were a coin's (Fisher 1935, section 21).
+
+    The distribution of the sum over all 2^G sign vectors is convolved difference by difference (Pagano &
+    Tritchler 1983, JASA 78:435-440), after rounding them to a lattice of decimal width. Rounding is symmetric
+    in sign, so the test of the rounded differences is exact too; multiples of the width are not changed at all.
+    """
+    observed = differences[differences != 0]
+    if not len(observed):
         return 1.0
-    observed = sums.sum()
-    tolerance = 1e-9 * np.abs(sums).sum()
-    drawn = exceeded = 0
-    rows = max(1_000, min(10_000, 2_000_000 // len(sums)))
-    while drawn < MAX_FLIPS and exceeded < ENOUGH_EXCEEDANCES:
-        heads = rng.integers(2, size=(rows, len(sums)), dtype=np.int8) @ sums
-        totals = 2 * heads - observed
-        if alternative == "less":
-            extreme = totals <= observed + tolerance
-        elif alternative == "greater":
-            extreme = totals >= observed - tolerance
-        else:
-            extreme = np.abs(totals) >= abs(observed) - tolerance
-        drawn += rows
-        exceeded += int(extreme.sum())
-    return (exceeded + 1) / (drawn + 1)
+    steps = _on_lattice(observed)
+    sizes = np.sort(np.abs(steps))
+    chances = np.ones(1)  # chances[k]: that the positive ones sum to k
+    for size in sizes[sizes > 0].tolist():
+        longer = np.zeros(len(chances) + size)
+        longer[: len(chances)] = chances
+        longer[size:] += chances
+        chances = longer / 2
+    positive = int(steps[steps > 0].sum())
+    at_most, at_least = float(chances[: positive + 1].sum()), float(chances[positive:].sum())
+    p = {"less": at_most, "greater": at_least, "two-sided": 2 * min(at_most, at_least)}[alternative]
+    return min(1.0, p)
+
+
+def _on_lattice(differences: np.ndarray) -> np.ndarray:
+    """The differences (G,) in whole steps: the least power of ten that makes their sum fit in `LATTICE` steps."""
+    total = float(np.abs(differences).sum())
+    width = 10.0 ** np.ceil(np.log10(total / LATTICE))
+    return np.rint(differences / width).astype(np.int64)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.layouts import BANNER
-from bench.measures import AVERAGE, Measure, averaged, measured, radius_label
+from bench.measures import AVERAGE, Measure, averaged, measured
 from bench.records import RecordsError, Run, RunHeader, read_header, write_atomically
 from bench.render import ABSENT, MARK, align
+from bench.stats import eps_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +20,6 @@ ROW_KEYS = (
     "value", "low", "high", "n", "run_dir",
 )  # fmt: skip
 Row = dict[str, Any]
-eps_label = radius_label
 
 
 def summary(runs: Iterable[Run]) -> list[Row]:

@@ -68,3 +68,21 @@ def make_run(
         store.append(records)
         store.finish(status)
     return load_run(directory)
+
+
+def in_memory(scores, groups=None, name="run", **header) -> Run:
+    """A whole run; `scores` maps each radius to the scores of s0, s1, ..."""
+    n = len(scores[0])
+    fields = {"status": "complete", "n_samples": n, "eps_255": tuple(float(eps) for eps in scores if eps)}
+    records = [
+        make_record(
+            f"s{i}",
+            "apgd" if eps else "clean",
+            float(eps),
+            float(score),
+            group=groups[i] if groups else f"g{i}",
+        )
+        for eps, column in scores.items()
+        for i, score in enumerate(column)
+    ]
+    return Run(Path(name), make_header(**fields | header), records)

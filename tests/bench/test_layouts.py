@@ -134,7 +134,7 @@ def test_runs_of_different_protocols_or_norms_share_no_table(vision, tmp_path):
     l2 = _vlm(tmp_path / "l", "tecoa4", {0: GOOD, 0.5: GOOD}, norm="l2")
     with pytest.raises(UsageError, match="norms"):
         build("flat", [*vision, l2])
-    assert ("l2 0.5",) in build("flat", [l2]).columns
+    assert ("0.5 (l2)",) in build("flat", [l2]).columns
 
 
 def test_two_runs_for_one_cell_and_an_empty_layout_are_refused(vision, tmp_path):

@@ -3,6 +3,8 @@ import errno
 import json
 import math
 import os
+import pathlib
+import platform
 import signal
 import subprocess
 import sys
@@ -10,7 +12,7 @@ import time
 
 import pytest
 
-from bench import records
+from bench.provenance import SOURCES, code_state, source_digest
 from bench.records import (
     IDENTITY,
     Record,
@@ -20,8 +22,11 @@ from bench.records import (
     open_run,
     read_header,
     read_records,
+    types,
 )
 from tests.bench.runs import make_header, make_record
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 # A run of many batches of two records; prints a line after each batch. argv: directory, number of samples.
 CHILD = """
@@ -79,7 +84,7 @@ def test_bare_nan_in_a_file_is_refused():
 @pytest.mark.parametrize("cls", [Record, RunHeader])
 def test_every_key_is_needed_and_no_other_is_known(cls):
     text = (make_record() if cls is Record else make_header()).to_json()
-    for name in [field.name for field in dataclasses.fields(cls)]:
+    for name in {field.name for field in dataclasses.fields(cls)} - {"config"}:
         data = json.loads(text)
         del data[name]
         with pytest.raises(RecordsError, match=f"missing key {name}"):
@@ -198,7 +203,7 @@ def test_resuming_another_run_is_refused_naming_the_field_and_both_values(tmp_pa
     open_run(tmp_path, make_header()).close()
     stored = (tmp_path / "run.json").read_bytes()
     if name == "schema_version":
-        monkeypatch.setattr(records, "SCHEMA_VERSION", 2)
+        monkeypatch.setattr(types, "SCHEMA_VERSION", 2)
         with pytest.raises(RecordsError, match="schema_version is 1"):
             open_run(tmp_path, make_header(schema_version=2))
         return
@@ -219,17 +224,110 @@ def test_resuming_another_run_is_refused_naming_the_field_and_both_values(tmp_pa
     open_run(tmp_path, make_header()).close()  # the refusal gave the lock back
 
 
-def test_another_device_resumes_and_other_code_is_noted_once(tmp_path):
+def test_another_device_or_batch_size_resumes_and_other_packages_are_noted_once(tmp_path):
     open_run(tmp_path, make_header()).close()
-    open_run(tmp_path, make_header(device="H100", started="later")).close()
+    open_run(tmp_path, make_header(device="H100", started="later", config={"batch_size": 7, "device": "cuda"})).close()
     assert read_header(tmp_path) == make_header()
     for _ in range(2):
-        open_run(tmp_path, make_header(code={"commit": "fffffff", "dirty": False})).close()
+        open_run(tmp_path, make_header(packages={"numpy": "3.0"})).close()
     (check,) = read_header(tmp_path).checks
     assert not check["ok"]
-    assert "0123abc" in check["detail"]
-    assert "fffffff" in check["detail"]
-    assert read_header(tmp_path).code["commit"] == "0123abc"
+    assert "2.0" in check["detail"]
+    assert "3.0" in check["detail"]
+    assert read_header(tmp_path).packages == {"numpy": "2.0"}
+
+
+COMMIT = {"commit": "0123abc", "dirty": False}
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked", "refused"),
+    [
+        (COMMIT, COMMIT, False),
+        (COMMIT, {"commit": "fffffff", "dirty": False}, True),
+        (COMMIT, {"commit": "0123abc", "dirty": True}, True),
+        (COMMIT, COMMIT | {"source": "aa"}, False),  # begun before digests were kept
+        (COMMIT | {"source": "aa"}, COMMIT | {"source": "bb"}, True),  # two states of one dirty tree
+        (COMMIT | {"source": "aa"}, {"commit": "fffffff", "dirty": True, "source": "aa"}, False),  # documents changed
+        ({"commit": None, "dirty": None, "source": "aa"}, COMMIT | {"source": "aa"}, False),
+        ({"commit": None, "dirty": None, "source": "aa"}, {"commit": None, "dirty": None, "source": "bb"}, True),
+    ],
+)
+def test_other_code_is_refused_by_what_it_is_not_by_what_its_commit_is_called(tmp_path, stored, asked, refused):
+    open_run(tmp_path, make_header(code=stored)).close()
+    if not refused:
+        open_run(tmp_path, make_header(code=asked)).close()
+        return
+    with pytest.raises(RecordsError, match=r"holds another run: code is .* there and .* here\. Use --force"):
+        open_run(tmp_path, make_header(code=asked))
+    assert read_header(tmp_path).code == stored
+
+
+def test_the_code_digest_sees_contents_names_and_new_files_and_nothing_else(tmp_path):
+    for package in SOURCES:
+        (tmp_path / package / "deep").mkdir(parents=True)
+        (tmp_path / package / "deep" / "a.py").write_text("1")
+    digests = [source_digest(tmp_path)]
+    (tmp_path / "README.md").write_text("x")
+    (tmp_path / "bench" / "data.bin").write_text("x")
+    assert source_digest(tmp_path) == digests[0]
+    for path, text in (("tasks/deep/a.py", "2"), ("bench/b.py", ""), ("bench/suite.toml", "x = 1")):
+        (tmp_path / path).write_text(text)
+        digests.append(source_digest(tmp_path))
+    (tmp_path / "bench/b.py").rename(tmp_path / "bench/c.py")
+    digests.append(source_digest(tmp_path))
+    assert len(set(digests)) == len(digests)
+    assert code_state()["source"] == source_digest(ROOT)
+
+
+def test_force_begins_beside_the_other_run_and_resumes_there_the_next_time(tmp_path):
+    first, other, third = make_header(), make_header(seed=1), make_header(seed=2)
+    with open_run(tmp_path / "run", first, force=True) as store:
+        assert store.directory == tmp_path / "run"
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    with open_run(tmp_path / "run", other, force=True) as store:
+        assert store.directory == tmp_path / "run.2"
+        store.append([make_record()])
+    with open_run(tmp_path / "run", third, force=True) as store:
+        assert store.directory == tmp_path / "run.3"
+    with open_run(tmp_path / "run", other, force=True) as store:
+        assert store.directory == tmp_path / "run.2"
+        assert store.done == {make_record().key}
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+    (tmp_path / "run" / "run.json").write_text("damaged")
+    (tmp_path / "run.2" / "run.json").unlink()  # records without a header
+    with open_run(tmp_path / "run", first, force=True) as store:
+        assert store.directory == tmp_path / "run.4"
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt, "partial"), (MemoryError, "failed")])
+def test_a_run_cut_short_keeps_what_was_computed_and_says_so(tmp_path, error, status):
+    def cut_short():
+        with open_run(tmp_path, make_header()) as store:
+            store.append([make_record("s0")])
+            raise error
+
+    with pytest.raises(error):
+        cut_short()
+    header = read_header(tmp_path)
+    assert header.status == status
+    assert header.ended is not None
+    assert read_records(tmp_path) == [make_record("s0")]
+    with open_run(tmp_path, make_header()) as store:
+        assert store.done == {make_record("s0").key}
+        assert read_header(tmp_path).status == "started"
+        store.finish("complete")
+
+
+def test_an_error_after_the_end_does_not_unmake_a_complete_run(tmp_path):
+    def fail_late():
+        with open_run(tmp_path, make_header()) as store:
+            store.finish("complete")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail_late()
+    assert read_header(tmp_path).status == "complete"
 
 
 def test_a_failed_run_is_started_again_and_a_complete_one_stays_complete_until_appended_to(tmp_path):
@@ -310,7 +408,7 @@ def test_a_failed_replace_leaves_the_old_header_and_no_litter(tmp_path, monkeypa
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(records.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(RecordsError, match=r"run\.json: No space left on device \(free space"):
         store.finish("complete")
     assert (tmp_path / "run.json").read_bytes() == before
@@ -331,7 +429,7 @@ def test_a_full_disk_takes_the_whole_batch_back(tmp_path, monkeypatch, stage):
     def failing_fsync(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(records.os, stage, short_write if stage == "write" else failing_fsync)
+    monkeypatch.setattr(os, stage, short_write if stage == "write" else failing_fsync)
     with pytest.raises(RecordsError, match=r"records\.jsonl"):
         store.append([make_record("s1"), make_record("s2")])
     monkeypatch.undo()
@@ -349,7 +447,7 @@ def test_a_place_that_cannot_be_written_is_named_with_a_remedy(tmp_path, monkeyp
     def refuse(*_args, **_kwargs):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(records.Path, "mkdir", refuse)
+    monkeypatch.setattr(pathlib.Path, "mkdir", refuse)
     with pytest.raises(RecordsError, match=r"Permission denied .*choose another output directory"):
         open_run(tmp_path / "run", make_header())
 
@@ -361,16 +459,16 @@ def test_a_second_process_is_told_who_holds_the_lock_and_takes_over_after_a_kill
     holder = child(tmp_path, count=100_000)
     try:
         assert holder.stdout.readline() == "open\n"
-        with pytest.raises(RecordsError, match=f"locked by process {holder.pid}$"):
+        with pytest.raises(RecordsError, match=f"locked by process {holder.pid} on {platform.node()}; wait"):
             open_run(tmp_path, make_header(n_samples=100_000))
     finally:
         holder.kill()
         holder.wait()
         holder.stdout.close()
     with open_run(tmp_path, make_header(n_samples=100_000)) as store:
-        with pytest.raises(RecordsError, match=f"locked by process {os.getpid()}$"):
+        with pytest.raises(RecordsError, match=f"locked by process {os.getpid()} on"):
             open_run(tmp_path, make_header(n_samples=100_000))
-        assert int((tmp_path / "lock").read_text()) == os.getpid()
+        assert (tmp_path / "lock").read_text().startswith(f"process {os.getpid()} on ")
         store.append([make_record("new")])
 
 

@@ -4,6 +4,7 @@ from math import comb
 import numpy as np
 import pytest
 
+from bench import stats
 from bench.stats import (
     average_interval,
     ceiling_of,
@@ -12,6 +13,7 @@ from bench.stats import (
     interval,
     mcnemar,
     paired,
+    sign_flip,
     unscored,
     wilson,
     worst_scores,
@@ -116,6 +118,17 @@ def test_wilson_agrees_with_known_values(successes, n, low, high):
     assert wilson(successes, n) == pytest.approx((low, high), abs=1e-6)
 
 
+@pytest.mark.parametrize("n", [20, 100, 500])
+def test_wilson_covers_the_truth_by_exact_enumeration(n):
+    """Coverage at a proportion is a sum of binomial probabilities: nothing is drawn."""
+    coverage = []
+    for p in np.linspace(0.05, 0.95, 91):
+        chances = [comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(n + 1)]
+        coverage.append(sum(c for k, c in enumerate(chances) if wilson(k, n)[0] <= p <= wilson(k, n)[1]))
+    assert 0.945 <= np.mean(coverage) <= 0.96
+    assert min(coverage) > 0.90
+
+
 def test_interval_of_right_or_wrong_is_wilsons():
     scores, groups = numbered([100] * 8 + [0] * 2)
     estimate = interval(scores, groups)
@@ -154,6 +167,39 @@ def test_bootstrap_covers_the_truth_about_95_times_in_100():
         return estimate.low <= 50 <= estimate.high
 
     assert 0.90 <= rates(covered, 300) <= 0.98
+
+
+def test_bootstrap_covers_the_truth_of_skewed_unbounded_scores():
+    """CIDEr: one image, one score; many near zero and a long tail."""
+
+    def covered(seed):
+        scores, groups = numbered(np.random.default_rng(seed).exponential(80, size=150))
+        estimate = interval(scores, groups, seed=seed, ceiling=None)
+        return estimate.low <= 80 <= estimate.high
+
+    assert 0.90 <= rates(covered, 200) <= 0.98
+
+
+def test_a_run_too_large_to_keep_its_draws_has_the_same_interval(monkeypatch):
+    scores, groups = numbered(np.random.default_rng(1).normal(50, 20, size=120), per_group=2)
+    kept = interval(scores, groups)
+    monkeypatch.setattr(stats, "KEPT", 0)
+    monkeypatch.setattr(stats, "BLOCK", 7_000)
+    assert interval(scores, groups) == kept
+
+
+def test_the_bootstrap_is_the_textbook_one():
+    """Draw groups with replacement, pool their samples, take the mean; the ends are percentiles."""
+    rng = np.random.default_rng(3)
+    sizes = rng.integers(1, 5, size=40)
+    members = [rng.normal(50, 20, size=size) for size in sizes]
+    names = [f"g{g}" for g, size in enumerate(sizes) for _ in range(size)]
+    scores = {f"s{i}": float(v) for i, v in enumerate(np.concatenate(members))}
+    estimate = interval(scores, dict(zip(scores, names, strict=True)), ceiling=None)
+    means = [np.mean(np.concatenate([members[g] for g in rng.integers(40, size=40)])) for _ in range(20_000)]
+    assert (estimate.low, estimate.high) == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.6)
+    wanted = np.std(means)
+    assert (estimate.high - estimate.low) / 3.92 == pytest.approx(wanted, rel=0.08)
 
 
 def test_intervals_are_repeatable_and_do_not_depend_on_order():
@@ -256,7 +302,7 @@ def test_sign_flips_agree_with_all_of_them(alternative):
     }[alternative]
     a, groups = numbered(differences)
     result = paired(a, dict.fromkeys(a, 0.0), groups, alternative=alternative)
-    assert result.p == pytest.approx(extreme.mean(), rel=0.15)  # 5 standard errors of 1,000 exceedances
+    assert result.p == pytest.approx(extreme.mean(), rel=1e-12)
     assert result.difference == pytest.approx(observed / len(differences))
 
 
@@ -264,13 +310,34 @@ def test_shared_groups_are_flipped_together():
     """Five groups of eight equal losses: five coins, not forty."""
     a, groups = numbered([0] * 40, per_group=8)
     b, _ = numbered([100] * 40, per_group=8)
-    assert paired(a, b, groups).p == pytest.approx(2 / 2**5, rel=0.15)
+    assert paired(a, b, groups).p == pytest.approx(2 / 2**5, rel=1e-12)
 
 
 def test_the_smallest_p_survives_many_comparisons():
     a, groups = numbered(np.arange(1.0, 201.0))
     p = paired(a, dict.fromkeys(a, 0.0), groups, alternative="greater").p
     assert p * 1000 < 0.01
+
+
+@pytest.mark.parametrize("alternative", ["two-sided", "less", "greater"])
+@pytest.mark.parametrize(("gains", "losses"), [(3, 17), (0, 40), (250, 190), (1, 1)])
+def test_equal_differences_are_mcnemars_coins(gains, losses, alternative):
+    differences = np.array([100.0] * gains + [-100.0] * losses + [0.0] * 5)
+    assert sign_flip(differences, alternative) == pytest.approx(mcnemar(gains, losses, alternative), rel=1e-9)
+
+
+def test_sign_flips_agree_with_drawing_them():
+    rng = np.random.default_rng(0)
+    differences = rng.normal(0.15, 1.0, size=300) * rng.choice([0.001, 1.0, 37.0], size=300)
+    draws = rng.choice([-1.0, 1.0], size=(40_000, 300)) @ differences
+    for alternative, extreme in (("less", draws <= differences.sum()), ("greater", draws >= differences.sum())):
+        assert sign_flip(differences, alternative) == pytest.approx(extreme.mean(), abs=0.01)  # 4 standard errors
+
+
+def test_many_groups_are_no_burden():
+    differences = np.random.default_rng(0).normal(1, 3, size=5_000)
+    assert sign_flip(differences, "greater") < 1e-50  # far below what drawing could resolve
+    assert sign_flip(differences, "less") == pytest.approx(1.0)
 
 
 def test_p_values_are_uniform_when_nothing_differs():

@@ -1,0 +1,51 @@
+"""The record store: what a run wrote down, and how it survives a crash.
+
+A *run* is one directory: one (suite, encoder, task, dataset, attack, eps list, seed, sample selection).
+
+    run.json        the header: what was asked, of which code, weights and data; replaced atomically
+    records.jsonl   one JSON object a line for each (sample, step); only ever appended to
+    records.torn    what a crash left half written, moved aside when the run is resumed
+    lock            held (flock) by the one process that may write; names its process and machine
+
+`types` has the record and the header, `store` the one writer, `reading` the readers, `files` what they do to files.
+"""
+
+from bench.records.files import RecordsError, write_atomically
+from bench.records.reading import ARCHIVED, archive_run, find_runs, load_run, read_header, read_records
+from bench.records.store import RunStore, open_run, place_beside
+from bench.records.types import (
+    ADDED,
+    CLEAN,
+    IDENTITY,
+    SCHEMA_VERSION,
+    STATUSES,
+    VOLATILE,
+    Key,
+    Record,
+    Run,
+    RunHeader,
+)
+
+__all__ = [
+    "ADDED",
+    "ARCHIVED",
+    "CLEAN",
+    "IDENTITY",
+    "SCHEMA_VERSION",
+    "STATUSES",
+    "VOLATILE",
+    "Key",
+    "Record",
+    "RecordsError",
+    "Run",
+    "RunHeader",
+    "RunStore",
+    "archive_run",
+    "find_runs",
+    "load_run",
+    "open_run",
+    "place_beside",
+    "read_header",
+    "read_records",
+    "write_atomically",
+]

@@ -1,0 +1,65 @@
+"""Files that survive: atomic replacement, durable directories, and system errors in words."""
+
+import contextlib
+import errno
+import os
+import shutil
+from pathlib import Path
+
+_REMEDIES = {
+    errno.ENOSPC: "free space there, then give the same command again: it resumes",
+    errno.EDQUOT: "the disk quota is used up; free space, then give the same command again: it resumes",
+    errno.EACCES: "make it writable, or choose another output directory",
+    errno.EPERM: "make it writable, or choose another output directory",
+    errno.EROFS: "the file system is read-only; choose another output directory",
+    errno.ENOLCK: "the file system has no locks; choose an output directory on a local disk",
+    errno.EOPNOTSUPP: "the file system has no locks; choose an output directory on a local disk",
+    errno.ENOENT: "check the path",
+}
+
+
+class RecordsError(Exception):
+    """A run directory cannot be written, read or trusted; the text names the path and what to do."""
+
+
+@contextlib.contextmanager
+def explained(action: str, path: Path):
+    """Turns an `OSError` inside the block into a `RecordsError` that names the path and a remedy."""
+    try:
+        yield
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, "see the system's message")
+        raise RecordsError(f"cannot {action} {path}: {error.strerror or error} ({remedy})") from error
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces the file at `path` by `text`, or leaves it as it was.
+
+    Raises:
+        RecordsError: If the system refuses; names the path and a remedy.
+    """
+    path = path.resolve()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with explained("write", path):
+        try:
+            with temporary.open("w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            if path.exists():
+                shutil.copymode(path, temporary)
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+        sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make what was created or renamed in `directory` survive a power loss."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
