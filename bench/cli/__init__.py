@@ -4,11 +4,12 @@ from bench.cli.check import check
 from bench.cli.compare import compare
 from bench.cli.data import data
 from bench.cli.listing import list_group
+from bench.cli.report import report
 from bench.cli.root import main
 from bench.cli.run import run
 from bench.cli.table import table
 from bench.cli.train import train
 from bench.cli.verify import verify
 
-for command in (run, list_group, data, table, compare, check, verify, train):
+for command in (run, list_group, data, table, compare, check, verify, report, train):
     main.add_command(command)

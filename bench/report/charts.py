@@ -1,0 +1,172 @@
+"""Charts as inline SVG: drawn by matplotlib, coloured by the page's style sheet, each point a link to its run."""
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from itertools import pairwise
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.measures import Measure, radius_label
+from bench.stats import ceiling_of
+
+matplotlib.use("svg")
+SIZE = (4.1, 2.9)  # inches of 72 px: readable on a phone without scaling
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+INK, RULE = "#fe0001", "#fe0002"  # stand for what the style sheet sets
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none", "svg.hashsalt": "bench", "font.size": 10, "text.color": INK, "axes.labelcolor": INK,
+    "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": RULE, "grid.color": RULE, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.linewidth": 0.8, "grid.linewidth": 0.6,
+}  # fmt: skip
+Link = Callable[[Measure], str]
+
+
+def series_colour(place: int) -> str:
+    """The colour that stands for the style sheet's ``--series-PLACE``."""
+    return f"#fe01{place:02x}"
+
+
+def curves(measures: Sequence[Measure], places: Mapping[str, int], link: Link, name: str) -> str:
+    """Score against radius, a line an encoder, with 95 % intervals.
+
+    Args:
+        measures: of one task on one data set.
+        places: encoder -> its place in the palette.
+        link: where a point leads.
+        name: unique on the page.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure()
+        radii = sorted({m.eps_255 for m in measures})
+        encoders = list(dict.fromkeys(m.header.encoder for m in measures))
+        step = min((b - a for a, b in pairwise(radii)), default=1.0)
+        for turn, encoder in enumerate(encoders):
+            own = sorted((m for m in measures if m.header.encoder == encoder), key=lambda m: m.eps_255)
+            shift = 0.035 * step * (turn - (len(encoders) - 1) / 2)  # so that intervals do not hide each other
+            _points(axes, own, [m.eps_255 + shift for m in own], places[encoder], link, line=True)
+        axes.set_xticks(radii, [radius_label(eps, measures[0].header.norm) for eps in radii])
+        axes.margins(x=0.08)
+        _vertical(axes, measures)
+        titles = {link(m): _title(m) for m in measures}
+        return _svg(figure, name, titles, f"Score against radius: {', '.join(encoders)}. The tables hold the numbers.")
+
+
+def scatter(pairs: Sequence[tuple[Measure, Measure]], places: Mapping[str, int], link: Link, name: str) -> str:
+    """Robust against clean score, a point an encoder, with 95 % intervals both ways; below the diagonal is lost.
+
+    Args:
+        pairs: (clean, attacked) of each encoder.
+        places: encoder -> its place in the palette.
+        link: where a point leads.
+        name: unique on the page.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure()
+        low = min(0.0, *(clean.estimate.low for clean, _ in pairs))
+        high = max(clean.estimate.high for clean, _ in pairs)
+        axes.plot([low, high], [low, high], color=RULE, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        for clean, robust in pairs:
+            place = places[clean.header.encoder]
+            x, y, colour = clean.estimate, robust.estimate, series_colour(place)
+            axes.errorbar(
+                x.value, y.value, xerr=[[x.value - x.low], [x.high - x.value]],
+                yerr=[[y.value - y.low], [y.high - y.value]], color=colour, linewidth=1.2, alpha=0.7, zorder=2,
+            )  # fmt: skip
+            dots = axes.scatter([x.value], [y.value], s=46, color=colour, marker=_marker(place), zorder=3)
+            dots.set_urls([link(robust)])
+        axes.set_xlabel("clean")
+        axes.set_ylabel(f"at {radius_label(pairs[0][1].eps_255, pairs[0][1].header.norm)}")
+        axes.margins(0.06)
+        axes.set_ylim(bottom=0)
+        titles = {link(robust): f"{_title(clean)}; {_title(robust)}" for clean, robust in pairs}
+        label = "Robust against clean score: " + ", ".join(clean.header.encoder for clean, _ in pairs)
+        return _svg(figure, name, titles, label)
+
+
+def boxes(
+    losses: Mapping[str, Mapping[float, Sequence[float]]], places: Mapping[str, int], norm: str, name: str
+) -> str:
+    """Distributions of losses: encoder -> radius -> values; boxes are quartiles, whiskers 5 % to 95 %."""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure()
+        radii = sorted({eps for by_radius in losses.values() for eps in by_radius})
+        width = 0.8 / len(losses)
+        for turn, (encoder, by_radius) in enumerate(losses.items()):
+            line = {"color": series_colour(places[encoder]), "linewidth": 1.4}
+            known = [eps for eps in radii if by_radius.get(eps)]
+            axes.boxplot(
+                [by_radius[eps] for eps in known], whis=(5, 95), showfliers=False, widths=0.7 * width, boxprops=line,
+                positions=[radii.index(eps) + width * (turn - (len(losses) - 1) / 2) for eps in known],
+                whiskerprops=line, capprops=line, medianprops={**line, "linewidth": 2.6}, manage_ticks=False,
+            )  # fmt: skip
+        axes.set_xticks(range(len(radii)), [radius_label(eps, norm) for eps in radii])
+        axes.set_ylabel("final loss")
+        axes.set_xlim(-0.6, len(radii) - 0.4)
+        return _svg(figure, name, {}, f"Distribution of the final loss of attacks on {', '.join(losses)}")
+
+
+def _figure() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=SIZE, layout="constrained")
+    figure.patch.set_visible(False)
+    axes = figure.add_subplot()
+    axes.patch.set_visible(False)
+    axes.grid(axis="y")
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+    return figure, axes
+
+
+def _marker(place: int) -> str:
+    return MARKERS[place % len(MARKERS)]
+
+
+def _points(
+    axes: Axes, measures: Sequence[Measure], xs: Sequence[float], place: int, link: Link, *, line: bool
+) -> None:
+    colour, values = series_colour(place), [m.estimate for m in measures]
+    ys = [e.value for e in values]
+    errors = [[e.value - e.low for e in values], [e.high - e.value for e in values]]
+    axes.errorbar(xs, ys, yerr=errors, color=colour, linewidth=1.8, elinewidth=1.2, capsize=2.5, zorder=2)
+    dots = axes.scatter(xs, ys, s=30, color=colour, marker=_marker(place), zorder=3)
+    dots.set_urls([link(m) for m in measures])
+
+
+def _vertical(axes: Axes, measures: Sequence[Measure]) -> None:
+    axes.set_ylim(bottom=0)
+    if ceiling_of(measures[0].header.metric) is not None:
+        axes.set_ylim(0, 103)
+        axes.set_yticks([0, 25, 50, 75, 100])
+
+
+def _title(measure: Measure) -> str:
+    e = measure.estimate
+    where = radius_label(measure.eps_255, measure.header.norm)
+    return f"{measure.header.encoder}, {where}: {e.value:.1f} [{e.low:.1f}, {e.high:.1f}], n = {e.n}"
+
+
+def _svg(figure: Figure, name: str, titles: Mapping[str, str], label: str) -> str:
+    """The figure as an ``<svg>`` element for the inside of a page."""
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    drawn = out.getvalue()
+    drawn = drawn[drawn.index("<svg") :]
+    drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
+    head = f'<svg class="chart" role="img" aria-label="{escape(label, quote=True)}" '
+    drawn = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', lambda m: f'{head}viewBox="{m[1]}">', drawn, count=1)
+    drawn = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', drawn)
+    drawn = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", drawn)
+    drawn = re.sub(r'<use xlink:href="#([^"]+)"', rf'<use href="#{name}-\1"', drawn)
+    drawn = re.sub(r"#fe01([0-9a-f]{2})", lambda m: f"var(--series-{int(m[1], 16)})", drawn)
+    drawn = drawn.replace(INK, "currentColor").replace(RULE, "var(--rule)")
+    drawn = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px var(--sans)", drawn)
+
+    def linked(match: re.Match[str]) -> str:
+        title = f"<title>{escape(titles[match[1]])}</title>" if match[1] in titles else ""
+        return f'<a href="{match[1]}" tabindex="-1">{title}'
+
+    return re.sub(r'<a xlink:href="([^"]*)"[^>]*>', linked, drawn)

@@ -1,0 +1,156 @@
+"""The gallery: clean image, adversarial image and magnified perturbation, with what the model said of each."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.config import load_suite
+from bench.errors import UsageError
+from bench.measures import radius_label
+from bench.records import CLEAN, Record, Run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bench.adversarial import ImageStore
+
+LOST, STOOD = "lost before any attack", "stood"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One sample of one run in the gallery.
+
+    Attributes:
+        outcome: "fell at 2/255", "stood", or "lost before any attack".
+        clean: the record of the clean image.
+        attacked: the record shown beside it: the worst kept one, or the last attack that changed nothing; None where
+            no attack was needed.
+        kept: whether its image is there.
+    """
+
+    run: Run
+    sample_id: str
+    outcome: str
+    clean: Record
+    attacked: Record | None
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a page shows of one sample; pictures are file names under the report's ``images``.
+
+    Attributes:
+        prompt: the question; empty where a task asks none.
+        expected: the reference answer, class, caption or target.
+        magnified: by how much the perturbation is multiplied; grey is no change.
+    """
+
+    shown: Shown
+    prompt: str
+    expected: str
+    clean_image: str
+    adversarial_image: str | None
+    perturbation_image: str | None
+    magnified: float
+
+
+def choose(run: Run, most: int) -> list[Shown]:
+    """The first samples of each outcome in the order of the data, in turn, ``most`` altogether: nothing is picked."""
+    by_outcome: dict[str, list[Shown]] = {}
+    for shown in _outcomes(run):
+        by_outcome.setdefault(shown.outcome, []).append(shown)
+    dealt = [one for turn in zip_longest(*by_outcome.values()) for one in turn if one is not None]
+    return dealt[:most]
+
+
+def has_images(run: Run) -> bool:
+    """Whether a run kept its adversarial images."""
+    return (run.directory / "adversarial").is_dir()
+
+
+def cards(run: Run, most: int, images: Path, prefix: str, data_root: Path | None = None) -> list[Card]:
+    """The cards of one run; their pictures are written to ``images``.
+
+    Raises:
+        UsageError: the run's data or encoder cannot be loaded, or the data are not those of the run.
+    """
+    from bench.adversarial import ImageStore
+    from bench.data.images import fingerprint, open_image
+    from bench.models.load import load_encoder
+    from bench.reload import config_of
+    from bench.setup import load_dataset
+
+    config = config_of(run.header, data_root=data_root)
+    dataset = load_dataset(config)
+    if fingerprint(dataset) != run.header.dataset_fingerprint:
+        raise UsageError(f"{run.directory}: the data set {run.header.dataset!r} is not the one that was run")
+    encoder = load_encoder(config.encoder, load_suite(config.suite).encoders)
+    samples = {sample.id: sample for sample in dataset.samples}
+    store = ImageStore(run.directory / "adversarial")
+    made = []
+    for place, shown in enumerate(choose(run, most)):
+        sample = samples[shown.sample_id]
+        clean = encoder.preprocess(open_image(sample.image))
+        pictures = _save(clean, shown, store, images, f"{prefix}-{place}")
+        made.append(Card(shown, sample.prompt, sample.references[0], *pictures))
+    return made
+
+
+def _save(
+    clean: "Tensor", shown: Shown, store: "ImageStore", images: Path, name: str
+) -> tuple[str, str | None, str | None, float]:
+    """Write a sample's pictures, in 8 bits; their names, and by how much the perturbation is multiplied."""
+    from safetensors.torch import load_file
+    from torchvision.transforms.functional import to_pil_image
+
+    images.mkdir(parents=True, exist_ok=True)
+
+    def write(image: "Tensor", kind: str) -> str:
+        to_pil_image((image.clamp(0, 1) * 255).round().byte()).save(images / f"{name}-{kind}.png", optimize=True)
+        return f"{name}-{kind}.png"
+
+    first = write(clean, "clean")
+    if not shown.kept or shown.attacked is None:
+        return first, None, None, 0.0
+    adversarial = load_file(store.path(shown.sample_id, shown.attacked.eps_255))["image"]
+    magnified = 0.5 / max(float((adversarial - clean).abs().max()), 1e-9)
+    perturbation = 0.5 + magnified * (adversarial - clean)
+    return first, write(adversarial, "adversarial"), write(perturbation, "perturbation"), magnified
+
+
+def _outcomes(run: Run) -> Iterator[Shown]:
+    from bench.verify import kept_records
+
+    kept: dict[str, Record] = {}
+    sign = 1 if run.header.worst == "min" else -1
+    for (sample, _), record in kept_records(run).items():
+        before = kept.get(sample)
+        if before is None or sign * (record.score or 0) < sign * (before.score or 0):
+            kept[sample] = record
+    attacks: dict[str, Record] = {r.sample_id: r for r in run.records if r.step != CLEAN and r.error is None}
+    for clean in run.records:
+        if clean.step != CLEAN or clean.error is not None:
+            continue
+        sample = clean.sample_id
+        if sample in kept:
+            outcome = f"fell at {radius_label(kept[sample].eps_255, run.header.norm)}"
+            yield Shown(run, sample, outcome, clean, kept[sample], _exists(run, kept[sample]))
+        elif sample in attacks:
+            yield Shown(run, sample, STOOD, clean, attacks[sample], False)
+        else:
+            yield Shown(run, sample, LOST, clean, None, False)
+
+
+def _exists(run: Run, record: Record) -> bool:
+    from bench.adversarial import ImageStore
+
+    return ImageStore(run.directory / "adversarial").path(record.sample_id, record.eps_255).exists()
+
+
+def outcomes(cards: Sequence[Card]) -> list[str]:
+    """The outcomes that occur, falls first."""
+    return sorted({card.shown.outcome for card in cards}, key=lambda o: (o == LOST, o == STOOD, o))
