@@ -12,9 +12,9 @@ from attacks.pgd import pgd
 from attacks.threat import ThreatModel
 from bench import registry
 from bench.errors import UsageError
-from bench.train.adversarial import learning_rate
+from bench.train.adversarial import Batch, finetune, learning_rate
 from bench.train.attack import attack
-from bench.train.loop import Schedule
+from bench.train.loop import Schedule, step_generator
 from bench.train.objectives import (
     COSINE,
     FARE,
@@ -170,6 +170,32 @@ def test_the_paper_recipe_attacks_as_the_published_code_does(case):
     expected = _published_pgd(net, images, target.original.embedding, noise, 8 / 255, 2 / 255, 10)
     found = _attacked(case, flaws=paper_flaws("pgd"))
     assert torch.allclose(found.images, expected, atol=1e-6)
+
+
+def test_the_paper_recipe_trains_as_the_published_code_does(case, tmp_path):
+    """Whole updates against a literal loop: attack, loss, AdamW on all weights, rate set after each update."""
+    steps, warmup, rate = 12, 4, 1e-2
+    recipe = Recipe("fare", 8, Schedule(steps, 6, rate, warmup), inner_step_255=2.0, flaws=paper_flaws("pgd"))
+    noises = [torch.rand(6, 3, 4, 4, generator=step_generator(0, step)) for step in range(steps)]
+    images = case[1]
+    ours, original, plain = (_Net() for _ in range(3))
+    finetune("t", ours, original, recipe, lambda step: Batch(images), tmp_path)
+
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=rate, weight_decay=1e-4)
+    with torch.no_grad():
+        anchor = original(images)
+    for done in range(1, steps + 1):
+        attacked = _published_pgd(plain, images, anchor, noises[done - 1], 8 / 255, 2 / 255, 10)
+        optimizer.zero_grad()
+        ((plain(attacked) - anchor) ** 2).sum(1).mean().backward()
+        optimizer.step()
+        n = done
+        for group in optimizer.param_groups:
+            cosine = 0.5 * (1 + math.cos(math.pi * (n - warmup) / (steps - warmup)))
+            group["lr"] = rate * (n + 1) / warmup if n < warmup else rate * cosine
+    moved = max((a - b).abs().max() for a, b in zip(plain.parameters(), original.parameters(), strict=True))
+    apart = max((a - b).abs().max() for a, b in zip(plain.parameters(), ours.parameters(), strict=True))
+    assert apart < 1e-4 * moved
 
 
 @pytest.mark.parametrize("flaw", ["first-gradient-outside-box", "last-iterate"])
