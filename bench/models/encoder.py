@@ -1,5 +1,6 @@
 """CLIP image encoders as the tasks see them: pixels in [0, 1] in, embeddings or patch tokens out."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -9,6 +10,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
+
+from bench.models.stored import PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -143,5 +146,31 @@ class Encoder(nn.Module):
         )
         return found["image_intermediates"][0]
 
+    def at(self, precision: str) -> "Encoder":
+        """The same encoder computing in "bf16" or "fp16", images and embeddings still float32; "float32" is itself."""
+        if precision == "float32":
+            return self
+        return HalfEncoder(copy.deepcopy(self.visual), self.preprocessing, self.text, PRECISIONS[precision])
+
     def _standardise(self, images: Tensor) -> Tensor:
         return (images - self.mean) / self.std
+
+
+class HalfEncoder(Encoder):
+    """An encoder whose tower computes in half precision."""
+
+    def __init__(self, visual: nn.Module, preprocessing: Preprocessing, text: TextTower, dtype: torch.dtype) -> None:
+        super().__init__(visual.to(dtype), preprocessing, text)
+        self.to(next(visual.parameters()).device)
+        self.dtype = dtype
+
+    def forward(self, images: Tensor) -> Tensor:
+        """As `Encoder.forward`; float32."""
+        return super().forward(images).float()
+
+    def patch_tokens(self, images: Tensor, layer: int = -2) -> Tensor:
+        """As `Encoder.patch_tokens`; float32."""
+        return super().patch_tokens(images, layer).float()
+
+    def _standardise(self, images: Tensor) -> Tensor:
+        return super()._standardise(images).to(self.dtype)
