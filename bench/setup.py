@@ -62,7 +62,7 @@ def prepare(config: RunConfig) -> Setup:
     if task.model == "vlm":
         weights["language"] = digest(model.model)
     pictures = [open_image(sample.image) for sample in dataset.samples]
-    images = torch.stack([encoder.preprocess(picture) for picture in pictures]).to(device)
+    images = torch.stack([model.preprocess(picture) for picture in pictures]).to(device)
     header = _header(config, task, weights, fingerprint(dataset, pictures), device)
     return Setup(task, victim, surrogate, images, header)
 
@@ -99,7 +99,14 @@ def _model(task: Task, encoder: Encoder, config: RunConfig) -> Any:
         return encoder
     from bench.models.llava import load_llava
 
-    return load_llava(catalogue.resolve_path(_vlm(config)), encoder).to(encoder.mean.device)
+    suite = load_suite(config.suite)
+    return load_llava(
+        catalogue.resolve_path(_vlm(config)),
+        encoder,
+        tower=config.tower,
+        conversation_name=suite.conversation,
+        pad_to_square=suite.image_aspect_ratio == "pad",
+    )
 
 
 def _vlm(config: RunConfig) -> str:
@@ -115,6 +122,13 @@ def _protocol(config: RunConfig) -> dict[str, Any]:
     if config.tower != "encoder":
         chosen["tower"] = config.tower
     return chosen | ({"surrogate": config.surrogate} if config.surrogate else {})
+
+
+def _asking(config: RunConfig) -> dict[str, str]:
+    """How a vision-language model is asked, where the suite says otherwise than the checkpoint."""
+    suite = load_suite(config.suite)
+    chosen = {"conversation": suite.conversation, "image_aspect_ratio": suite.image_aspect_ratio}
+    return {key: value for key, value in chosen.items() if value is not None}
 
 
 def _device(name: str) -> torch.device:
@@ -152,7 +166,7 @@ def _header(
         dataset_fingerprint=data_digest,
         weights=weights,
         attack_steps=[asdict(step) for step in steps],
-        protocol=_protocol(config),
+        protocol=_protocol(config) | (_asking(config) if task.model == "vlm" else {}),
         code=code_state(),
         packages={name: version(name) for name in PACKAGES},
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
