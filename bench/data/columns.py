@@ -96,7 +96,7 @@ def _loaded(source: str, root: Path, split: str, config: str | None) -> Any:
         datasets.exceptions.DatasetGenerationError,
     ) as error:
         message = str(error.__cause__ or error).splitlines()[0]
-        raise UsageError(f"{source} cannot be loaded: {message}; check the file, the split and the configuration") from error
+        raise UsageError(f"{source} cannot be loaded: {message}; check the file, split and configuration") from error
     for column, kind in rows.features.items():
         if isinstance(kind, datasets.Image):
             rows = rows.cast_column(column, datasets.Image(decode=False))

@@ -39,7 +39,7 @@ def load_encoder(name: str, suite: str = "mini") -> Encoder:
     if name in registry.names("bench.encoders"):
         return cast(Callable[[], Encoder], registry.resolve("bench.encoders", name))()
     if Path(name).exists() or "/" in name or name.endswith((".pt", ".pth", ".safetensors")):
-        return _from_row(_row_of_path(Path(name), rows["clip"]))
+        return _from_row(_row_of_path(Path(name), rows.get("clip")))
     raise registry.unknown("encoder", name, known(suite))
 
 
@@ -58,11 +58,13 @@ def digest(module: nn.Module) -> str:
     return total.hexdigest()
 
 
-def _row_of_path(path: Path, plain: EncoderRow) -> EncoderRow:
+def _row_of_path(path: Path, plain: EncoderRow | None) -> EncoderRow:
     if path.is_dir():
         if not (path / "open_clip_config.json").is_file():
             raise UsageError(f"{path} is a folder without open_clip_config.json; give an open_clip folder or a file")
         return EncoderRow(path.name, model=str(path))
+    if plain is None:
+        raise UsageError(f"{path} is an image tower, and the suite has no plain CLIP to put it into; give a folder")
     return replace(plain, name=path.stem, visual=str(path))
 
 
