@@ -74,6 +74,7 @@ class _Runner:
     def clean(self) -> None:
         """Ask every sample unattacked."""
         rows = [i for i, s in enumerate(self.setup.samples) if (s.id, CLEAN, 0.0) not in self.done]
+        rows = self._without_broken(rows)
 
         def ask(batch: list[int]) -> list[Record]:
             began = time.monotonic()
@@ -83,6 +84,17 @@ class _Runner:
             return [self._record(s, CLEAN, 0.0, p, seconds=seconds) for s, p in zip(samples, predictions, strict=True)]
 
         self._in_batches(rows, ask, CLEAN)
+
+    def _without_broken(self, rows: list[int]) -> list[int]:
+        """Record why some samples cannot be asked; the rows of the others."""
+        broken, samples = self.setup.broken, self.setup.samples
+        records = [
+            self._record(samples[i], CLEAN, 0.0, "", seconds=0.0, error=broken[samples[i].id])
+            for i in rows if samples[i].id in broken
+        ]  # fmt: skip
+        self.append(records)
+        self.records += records
+        return [i for i in rows if samples[i].id not in broken]
 
     def attack(self) -> None:
         """Take the attack's steps at each radius, smallest first, on the samples that still stand.
