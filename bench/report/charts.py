@@ -11,8 +11,8 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.measures import Measure, radius_label
-from bench.stats import ceiling_of
+from bench.measures import Measure
+from bench.stats import ceiling_of, eps_label
 
 matplotlib.use("svg")
 SIZE = (4.1, 2.9)  # inches of 72 px: readable on a phone without scaling
@@ -49,7 +49,7 @@ def curves(measures: Sequence[Measure], places: Mapping[str, int], link: Link, n
             own = sorted((m for m in measures if m.header.encoder == encoder), key=lambda m: m.eps_255)
             shift = 0.035 * step * (turn - (len(encoders) - 1) / 2)  # so that intervals do not hide each other
             _points(axes, own, [m.eps_255 + shift for m in own], places[encoder], link, line=True)
-        axes.set_xticks(radii, [radius_label(eps, measures[0].header.norm) for eps in radii])
+        axes.set_xticks(radii, [eps_label(eps, measures[0].header.norm) for eps in radii])
         axes.margins(x=0.08)
         _vertical(axes, measures)
         titles = {link(m): _title(m) for m in measures}
@@ -80,7 +80,7 @@ def scatter(pairs: Sequence[tuple[Measure, Measure]], places: Mapping[str, int],
             dots = axes.scatter([x.value], [y.value], s=46, color=colour, marker=_marker(place), zorder=3)
             dots.set_urls([link(robust)])
         axes.set_xlabel("clean")
-        axes.set_ylabel(f"at {radius_label(pairs[0][1].eps_255, pairs[0][1].header.norm)}")
+        axes.set_ylabel(f"at {eps_label(pairs[0][1].eps_255, pairs[0][1].header.norm)}")
         axes.margins(0.06)
         axes.set_ylim(bottom=0)
         titles = {link(robust): f"{_title(clean)}; {_title(robust)}" for clean, robust in pairs}
@@ -104,7 +104,7 @@ def boxes(
                 positions=[radii.index(eps) + width * (turn - (len(losses) - 1) / 2) for eps in known],
                 whiskerprops=line, capprops=line, medianprops={**line, "linewidth": 2.6}, manage_ticks=False,
             )  # fmt: skip
-        axes.set_xticks(range(len(radii)), [radius_label(eps, norm) for eps in radii])
+        axes.set_xticks(range(len(radii)), [eps_label(eps, norm) for eps in radii])
         axes.set_ylabel("final loss")
         axes.set_xlim(-0.6, len(radii) - 0.4)
         return _svg(figure, name, {}, f"Distribution of the final loss of attacks on {', '.join(losses)}")
@@ -145,7 +145,7 @@ def _vertical(axes: Axes, measures: Sequence[Measure]) -> None:
 
 def _title(measure: Measure) -> str:
     e = measure.estimate
-    where = radius_label(measure.eps_255, measure.header.norm)
+    where = eps_label(measure.eps_255, measure.header.norm)
     return f"{measure.header.encoder}, {where}: {e.value:.1f} [{e.low:.1f}, {e.high:.1f}], n = {e.n}"
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from bench.config import load_suite
 from bench.errors import UsageError
-from bench.measures import radius_label
 from bench.records import CLEAN, Record, Run
+from bench.stats import eps_label
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -137,7 +137,7 @@ def _outcomes(run: Run) -> Iterator[Shown]:
             continue
         sample = clean.sample_id
         if sample in kept:
-            outcome = f"fell at {radius_label(kept[sample].eps_255, run.header.norm)}"
+            outcome = f"fell at {eps_label(kept[sample].eps_255, run.header.norm)}"
             yield Shown(run, sample, outcome, clean, kept[sample], _exists(run, kept[sample]))
         elif sample in attacks:
             yield Shown(run, sample, STOOD, clean, attacks[sample], False)

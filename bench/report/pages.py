@@ -15,9 +15,10 @@ from tqdm import tqdm
 from bench import layouts, render
 from bench.errors import UsageError
 from bench.layouts import ENCODERS, Cell
-from bench.measures import AVERAGE, Measure, averaged, measured, protocol_of, radii, radius_label
+from bench.measures import AVERAGE, Measure, averaged, measured, protocol_of, radii
 from bench.records import CLEAN, Record, Run
 from bench.report import charts, gallery
+from bench.stats import eps_label
 
 TEMPLATES = Path(__file__).parent / "templates"
 MARKER = ".bench-report"  # in a folder that a report may be written over
@@ -141,7 +142,7 @@ def _environment() -> jinja2.Environment:
     )  # fmt: skip
     for name in ("style.css", "script.js"):
         environment.globals[name.split(".")[0]] = Markup((TEMPLATES / name).read_text(encoding="utf-8"))
-    environment.filters["radius"] = radius_label
+    environment.filters["radius"] = eps_label
     return environment
 
 
@@ -305,7 +306,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     return [
         ("directory", str(run.directory)), ("suite", h.suite), ("encoder", h.encoder), ("model", h.model or "none"),
         ("task", f"{h.task}, version {h.task_version}"), ("data set", h.dataset), ("metric", h.metric),
-        ("threat model", f"{h.norm}, " + (", ".join(radius_label(e, h.norm) for e in h.eps_255) or "no attack")),
+        ("threat model", f"{h.norm}, " + (", ".join(eps_label(e, h.norm) for e in h.eps_255) or "no attack")),
         ("attack", h.attack), ("steps", steps), ("samples", str(h.n_samples)), ("seed", str(h.seed)),
         ("protocol", ", ".join(f"{key} {value}" for key, value in h.protocol.items())),
         ("status", h.partial or h.status), ("began", h.started), ("ended", h.ended or "not yet"),
