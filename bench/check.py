@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from bench.errors import UsageError
 from bench.records import Run
 from bench.stats import (
     Alternative,
@@ -49,7 +50,7 @@ class _Comparison:
 
 
 def compare_to_baseline(
-    new_runs: Iterable[Run], baseline_runs: Iterable[Run], *, allow_partial: bool = False, seed: int = 0
+    new_runs: Iterable[Run], baseline_runs: Iterable[Run], *, allow_limit: bool = False, seed: int = 0
 ) -> list[Finding]:
     """Compares runs with their baselines, sample by sample.
 
@@ -62,13 +63,13 @@ def compare_to_baseline(
     Args:
         new_runs: The runs to judge.
         baseline_runs: The runs to judge by; they must be whole.
-        allow_partial: Compare on the samples that a partial new run has scored.
-        seed: Seed of the permutation tests.
+        allow_limit: Compare a new run with --limit on the samples that it was to score; it must have scored them all.
+        seed: Seed of the intervals.
 
     Raises:
-        ValueError: If two runs of one side have the same place.
+        UsageError: If two runs of one side have the same place.
     """
-    new, old = _by_key(new_runs), _by_key(baseline_runs)
+    new, old = by_place(new_runs), by_place(baseline_runs)
     if not old:
         return [Finding("baseline", False, "missing", "there is no baseline run: nothing was checked")]
     results: list[Finding | _Comparison] = []
@@ -78,19 +79,24 @@ def compare_to_baseline(
         elif key not in new:
             results.append(Finding(_name(key), False, "missing", f"{_name(key)} was not run"))
         else:
-            results += _compare_runs(_name(key), new[key], old[key], allow_partial, seed)
+            results += _compare_runs(_name(key), new[key], old[key], allow_limit, seed)
     adjusted = iter(holm([r.change.p for r in results if isinstance(r, _Comparison)]))
     return [_judge(r, next(adjusted)) if isinstance(r, _Comparison) else r for r in results]
 
 
-def _by_key(runs: Iterable[Run]) -> dict[RunKey, Run]:
+def by_place(runs: Iterable[Run]) -> dict[RunKey, Run]:
+    """Runs by what pairs a run with its baseline: suite, encoder, task, dataset and attack.
+
+    Raises:
+        UsageError: If two have the same place.
+    """
     result: dict[RunKey, Run] = {}
     for run in runs:
         h = run.header
         key = (h.suite, h.encoder, h.task, h.dataset, h.attack)
         if key in result:
             places = f"{result[key].directory} and {run.directory}"
-            raise ValueError(f"two runs of {_name(key)}, choose one: {places}")
+            raise UsageError(f"two runs of {_name(key)}, choose one: {places}")
         result[key] = run
     return result
 
@@ -100,10 +106,10 @@ def _name(key: RunKey) -> str:
     return f"{encoder} / {task} / {dataset}"
 
 
-def _compare_runs(name: str, new: Run, old: Run, allow_partial: bool, seed: int) -> list[Finding | _Comparison]:
+def _compare_runs(name: str, new: Run, old: Run, allow_limit: bool, seed: int) -> list[Finding | _Comparison]:
     if old.header.partial:
         return [Finding(name, False, "partial", f"{name}: the baseline is partial ({old.header.partial})")]
-    if new.header.partial and not allow_partial:
+    if new.header.partial and not (allow_limit and new.header.status == "complete"):
         return [Finding(name, False, "partial", f"{name}: the run is partial ({new.header.partial})")]
     same_selection = new.header.limit == old.header.limit
     for field in (*COMPARABLE, *(["dataset_fingerprint"] if same_selection else [])):
@@ -112,18 +118,20 @@ def _compare_runs(name: str, new: Run, old: Run, allow_partial: bool, seed: int)
             words = f"{name}: {field} was {before!r} in the baseline and is {now!r}; make a new baseline"
             return [Finding(name, False, "not comparable", words)]
     radii = sorted({0.0, *old.header.eps_255, *new.header.eps_255})
-    return [_compare_at(name, eps, new, old, allow_partial, seed) for eps in radii]
+    return [_compare_at(name, eps, new, old, allow_limit, seed) for eps in radii]
 
 
-def _compare_at(name: str, eps: float, new: Run, old: Run, allow_partial: bool, seed: int) -> Finding | _Comparison:
-    name += f" at {eps_label(eps)}" if eps else ", clean"
+def _compare_at(name: str, eps: float, new: Run, old: Run, allow_limit: bool, seed: int) -> Finding | _Comparison:
+    name += f" at {eps_label(eps, new.header.norm)}" if eps else ", clean"
     for side, run in (("baseline", old), ("run", new)):
         if eps and eps not in run.header.eps_255:
             return Finding(name, False, "missing", f"{name}: the {side} does not have this radius")
     after, before = (worst_scores(run.header, run.records, eps) for run in (new, old))
     lost, extra = sorted(before.keys() - after.keys()), sorted(after.keys() - before.keys())
-    if extra or (lost and not allow_partial) or not after or len(before) < old.header.n_samples:
-        counts = f"{len(after)} samples scored, {len(before)} of {old.header.n_samples} in the baseline"
+    whole = len(after) == new.header.n_samples and len(before) == old.header.n_samples
+    if extra or (lost and not allow_limit) or not after or not whole:
+        counts = f"{len(after)} of {new.header.n_samples} samples scored, {len(before)} of {old.header.n_samples}"
+        counts += " in the baseline"
         examples = [f"{label} {ids[0]}" for label, ids in (("without", lost), ("unknown", extra)) if ids]
         return Finding(name, False, "missing", f"{name}: " + ", ".join([counts, *examples]))
     before = {sample: before[sample] for sample in after}

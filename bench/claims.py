@@ -4,6 +4,7 @@ import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from bench.errors import UsageError
 from bench.records import Run
 from bench.stats import (
     Estimate,
@@ -127,7 +128,7 @@ def evaluate_claims(runs: Iterable[Run], claims: Iterable[Claim] = CLAIMS) -> li
     """Judges each claim by `runs`; one whose runs are missing or partial does not hold, and says which.
 
     Raises:
-        ValueError: If two runs of an encoder on one dataset have the radius that a claim asks for.
+        UsageError: If two runs of an encoder on one dataset have the radius that a claim asks for.
     """
     runs = list(runs)
     return [_evaluate(claim, runs) for claim in claims]
@@ -167,7 +168,7 @@ def _shown(measured: _Measured) -> str:
 
 def _difference(left: _Measured, right: _Measured) -> Paired:
     if left.scores.keys() != right.scores.keys():
-        raise ValueError("a claim compares two encoders that were not scored on the same samples")
+        raise UsageError("a claim compares two encoders that were not scored on the same samples")
     return paired(left.scores, right.scores, left.groups)
 
 
@@ -176,7 +177,7 @@ def _measure(quantity: Quantity, runs: list[Run]) -> _Measured:
 
     Raises:
         _NotMeasured: If there is none, or one is partial or has unscored samples.
-        ValueError: If there are two for one dataset.
+        UsageError: If there are two for one dataset.
     """
     chosen: dict[str, Run] = {}
     for run in runs:
@@ -186,7 +187,7 @@ def _measure(quantity: Quantity, runs: list[Run]) -> _Measured:
         if (h.encoder, h.task, h.protocol.get("surrogate")) == wanted and radius:
             if h.dataset in chosen:
                 places = f"{chosen[h.dataset].directory} and {run.directory}"
-                raise ValueError(f"two runs for {quantity}, choose one: {places}")
+                raise UsageError(f"two runs for {quantity}, choose one: {places}")
             chosen[h.dataset] = run
     if not chosen:
         raise _NotMeasured(f"there is no run for {quantity}")

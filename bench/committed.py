@@ -1,13 +1,15 @@
-"""The committed mini results: records under results/mini, and the blocks of BENCHMARKS.md made from them."""
+"""Committed results: whole runs as archives with their scores as text, and the document made from them."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import claims, layouts, render, tables
-from bench.records import RecordsError, Run, archive_run, find_runs, load_run, read_header
+from bench.check import by_place
+from bench.records import RecordsError, Run, archive_run, find_runs, load_run, write_atomically
+from bench.stats import eps_label, groups_of, worst_scores
 
 BASELINE = Path("results/mini")
 DOCUMENT = Path("BENCHMARKS.md")
+SCORES = "scores.tsv"
 
 
 def load_runs(roots: Sequence[Path]) -> list[Run]:
@@ -22,8 +24,66 @@ def load_runs(roots: Sequence[Path]) -> list[Run]:
     return runs
 
 
+def scores_text(run: Run) -> str:
+    """What each sample is left with at each radius, as tab-separated lines sorted by id.
+
+    It lies next to the archive, which no reviewer can read: a change of the baseline shows as the samples that
+    changed. It is checked against the records, never read for a number.
+    """
+    header, groups = run.header, groups_of(run.records)
+    radii = [0.0, *sorted(eps for eps in set(header.eps_255) if eps)]
+    columns = [worst_scores(header, run.records, eps) for eps in radii]
+    lines = [["sample", "group", *(eps_label(eps, header.norm) for eps in radii)]]
+    for sample in sorted(groups):
+        scores = [f"{column[sample]:.6g}" if sample in column else "unscored" for column in columns]
+        lines.append([_cell(sample), _cell(groups[sample]), *scores])
+    return "".join("\t".join(line) + "\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.encode("unicode_escape").decode("ascii")
+
+
+def update(baseline: Path, roots: Sequence[Path]) -> list[Path]:
+    """Copy runs into the baseline, in place of those they are paired with; returns where they went.
+
+    Nothing is written unless all runs are whole.
+
+    Raises:
+        RecordsError: a run is partial or damaged, or the baseline cannot be written.
+        UsageError: two runs have the same place.
+    """
+    runs = load_runs(roots)
+    places = {
+        place: run.directory for place, run in by_place(load_runs([baseline]) if baseline.exists() else ()).items()
+    }
+    for run in runs:
+        if run.header.partial:
+            raise RecordsError(f"{run.directory} is partial ({run.header.partial}); a baseline takes whole runs only")
+    targets = []
+    for place, run in by_place(runs).items():
+        target = places.get(place, baseline / run.header.suite / run.header.task / run.directory.name)
+        if target.resolve() != run.directory.resolve():
+            archive_run(run.directory, target)
+        write_atomically(target / SCORES, scores_text(run))
+        targets.append(target)
+    return targets
+
+
+def stale_scores(runs: Sequence[Run]) -> list[Path]:
+    """The score files of archived runs that are absent or do not say what the records say."""
+    stale = []
+    for run in runs:
+        path = run.directory / SCORES
+        if not path.exists() or path.read_text(encoding="ascii") != scores_text(run):
+            stale.append(path)
+    return stale
+
+
 def blocks(runs: Sequence[Run]) -> dict[str, str]:
     """The generated parts of BENCHMARKS.md by name: a table a task, transfers, and the claims."""
+    from bench import claims, layouts, render
+
     direct = [run for run in runs if "surrogate" not in run.header.protocol]
     made = {}
     for task in dict.fromkeys(run.header.task for run in direct):
@@ -36,22 +96,16 @@ def blocks(runs: Sequence[Run]) -> dict[str, str]:
     return made
 
 
-def update(baseline: Path, roots: Sequence[Path]) -> list[Path]:
-    """Copy runs into the baseline, in place of those of the same name; returns where they went."""
-    targets = []
-    for root in roots:
-        for directory in find_runs(root):
-            targets.append(baseline / read_header(directory).task / directory.name)
-            archive_run(directory, targets[-1])
-    return targets
-
-
 def write(document: Path, runs: Sequence[Run]) -> None:
     """Bring every block of the document up to date."""
+    from bench import tables
+
     for name, content in blocks(runs).items():
         tables.write_block(document, name, content)
 
 
 def stale_blocks(document: Path, runs: Sequence[Run]) -> list[str]:
     """Names of the blocks that do not say what the records say."""
+    from bench import tables
+
     return [name for name, content in blocks(runs).items() if tables.stale(document, name, content)]

@@ -14,12 +14,23 @@ TASKS = {
     "vqa": "tasks.vqa:VQA",
     "stealth": "tasks.stealth:Stealth",
 }
-_BUILT_IN: Mapping[str, Mapping[str, str]] = {"bench.tasks": TASKS, "bench.encoders": {}, "bench.attacks": {}}
+OBJECTIVES = {
+    "fare": "bench.train.objectives:FARE",
+    "tecoa": "bench.train.objectives:TECOA",
+    "cosine": "bench.train.objectives:COSINE",
+    "fare-patches": "bench.train.objectives:FARE_PATCHES",
+}
+_BUILT_IN: Mapping[str, Mapping[str, str]] = {
+    "bench.tasks": TASKS,
+    "bench.encoders": {},
+    "bench.attacks": {},
+    "bench.objectives": OBJECTIVES,
+}
 
 
 @cache
 def plugins(group: str) -> dict[str, EntryPoint]:
-    """Entry points of third-party packages in "bench.encoders", "bench.tasks" or "bench.attacks"."""
+    """Entry points of third-party packages in a group, such as "bench.encoders" or "bench.objectives"."""
     return {point.name: point for point in entry_points(group=group)}
 
 

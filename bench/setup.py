@@ -51,12 +51,12 @@ def prepare(config: RunConfig) -> Setup:
     task_class: Any = registry.resolve("bench.tasks", config.task)
     task: Task = task_class(dataset, PROTOCOLS[config.protocol])
     _check_goals(task, config, dataset.samples[0])
-    encoder = load_encoder(config.encoder, load_suite(config.suite).encoders).to(device)
+    encoder = load_encoder(config.encoder, load_suite(config.suite).encoders, config.arch).to(device)
     model = _model(task, encoder, config)
     victim = task.bind(model)
     surrogate, weights = victim, {"encoder": digest(encoder.visual), "text": digest(encoder.text)}
     if config.surrogate is not None:
-        source = load_encoder(config.surrogate, load_suite(config.suite).encoders).to(device)
+        source = load_encoder(config.surrogate, load_suite(config.suite).encoders, config.arch).to(device)
         surrogate = task.bind(_model(task, source, config))
         weights["surrogate"] = digest(source.visual)
     if task.model == "vlm":

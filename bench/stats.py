@@ -46,6 +46,7 @@ class Paired:
         p: The test's p-value, for the alternative asked for.
         n: Number of samples in both.
         flipped: The samples whose scores differ, sorted.
+        test: The test behind p, in words.
     """
 
     difference: float
@@ -54,6 +55,7 @@ class Paired:
     p: float
     n: int
     flipped: tuple[str, ...]
+    test: str
 
     def in_words(self, p: float | None = None) -> str:
         """Such as "+4.0 [1.2, 6.9], p = 0.0031, n = 500"; with another p if it was corrected."""
@@ -89,15 +91,16 @@ def worst_scores(header: RunHeader, records: Iterable[Record], eps_255: float) -
     """
     records = list(records)
     left_out = unscored(header, records, eps_255)
-    worse = min if header.worst == "min" else max
+    lower_is_worse = header.worst == "min"
     scores: dict[str, float] = {}
     for record in records:
-        clean_or_attack = record.step == CLEAN or 0 < record.eps_255 <= eps_255
-        if record.score is None or record.error is not None or not clean_or_attack:
+        score = record.score
+        if score is None or record.error is not None or not (0 < record.eps_255 <= eps_255 or record.step == CLEAN):
             continue
-        if record.sample_id not in left_out:
-            scores[record.sample_id] = worse(scores.get(record.sample_id, record.score), record.score)
-    return scores
+        worst = scores.get(record.sample_id)
+        if worst is None or (score < worst if lower_is_worse else score > worst):
+            scores[record.sample_id] = score
+    return {sample: score for sample, score in scores.items() if sample not in left_out} if left_out else scores
 
 
 def unscored(header: RunHeader, records: Iterable[Record], eps_255: float) -> dict[str, str]:
@@ -234,10 +237,12 @@ def paired(a: Scores, b: Scores, groups: Groups, seed: int = 0, *, alternative: 
     if binary and trials == len(shared):
         gains = sum(difference > 0 for difference in differences.values())
         p = mcnemar(gains, sum(difference < 0 for difference in differences.values()), alternative)
+        test = "exact McNemar test"
     else:
         p = sign_flip(_group_sums(differences, groups)[0], alternative)
+        test = "exact sign-flip test by image"
     flipped = tuple(sample for sample in shared if differences[sample] != 0)
-    return Paired(value, min(low, value), max(high, value), p, len(shared), flipped)
+    return Paired(value, min(low, value), max(high, value), p, len(shared), flipped, test)
 
 
 def mcnemar(gains: int, losses: int, alternative: Alternative = "two-sided") -> float:

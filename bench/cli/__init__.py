@@ -1,6 +1,7 @@
 """The command line: commands only; each calls the library function that a notebook would call. No torch at import."""
 
 from bench.cli.check import check
+from bench.cli.compare import compare
 from bench.cli.data import data
 from bench.cli.listing import list_group
 from bench.cli.report import report
@@ -10,5 +11,5 @@ from bench.cli.table import table
 from bench.cli.train import train
 from bench.cli.verify import verify
 
-for command in (run, list_group, data, table, check, train, verify, report):
+for command in (run, list_group, data, table, compare, check, verify, report, train):
     main.add_command(command)

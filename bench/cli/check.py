@@ -1,48 +1,92 @@
 """``bench check``: the regression gate."""
 
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from bench.cli.root import CHECK_FAILED, DONE
+from bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from bench.check import Finding
 
 
 @click.command()
 @click.option("--baseline", type=click.Path(path_type=Path), default=None, help="Default: results/mini.")
-@click.option("--document", type=click.Path(path_type=Path), default=None, help="Default: BENCHMARKS.md.")
-@click.option("--update", type=click.Path(path_type=Path), help="Take the runs under here as the new baseline.")
-@click.option("--rerun", type=int, default=40, show_default=True, help="Samples to run again of each guarded run.")
+@click.option("--runs", "roots", type=click.Path(path_type=Path), multiple=True, help="Compare the runs under here.")
+@click.option(
+    "--rerun",
+    type=click.IntRange(min=0),
+    default=40,
+    show_default=True,
+    help="Without --runs: samples to run again of each guarded run; 0 checks the committed files only.",
+)
+@click.option("--document", type=click.Path(path_type=Path), default=None,
+              help="Whose tables must agree with the records. Default: BENCHMARKS.md, for results/mini.")  # fmt: skip
+@click.option("--update", is_flag=True, help="Take the runs of --runs as the new baseline, and show what changes.")
 @click.option("--jobs", type=int, default=None, help="Runs at once. Default: one a core on the CPU, else 1.")
-def check(baseline: Path | None, document: Path | None, update: Path | None, rerun: int, jobs: int | None) -> None:
-    """Does the code still give the committed numbers? Exits with 1 when it does not.
+@click.option("--json", "as_json", is_flag=True, help="Print the verdicts as one JSON array on stdout.")
+def check(
+    baseline: Path | None, roots: tuple[Path, ...], rerun: int, document: Path | None, update: bool,
+    jobs: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Has anything fallen below the baseline?
 
-    Compares the document's tables with the committed records, then runs a part of the guarded runs again and compares
-    them sample by sample: only a significant drop fails.
+    Compares sample by sample, and fails only on a significant drop: p < 0.01, corrected for the number of comparisons
+    (of 12 comparisons, one with 12 samples lost and none gained). So does what cannot be compared: a missing baseline,
+    a missing or partial run, other data, an unscored sample. The committed files must agree with each other, too.
 
     \b
-    Example:
-      bench check --rerun 100
-      bench check --update results/runs/mini-full --rerun 0
+    Examples:
+      bench check                                     run a part of results/mini again
+      bench check --rerun 0                           only: do the committed files agree?
+      bench check --baseline DIR --runs results/runs  judge finished runs
+      bench check --baseline DIR --runs results/runs --update
+    Exit codes:
+      0  nothing fell (with --update: the baseline is rewritten)
+      1  something fell, is missing, partial, stale or not comparable
+      2  the command itself is wrong, or a file cannot be written
     """  # noqa: D301
-    from bench import committed
+    from bench import committed, gate
 
-    baseline, document = baseline or committed.BASELINE, document or committed.DOCUMENT
-    if update is not None:
-        committed.update(baseline, [update])
-        committed.write(document, committed.load_runs([baseline]))
-    found = committed.load_runs([baseline])
-    failed = False
-    for name in committed.stale_blocks(document, found):
-        failed = True
-        click.echo(
-            f"stale: block {name!r}; run `bench table --all results/mini --write BENCHMARKS.md` and review the change"
-        )
-    if rerun:
-        from bench.gate import rerun_guarded
-
-        for finding in rerun_guarded(found, rerun, jobs):
-            failed = failed or not finding.ok
-            click.echo(f"{finding.verdict:>14}  {finding.words}")
-    click.echo("check failed" if failed else "check passed")
+    if update and not roots:
+        raise UsageError("--update needs the new runs: give them with --runs DIR")
+    default = baseline is None or baseline.resolve() == committed.BASELINE.resolve()
+    baseline = baseline or committed.BASELINE
+    document = document or (committed.DOCUMENT if default else None)
+    before = gate.load_baseline(baseline)
+    if update:
+        changes = [] if isinstance(before, gate.Finding) else gate.changes(before, roots)
+        written = committed.update(baseline, roots)
+        if document:
+            committed.write(document, committed.load_runs([baseline]))
+        _print(changes, as_json)
+        click.echo(f"{baseline} rewritten: {len(written)} runs; review the change with git diff", err=True)
+        sys.exit(DONE)
+    if isinstance(before, gate.Finding):
+        findings = [before]
+    else:
+        findings = gate.check_integrity(before, document)
+        if roots:
+            findings += gate.check_runs(before, roots)
+        elif rerun:
+            findings += gate.rerun(before, rerun, jobs)
+    _print(findings, as_json)
+    failed = [finding for finding in findings if not finding.ok]
+    click.echo(f"check failed: {len(failed)} of {len(findings)}" if failed else "check passed", err=as_json)
     sys.exit(CHECK_FAILED if failed else DONE)
+
+
+def _print(findings: "list[Finding]", as_json: bool) -> None:
+    """What failed comes last, next to the verdict, where a reader of a log looks."""
+    findings = sorted(findings, key=lambda finding: not finding.ok)
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
+        return
+    width = max((len(finding.verdict) for finding in findings), default=0)
+    for finding in findings:
+        click.echo(f"{finding.verdict.upper() if not finding.ok else finding.verdict:<{width}}  {finding.words}")

@@ -33,18 +33,49 @@ def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
 @click.option("--suite", default="mini", show_default=True)
 @_json_option
 def list_encoders(suite: str, as_json: bool) -> None:
-    """Encoders of a suite, with their aliases."""
+    """Encoders of a suite: how they were trained, whether they are on this machine, the licence.
+
+    Looks at this machine only (the Hugging Face cache that HF_HOME names, and BENCH_WEIGHTS); --json tells all that
+    the catalogue knows.
+
+    \b
+    Examples:
+      bench list encoders --suite paper
+      bench list encoders --suite paper --json
+    """  # noqa: D301
     from bench import registry
     from bench.models import catalogue
 
     names = {target: alias for alias, target in catalogue.aliases().items()}
-    rows = [
-        {"name": row.name, "alias": names.get(row.name, ""), "licence": row.licence, "about": row.about}
-        for row in catalogue.rows(load_suite(suite).encoders).values()
-    ]
+    found = catalogue.rows(load_suite(suite).encoders).values()
+    rows = [_encoder_facts(row, names.get(row.name, "")) for row in found]
     for name, point in registry.plugins("bench.encoders").items():
-        rows.append({"name": name, "alias": "", "licence": "", "about": f"plugin {point.value}"})
+        plugin = catalogue.EncoderRow(name, licence="", about=f"plugin {point.value}")
+        rows.append({**_encoder_facts(plugin, ""), "on disk": "plugin"})
+    if not as_json:
+        columns = ("name", "alias", "architecture", "training", "on disk", "licence", "about")
+        rows = [{column: _cell(row[column]) for column in columns} for row in rows]
     _print_rows(rows, as_json)
+
+
+def _encoder_facts(row: Any, alias: str) -> dict[str, Any]:
+    """What the catalogue knows of an encoder, and where it lies on this machine (None: nowhere)."""
+    from dataclasses import asdict
+
+    from bench.models.hub import on_disk
+
+    path = on_disk(row)
+    return {**asdict(row), "alias": alias, "on disk": str(path) if path else None}
+
+
+def _cell(value: Any) -> str:
+    """A fact as a word or two; a training as "FARE linf 4/255"."""
+    if isinstance(value, dict):
+        eps = f"{value['eps_255']:g}/255" if "eps_255" in value else ""
+        return " ".join(word for word in (value.get("method", ""), value.get("norm", ""), eps) if word)
+    if value is None:
+        return "-"
+    return "yes" if str(value).startswith("/") else str(value)
 
 
 @list_group.command(name="tasks")

@@ -15,8 +15,9 @@ from bench.mini import clip, llava, world
 from bench.mini.card import vqa_numbers, write_card, zeroshot_numbers
 from bench.models.llava import load_llava
 from bench.models.load import load_encoder
-from bench.train.adversarial import Batch, Loss, Recipe, finetune, squared_l2, tecoa_loss
+from bench.train.adversarial import Batch, Recipe, finetune
 from bench.train.loop import Schedule
+from bench.train.objectives import classes_of
 
 FINETUNING = {
     "fare2": Recipe("fare", 2, Schedule(600, 64, 3e-4, warmup=40)),
@@ -81,13 +82,13 @@ def document(name: str, output: Path, seed: int) -> Path:
 def _finetune(name: str, work: Path, output: Path, seed: int) -> None:
     recipe = replace(FINETUNING[name], seed=seed)
     tower, original = load_encoder("clip"), load_encoder("clip")
-    loss: Loss = squared_l2
+    classes: Tensor | None = None
     batches: Callable[[int], Batch] = partial(_scenes, recipe=recipe)
     if recipe.objective == "tecoa":
         weights = original.text.classifier(world.SHAPES, [TECOA_TEMPLATE])
-        loss, batches = tecoa_loss(weights, original.text.scale.detach()), partial(_labelled_shapes, recipe=recipe)
+        classes, batches = classes_of(weights, original.text.scale), partial(_labelled_shapes, recipe=recipe)
     settings: dict[str, object] = {"world": world.WORLD_VERSION, "contrast": world.CONTRAST}
-    finetune(name, tower, original, recipe, batches, work, loss=loss, settings=settings)
+    finetune(name, tower, original, recipe, batches, work, classes=classes, settings=settings)
     output.mkdir(parents=True, exist_ok=True)
     state = {key: value.half().contiguous() for key, value in tower.visual.state_dict().items()}
     save_file(state, output / WEIGHTS)
@@ -98,17 +99,19 @@ def to_pixels(images: np.ndarray) -> Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 
 
-def _scenes(step: int, *, recipe: Recipe) -> tuple[Tensor, None]:
+def _scenes(step: int, *, recipe: Recipe) -> Batch:
     """Unlabelled scenes of the whole world."""
     batch = recipe.schedule.batch
     start = (recipe.seed * recipe.schedule.steps + step) * batch
-    return to_pixels(world.render(world.draw_scenes("train", batch, start=start, stream=FARE_STREAM))), None
+    images = to_pixels(world.render(world.draw_scenes("train", batch, start=start, stream=FARE_STREAM)))
+    return Batch(images, ids=[f"scene {start + i}" for i in range(batch)])
 
 
-def _labelled_shapes(step: int, *, recipe: Recipe) -> tuple[Tensor, Tensor]:
+def _labelled_shapes(step: int, *, recipe: Recipe) -> Batch:
     """Photos of one object, labelled with its shape: the miniature's ImageNet."""
     batch = recipe.schedule.batch
     start = (recipe.seed * recipe.schedule.steps + step) * batch * 4
     drawn = world.draw_scenes("train", batch * 4, start=start, stream=TECOA_STREAM)
     single = drawn[np.flatnonzero((drawn.count == 1) & (drawn.style == 0))[:batch]]
-    return to_pixels(world.render(single)), torch.from_numpy(single.shape[:, 0].copy())
+    ids = [f"photo {i} of scenes {start} and on" for i in range(len(single))]
+    return Batch(to_pixels(world.render(single)), torch.from_numpy(single.shape[:, 0].copy()), ids)

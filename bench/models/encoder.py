@@ -1,24 +1,38 @@
 """CLIP image encoders as the tasks see them: pixels in [0, 1] in, embeddings or patch tokens out."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from open_clip.transformer import VisionTransformer
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
 
+from bench.errors import UsageError
+
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The pixel pipeline an encoder was trained with."""
+    """The pixel pipeline an encoder was trained with.
+
+    Attributes:
+        size: side of the square that the encoder sees, in pixels.
+        mean: of the channels in [0, 1]; with ``std``, applied inside the encoder.
+        interpolation: "bicubic" or "bilinear".
+        resize_mode: "shortest" side resized, then centre crop; or "squash" to the square, whatever the proportions.
+    """
 
     size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: str = "bicubic"
+    resize_mode: str = "shortest"
 
 
 class TextTower(nn.Module):
@@ -114,34 +128,91 @@ class Encoder(nn.Module):
         self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
         self.eval().requires_grad_(False)
 
+    @property
+    def width(self) -> int:
+        """Channels of a patch token.
+
+        Raises:
+            UsageError: the tower has no patch tokens.
+        """
+        return self._transformer.conv1.out_channels
+
+    @property
+    def n_patches(self) -> int:
+        """Patch tokens of an image.
+
+        Raises:
+            UsageError: the tower has no patch tokens.
+        """
+        rows, columns = self._transformer.grid_size
+        return rows * columns
+
+    @property
+    def _transformer(self) -> Any:
+        if not isinstance(self.visual, VisionTransformer):
+            raise UsageError(
+                f"this image tower ({type(self.visual).__name__}) is no vision transformer, so it has no patch tokens "
+                "for a vision-language model; choose a ViT encoder (see `bench list encoders`)"
+            )
+        return self.visual
+
+    def at(self, precision: str) -> "Encoder":
+        """This encoder with its image tower in "bf16" or "fp16"; "float32" is the encoder itself.
+
+        Images in and embeddings out stay float32, and normalisation is done in float32. The text tower is shared.
+        """
+        if precision == "float32":
+            return self
+        visual = copy.deepcopy(self.visual).to(DTYPES[precision])
+        return Encoder(visual, self.preprocessing, self.text).to(self.mean.device)
+
     def preprocess(self, image: Image.Image) -> Tensor:
-        """(3, H, W) float32 in [0, 1]: shorter side resized, centre crop, not normalised."""
+        """(3, H, W) float32 in [0, 1]: resized and cropped as in training (see `Preprocessing`), not normalised."""
         size = self.preprocessing.size
         image = image.convert("RGB")
         if image.size != (size, size):
             mode = InterpolationMode(self.preprocessing.interpolation)
-            image = TF.center_crop(TF.resize(image, [size], mode, antialias=True), [size, size])
+            shape = [size, size] if self.preprocessing.resize_mode == "squash" else [size]
+            image = TF.center_crop(TF.resize(image, shape, mode, antialias=True), [size, size])
         return TF.to_tensor(image)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> (B, D): projected, not normalised to unit length."""
-        return self.visual(self._standardise(images))
+        """(B, 3, H, W) in [0, 1] -> (B, D) float32: projected, not normalised to unit length.
+
+        Square images of another size than the encoder's are resized inside, so that small images can be attacked at
+        their native resolution: bicubic, without antialiasing, not clamped (the paper's code on CIFAR and STL-10).
+        """
+        return self.visual(self._inputs(images)).float()
 
     def patch_tokens(self, images: Tensor, layer: int = -2) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> (B, N, W): hidden states after a block, before the final layer norm.
+        """(B, 3, H, W) in [0, 1] -> (B, N, W) float32: hidden states after a block, before the final layer norm.
 
         ``layer`` counts as transformers counts hidden states: -2 is the output of the last block but one, which
         LLaVA-1.5 reads (Liu et al. 2023, arXiv 2310.03744). The class token is left out.
+
+        Raises:
+            UsageError: the tower is no vision transformer, or has too few blocks.
         """
-        depth = len(self.visual.transformer.resblocks)
-        found = self.visual.forward_intermediates(
-            self._standardise(images),
-            indices=[depth + layer],
+        tower = self._transformer
+        depth = len(tower.transformer.resblocks)
+        block = depth + layer if layer < 0 else layer - 1
+        if not 0 <= block < depth:
+            raise UsageError(f"layer {layer} is asked for, the image tower has {depth} blocks")
+        found = tower.forward_intermediates(
+            self._inputs(images),
+            indices=[block],
             stop_early=True,
             intermediates_only=True,
             output_fmt="NLC",
         )
-        return found["image_intermediates"][0]
+        return found["image_intermediates"][0].float()
 
-    def _standardise(self, images: Tensor) -> Tensor:
-        return (images - self.mean) / self.std
+    def _inputs(self, images: Tensor) -> Tensor:
+        """What the tower sees: resized if need be, normalised, in the tower's precision."""
+        size, (height, width) = self.preprocessing.size, images.shape[-2:]
+        if height != width:
+            raise ValueError(f"images must be square, got {height} x {width}; see Encoder.preprocess")
+        if height != size:
+            images = nn.functional.interpolate(images, (size, size), mode="bicubic", align_corners=False)
+        standardised = (images - self.mean) / self.std
+        return standardised.to(next(self.visual.parameters()).dtype)

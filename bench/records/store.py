@@ -134,7 +134,10 @@ class RunStore:
         return decode(lines, path)
 
     def _write(self, content: bytes) -> None:
-        """Appends all of `content`, or cuts the file back to what it was."""
+        """Appends all of `content`, or cuts the file back to what it was.
+
+        Ctrl-C cuts nothing back: what is written is kept, and a torn last line is mended by the next command.
+        """
         with explained("write", self._records_path):
             size = os.fstat(self._file).st_size
             try:
@@ -142,7 +145,7 @@ class RunStore:
                 if written != len(content):
                     raise OSError(errno.ENOSPC, f"only {written} of {len(content)} bytes were written")
                 os.fsync(self._file)
-            except BaseException:
+            except OSError:
                 with contextlib.suppress(OSError):
                     os.ftruncate(self._file, size)
                 raise

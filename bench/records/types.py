@@ -93,6 +93,27 @@ class Record:
     seconds: float
 
     def __post_init__(self) -> None:
+        if not self._has_plain_types():
+            self._check_types()
+        if not 0 <= self.eps_255 < math.inf or (self.step == CLEAN and self.eps_255 != 0):
+            raise RecordsError(f"eps_255 is {self.eps_255} in step {self.step!r}; clean is 0, an attack >= 0")
+        if self.error is None and (self.score is None or not math.isfinite(self.score)):
+            raise RecordsError(f"score is {self.score} for sample {self.sample_id!r} without an error")
+
+    def _has_plain_types(self) -> bool:
+        """Whether there is nothing to complain of: quick, for it is asked of every record that is read."""
+        return (
+            type(self.sample_id) is type(self.group) is type(self.step) is type(self.prediction) is str
+            and type(self.eps_255) is type(self.distance_255) is type(self.seconds) is float
+            and (self.score is None or type(self.score) is float)
+            and (self.loss is None or type(self.loss) is float)
+            and type(self.evaluations) is int
+            and self.evaluations >= 0
+            and self.flags == ()
+            and self.error is None
+        )
+
+    def _check_types(self) -> None:
         for name in ("sample_id", "group", "step", "prediction"):
             if not isinstance(getattr(self, name), str):
                 raise RecordsError(f"{name} must be a string, not {getattr(self, name)!r}")
@@ -107,10 +128,6 @@ class Record:
             raise RecordsError(f"flags must be a tuple of strings, not {self.flags!r}")
         if not (self.error is None or isinstance(self.error, str)):
             raise RecordsError(f"error must be a string or None, not {self.error!r}")
-        if not 0 <= self.eps_255 < math.inf or (self.step == CLEAN and self.eps_255 != 0):
-            raise RecordsError(f"eps_255 is {self.eps_255} in step {self.step!r}; clean is 0, an attack >= 0")
-        if self.error is None and (self.score is None or not math.isfinite(self.score)):
-            raise RecordsError(f"score is {self.score} for sample {self.sample_id!r} without an error")
 
     @property
     def key(self) -> Key:

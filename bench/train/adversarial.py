@@ -1,52 +1,22 @@
-"""FARE and TeCoA: adversarial fine-tuning of a CLIP image tower (Schlarmann et al. 2024, section 3; Mao et al. 2023).
+"""Adversarial fine-tuning of a CLIP image tower (Schlarmann et al. 2024, arXiv 2402.12336, section 3).
 
-Both train on images perturbed to maximise the very loss that the update minimises. FARE needs no labels: the
-perturbed image's embedding must stay where the original tower's embedding of the clean image is. TeCoA needs
-labels: the perturbed image must be classified by the original text embeddings.
+An update trains on images perturbed to maximise the very loss that it minimises. With FARE, which needs no labels, the
+perturbed image's embedding must stay where the original tower's embedding of the clean image is.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
-from attacks.objective import Progress, cross_entropy, squared_l2
-from attacks.pgd import pgd
-from attacks.threat import ThreatModel
-from bench.train.loop import Schedule, fit, step_generator
+from bench.train.loop import Hooks, train
+from bench.train.objectives import TrainingObjective, load_objective
+from bench.train.recipe import Recipe
+from bench.train.step import Batch, Runtime, Stepper
+from bench.train.towers import trained_part
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # embeddings (b, D), targets (b, ...) -> (b,)
-Batch = tuple[Tensor, Tensor | None]  # images (b, 3, H, W) in [0, 1], labels (b,) or None
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A fine-tuning run. Radii in 1/255; the inner attack is PGD from a random start (paper, section 3)."""
-
-    objective: Literal["fare", "tecoa"]
-    eps_255: float
-    schedule: Schedule
-    inner_steps: int = 10
-    inner_step_255: float = 1.0
-    ramp: float = 0.0  # share of the run over which eps grows linearly from 0
-    seed: int = 0
-
-    def radius(self, step: int) -> float:
-        """Eps of one update, in pixel units."""
-        grown = min(1.0, (step + 1) / (self.ramp * self.schedule.steps)) if self.ramp else 1.0
-        return self.eps_255 * grown / 255
-
-
-def tecoa_loss(text: Tensor, scale: Tensor) -> Loss:
-    """Cross-entropy of scaled cosine similarities to the class weights ``text`` (D, K)."""
-
-    def loss(embeddings: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropy(scale * nn.functional.normalize(embeddings, dim=-1) @ text, labels)
-
-    return loss
+__all__ = ["Batch", "Recipe", "Runtime", "finetune"]
 
 
 def finetune(
@@ -57,54 +27,51 @@ def finetune(
     batches: Callable[[int], Batch],
     directory: Path,
     *,
-    loss: Loss = squared_l2,
+    objective: TrainingObjective | None = None,
+    classes: Tensor | None = None,
     settings: dict[str, object] | None = None,
+    runtime: Runtime | None = None,
+    hooks: Hooks | None = None,
+    checkpoint_every: int = 100,
 ) -> None:
-    """Fine-tune ``tower`` in place; resumable (see `bench.train.loop.fit`).
+    """Fine-tune ``tower`` in place; resumable (see `bench.train.loop.train`).
 
     Args:
         name: for the progress bar.
-        tower: the image tower to train: images in [0, 1] -> (b, D) embeddings.
-        original: the frozen tower that FARE holds on to; TeCoA does not use it.
+        tower: the image tower to train: images in [0, 1] -> (b, D) embeddings; of an Encoder, its image tower.
+        original: the frozen tower that the objective may hold on to.
         recipe: objective, radius, schedule.
-        batches: step -> images and, for TeCoA, labels.
+        batches: step -> this process's images and, where the objective needs them, labels.
         directory: for checkpoints and metrics.
-        loss: `squared_l2` for FARE, `tecoa_loss` for TeCoA.
+        objective: in place of the one that the recipe names.
+        classes: (D, K) text embeddings times the logit scale, for objectives with labels.
         settings: what else defines the run (data, world).
+        runtime: devices, precision, micro-batches; changes nothing but rounding.
+        hooks: data position, evaluation, observers.
+        checkpoint_every: steps between checkpoints.
+
+    Raises:
+        TrainingError: see `bench.train.loop.train`, and memory that does not suffice.
     """
-    original.eval().requires_grad_(False)
-    tower.requires_grad_(True)
-
-    def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
-        images, labels = batches(step)
-        with torch.no_grad():
-            anchor = original(images)
-        targets = anchor if labels is None else labels
-        perturbed = _perturb(tower, images, targets, loss, recipe, step)
-        embeddings = tower.train()(perturbed)
-        agreement = nn.functional.cosine_similarity(embeddings.detach(), anchor).mean().item()
-        return loss(embeddings, targets).mean(), {"cosine_attacked": agreement}
-
+    objective = objective or load_objective(recipe.objective)
+    part = trained_part(tower)
+    part.requires_grad_(True)
+    stepper = Stepper(tower, original, objective, recipe, batches, classes=classes, runtime=runtime)
+    world = stepper.runtime.world
+    hooks = replace(hooks or Hooks(), rate=learning_rate(recipe), describe=stepper.describe, world=world)
     identity = {"recipe": asdict(recipe), **(settings or {})}
-    fit(name, {"tower": tower}, loss_of_step, recipe.schedule, directory, settings=identity)
-    tower.eval()
-
-
-def _perturb(tower: nn.Module, images: Tensor, targets: Tensor, loss: Loss, recipe: Recipe, step: int) -> Tensor:
-    tower.eval()
-
-    def objective(images: Tensor, rows: Tensor) -> Progress:
-        values = loss(tower(images), targets[rows])
-        return Progress(values, torch.zeros_like(values, dtype=torch.bool))
-
-    threat = ThreatModel("linf", recipe.radius(step))
-    noise = torch.rand(images.shape, generator=step_generator(recipe.seed, step))
-    start = images + threat.eps * (2 * noise.to(images.device) - 1)
-    step_size = recipe.inner_step_255 / 255 * threat.eps * 255 / recipe.eps_255
-    outcome = pgd(
-        objective, images, threat, steps=recipe.inner_steps, step_size=step_size, momentum=0.0, init=start,
-        stop_when_fooled=False,
+    train(
+        name, {"tower": part}, stepper, recipe.schedule, directory,
+        settings=identity, checkpoint_every=checkpoint_every, hooks=hooks,
     )  # fmt: skip
-    if outcome.failed.any():
-        raise FloatingPointError(f"the inner attack met a non-finite loss at step {step}")
-    return outcome.images
+    tower.eval()
+    part.requires_grad_(False)
+
+
+def learning_rate(recipe: Recipe) -> Callable[[int], float]:
+    """Rate of each update; with the flaw by that name the first runs at the full rate, as in the published code."""
+
+    def first_at_full_rate(step: int) -> float:
+        return recipe.schedule.learning_rate if step == 0 else recipe.schedule.rate(step)
+
+    return first_at_full_rate if "first-update-at-full-rate" in recipe.flaws else recipe.schedule.rate

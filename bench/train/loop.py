@@ -1,27 +1,32 @@
 """A resumable training loop: AdamW, linear warm-up, cosine decay, atomic checkpoints.
 
-The loop owns the optimiser and the step counter; a recipe gives it one function, step index -> loss. A recipe draws
-its data and its noise from the step index (`step_generator`), so nothing but weights, optimiser and step needs saving,
-and a resumed run takes the very steps of an uninterrupted one.
+The loop owns the optimiser and the step counter; a recipe gives it one function, step index -> loss or gradients. What
+an update depends on is drawn from the step index (`step_generator`) or saved in the checkpoint, so a resumed run takes
+the very steps of an uninterrupted one.
 """
 
 import json
 import math
-import os
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from bench.errors import UsageError
+from bench.train.checkpoint import Run, Stateful, TrainingError, prepare_directory
+from bench.train.distributed import World
 
+__all__ = ["Hooks", "Schedule", "TrainingError", "Update", "fit", "step_generator", "train"]
 
-class TrainingError(UsageError):
-    """Training cannot go on; the message names the step and the remedy."""
+LOG_EVERY = 10
+EXPLODED = 100.0  # times the median of the last losses
+MEMORY, LEAST = 50, 10  # losses remembered, and how many are needed before one is called exploded
 
 
 @dataclass(frozen=True)
@@ -44,9 +49,52 @@ class Schedule:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
+class Update(NamedTuple):
+    """What one step has to say once its gradients lie in the parameters."""
+
+    loss: float
+    figures: dict[str, float]
+
+
+def _nothing(step: int) -> str:
+    return ""
+
+
+def _unobserved(row: dict[str, float]) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a run adds to the bare loop.
+
+    Args:
+        rate: learning rate of an update, in place of the schedule's.
+        describe: the images of the last step, for error messages.
+        position: the place in the data, saved and restored with the weights.
+        observe: sees every logged row.
+        evaluate: updates done -> figures of a held-out set.
+        evaluate_every: updates between evaluations; there is one at the end, too.
+        world: the processes that train together.
+    """
+
+    rate: Callable[[int], float] | None = None
+    describe: Callable[[int], str] = _nothing
+    position: Stateful | None = None
+    observe: Callable[[dict[str, float]], None] = _unobserved
+    evaluate: Callable[[int], dict[str, float]] | None = None
+    evaluate_every: int = 1000
+    world: World = field(default_factory=World)
+
+
+def logged(step: int, schedule: Schedule) -> bool:
+    """Whether a step's figures are shown: every tenth, and the last."""
+    return step % LOG_EVERY == 0 or step + 1 == schedule.steps
+
+
+def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
     """The random stream of one training step."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+    return torch.Generator(device).manual_seed(seed * 1_000_003 + step)
 
 
 def fit(
@@ -59,7 +107,7 @@ def fit(
     settings: Mapping[str, object],
     checkpoint_every: int = 100,
 ) -> None:
-    """Train the modules in place; resume from ``directory`` when a checkpoint of the same settings lies there.
+    """Train the modules in place on a loss; see `train`.
 
     Args:
         name: shown on the progress bar.
@@ -69,83 +117,157 @@ def fit(
         directory: for ``checkpoint.pt`` and ``metrics.jsonl``.
         settings: whatever else defines the run; a checkpoint of other settings is refused.
         checkpoint_every: steps between checkpoints.
+    """
+
+    def gradients(step: int) -> Update:
+        loss, figures = loss_of_step(step)
+        loss.backward()
+        return Update(loss.item(), figures)
+
+    train(name, trained, gradients, schedule, directory, settings=settings, checkpoint_every=checkpoint_every)
+
+
+def train(
+    name: str,
+    trained: Mapping[str, nn.Module],
+    gradients: Callable[[int], Update],
+    schedule: Schedule,
+    directory: Path,
+    *,
+    settings: Mapping[str, object],
+    checkpoint_every: int = 100,
+    hooks: Hooks | None = None,
+) -> None:
+    """Train the modules in place; resume from ``directory`` when a checkpoint of the same settings lies there.
+
+    Args:
+        name: shown on the progress bar.
+        trained: the modules to save; those of their parameters that require gradients are optimised.
+        gradients: step index -> its loss and figures, with the gradients left in the parameters.
+        schedule: optimisation settings.
+        directory: for ``checkpoint.pt`` and ``metrics.jsonl``.
+        settings: whatever else defines the run; a checkpoint of other settings is refused.
+        checkpoint_every: steps between checkpoints.
+        hooks: data position, evaluation, other processes.
 
     Raises:
-        TrainingError: the loss is not finite, or the checkpoint belongs to other settings.
+        TrainingError: the loss or a gradient is not finite or explodes, the checkpoint belongs to other settings or
+            another architecture, or the directory cannot be written.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    hooks = hooks or Hooks()
+    prepare_directory(directory, trained)
     identity = json.loads(json.dumps({"schedule": asdict(schedule), **settings}))
     parameters = [p for module in trained.values() for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, lr=schedule.learning_rate, betas=schedule.betas, weight_decay=schedule.weight_decay
     )
-    path = directory / "checkpoint.pt"
-    first = _resume(path, trained, optimizer, identity)
-    bar = tqdm(range(first, schedule.steps), desc=name, initial=first, total=schedule.steps, mininterval=5)
-    started = time.monotonic()
-    for step in bar:
+    run = Run(directory / "checkpoint.pt", trained, optimizer, identity, hooks.position)
+    first = run.resume()
+    log = _Log(name, directory / "metrics.jsonl", schedule, hooks, first)
+    guard = _Guard(name, run.path, hooks.describe)
+    for step in range(first, schedule.steps):
+        rate = (hooks.rate or schedule.rate)(step)
         for group in optimizer.param_groups:
-            group["lr"] = schedule.rate(step)
-        loss, figures = loss_of_step(step)
-        if not math.isfinite(loss.item()):
-            raise TrainingError(
-                f"{name}: the loss is {loss.item()} at step {step}; the last good checkpoint is {path}. "
-                "Lower the learning rate, or look at that step's batch."
-            )
+            group["lr"] = rate
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if schedule.clip_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, schedule.clip_norm)
+        update = gradients(step)
+        guard.check_loss(step, update.loss)
+        guard.check_gradient(step, _norm(parameters, schedule.clip_norm))
         optimizer.step()
-        if step % 10 == 0 or step + 1 == schedule.steps:
-            row = {"step": step, "loss": loss.item(), "rate": schedule.rate(step), **figures}
-            row["seconds"] = round(time.monotonic() - started, 1)
-            with (directory / "metrics.jsonl").open("a") as log:
-                log.write(json.dumps(row) + "\n")
-            bar.set_postfix({k: f"{v:.3g}" for k, v in {"loss": loss.item(), **figures}.items()})
-        if (step + 1) % checkpoint_every == 0 or step + 1 == schedule.steps:
-            _save(path, trained, optimizer, identity, step + 1)
+        done = step + 1
+        log.note(step, rate, update)
+        if hooks.evaluate is not None and (done % hooks.evaluate_every == 0 or done == schedule.steps):
+            log.write({"step": step, **hooks.evaluate(done)})
+        if done % checkpoint_every == 0 or done == schedule.steps:
+            if hooks.world.main:
+                run.save(done)
+            hooks.world.wait()
+    log.close()
 
 
-def _resume(
-    path: Path, trained: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, identity: dict[str, object]
-) -> int:
-    if not path.exists():
-        return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    for key in sorted(identity.keys() | state["identity"].keys()):
-        old, new = state["identity"].get(key), identity.get(key)
-        if old != new:
-            raise TrainingError(
-                f"{path} was trained with {key} = {old!r}, this run has {new!r}; give another output directory, "
-                "or remove that one to start again"
-            )
-    for key, module in trained.items():
-        module.load_state_dict(state["modules"][key])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"]
+def _norm(parameters: list[nn.Parameter], clip: float | None) -> float:
+    """Total norm of the gradients, clipped to ``clip`` where one is given."""
+    if clip is not None:
+        return nn.utils.clip_grad_norm_(parameters, clip).item()
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]).item()
 
 
-def _save(
-    path: Path,
-    trained: Mapping[str, nn.Module],
-    optimizer: torch.optim.Optimizer,
-    identity: dict[str, object],
-    step: int,
-) -> None:
-    state = {
-        "identity": identity,
-        "step": step,
-        "modules": {key: module.state_dict() for key, module in trained.items()},
-        "optimizer": optimizer.state_dict(),
-    }
-    temporary = path.with_suffix(".tmp")
+class _Guard:
+    """Stops a run that has gone wrong before its weights do."""
+
+    def __init__(self, name: str, checkpoint: Path, describe: Callable[[int], str]) -> None:
+        self._name, self._checkpoint, self._describe = name, checkpoint, describe
+        self._recent: deque[float] = deque(maxlen=MEMORY)
+
+    def check_loss(self, step: int, loss: float) -> None:
+        if not math.isfinite(loss):
+            self.stop(step, f"the loss is {loss} at step {step}")
+        if len(self._recent) >= LEAST:
+            usual = statistics.median(map(abs, self._recent))
+            if abs(loss) > EXPLODED * usual:
+                self.stop(step, f"the loss exploded to {loss:.4g} at step {step} (median before it: {usual:.4g})")
+        self._recent.append(loss)
+
+    def check_gradient(self, step: int, norm: float) -> None:
+        if not math.isfinite(norm):
+            self.stop(step, f"the gradient has norm {norm} at step {step}")
+
+    def stop(self, step: int, what: str) -> None:
+        kept = f"the last good checkpoint is {self._checkpoint}" if self._checkpoint.exists() else "no checkpoint yet"
+        images = self._describe(step)
+        raise TrainingError(
+            f"{self._name}: {what}; {kept}. {f'Images of that step: {images}. ' if images else ''}"
+            "Lower the learning rate, or look at that step's batch."
+        )
+
+
+class _Log:
+    """Progress bar, metrics.jsonl and observers."""
+
+    def __init__(self, name: str, path: Path, schedule: Schedule, hooks: Hooks, first: int) -> None:
+        self._path, self._schedule, self._hooks, self._first = path, schedule, hooks, first
+        self._started = self._last = time.monotonic()
+        self._last_step = first
+        self._bar = tqdm(
+            desc=name, initial=first, total=schedule.steps, mininterval=5, unit="step", disable=not hooks.world.main
+        )
+        if hooks.world.main and path.exists():
+            kept = [line for line in path.read_text().splitlines() if _step_of(line) < first]
+            path.write_text("".join(line + "\n" for line in kept))
+
+    def note(self, step: int, rate: float, update: Update) -> None:
+        """One update is done; every tenth is written."""
+        self._bar.update()
+        if not logged(step, self._schedule):
+            return
+        now = time.monotonic()
+        speed = (step + 1 - self._last_step) * self._schedule.batch / max(now - self._last, 1e-9)
+        self._last, self._last_step = now, step + 1
+        row = {"step": step, "loss": update.loss, "rate": rate, **update.figures}
+        row |= {"images_per_second": round(speed, 2), "seconds": round(now - self._started, 1)}
+        self.write(row)
+        self._bar.set_postfix(
+            {k: f"{v:.3g}" for k, v in {**update.figures, "loss": update.loss, "lr": rate, "images/s": speed}.items()}
+        )
+
+    def write(self, row: dict[str, float]) -> None:
+        """Append a row and show it to the observers."""
+        if not self._hooks.world.main:
+            return
+        try:
+            with self._path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise TrainingError(f"cannot write {self._path}: {error.strerror}; mend that and run again") from error
+        self._hooks.observe(row)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def _step_of(line: str) -> float:
+    """The step of a row; infinity for a row that a crash cut short, so that it goes."""
     try:
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise TrainingError(f"cannot write {path}: {error.strerror}; mend that and run the same command") from error
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError):
+        return math.inf

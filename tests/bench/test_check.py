@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bench.check import compare_to_baseline
+from bench.errors import UsageError
 from bench.records import Run
 from tests.bench.runs import in_memory, make_record
 
@@ -79,7 +80,7 @@ def test_p_values_are_corrected_for_the_number_of_comparisons():
         ([{"worst": "max"}], [{}], "not comparable", "worst"),
         ([{"norm": "l2"}], [{}], "not comparable", "norm"),
         ([{"dataset_fingerprint": "x"}], [{}], "not comparable", "dataset_fingerprint"),
-        ([{}], [{"n_samples": 101}], "missing", "100 of 101 in the baseline"),
+        ([{}], [{"n_samples": 101}], "missing", "100 of 100 samples scored, 100 of 101 in the baseline"),
         ([{"eps_255": (2.0,)}], [{}], "missing", "at 2/255: the baseline does not have this radius"),
         ([{}], [{"eps_255": (2.0,)}], "missing", "at 2/255: the run does not have this radius"),
     ],
@@ -96,8 +97,8 @@ def test_other_samples_fail():
     whole, short = in_memory({0: HIGH}), in_memory({0: HIGH[:99]})
     (lost,) = compare_to_baseline([short], [whole])
     assert (lost.verdict, lost.ok) == ("missing", False)
-    assert "99 samples scored, 100 of 100 in the baseline, without s99" in lost.words
-    (extra,) = compare_to_baseline([whole], [short], allow_partial=True)
+    assert "99 of 99 samples scored, 100 of 100 in the baseline, without s99" in lost.words
+    (extra,) = compare_to_baseline([whole], [short], allow_limit=True)
     assert (extra.verdict, extra.ok) == ("missing", False)
     assert "unknown s99" in extra.words
 
@@ -105,13 +106,13 @@ def test_other_samples_fail():
 def test_a_limited_run_is_compared_on_its_samples_if_that_is_allowed():
     baseline = in_memory({0: [0.0] * 50 + [100.0] * 50})
     limited = in_memory({0: [0.0] * 50}, limit=50, dataset_fingerprint="of fifty")
-    (finding,) = compare_to_baseline([limited], [baseline], allow_partial=True)
+    (finding,) = compare_to_baseline([limited], [baseline], allow_limit=True)
     assert finding.ok
     assert finding.words.endswith("n = 50)")
     dropped = in_memory({0: [0.0] * 50 + [0.0] * 10}, limit=60)
-    assert verdicts(compare_to_baseline([dropped], [baseline], allow_partial=True)) == ["fell"]
+    assert verdicts(compare_to_baseline([dropped], [baseline], allow_limit=True)) == ["fell"]
     partial_baseline = in_memory({0: HIGH}, limit=100)
-    (refused,) = compare_to_baseline([limited], [partial_baseline], allow_partial=True)
+    (refused,) = compare_to_baseline([limited], [partial_baseline], allow_limit=True)
     assert refused.verdict == "partial"
 
 
@@ -124,7 +125,7 @@ def test_an_unscored_sample_fails():
 
 
 def test_two_runs_in_one_place_are_refused():
-    with pytest.raises(ValueError, match="two runs of fare4 / vqa / mini-vqa, choose one: a and b"):
+    with pytest.raises(UsageError, match="two runs of fare4 / vqa / mini-vqa, choose one: a and b"):
         compare_to_baseline([in_memory({0: HIGH}, name="a"), in_memory({0: HIGH}, name="b")], [])
 
 

@@ -1,6 +1,7 @@
 import pytest
 
 from bench.claims import CLAIMS, Claim, Quantity, claims_markdown, evaluate_claims
+from bench.errors import UsageError
 from bench.records import Run
 from tests.bench.runs import in_memory
 
@@ -130,14 +131,14 @@ def test_a_partial_run_carries_no_claim(changes, words):
 
 
 def test_two_runs_for_one_claim_are_refused():
-    with pytest.raises(ValueError, match="two runs for clip zeroshot clean, choose one"):
+    with pytest.raises(UsageError, match="two runs for clip zeroshot clean, choose one"):
         evaluate_claims([*story(), *story()])
 
 
 def test_other_samples_are_not_compared():
     runs = [run for run in story() if (run.header.encoder, run.header.task) != ("tecoa2", "vqa")]
     runs.append(in_memory({0: percent(70, 100), 2: percent(40, 100)}, encoder="tecoa2"))
-    with pytest.raises(ValueError, match="not scored on the same samples"):
+    with pytest.raises(UsageError, match="not scored on the same samples"):
         evaluate_claims(runs)
 
 

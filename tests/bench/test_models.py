@@ -15,10 +15,11 @@ from bench.errors import UsageError
 from bench.mini import clip as mini_clip
 from bench.mini import data, llava
 from bench.models import catalogue
+from bench.models.checkpoint import read_state_dict
 from bench.models.convert import to_clip_vision_model
 from bench.models.encoder import Encoder, PatchProjection, Preprocessing, TextTower
 from bench.models.llava import Llava, load_llava
-from bench.models.load import digest, load_encoder, read_state_dict
+from bench.models.load import digest, load_encoder
 
 WEIGHTS = Path(catalogue.resolve_path("package:mini/weights"))
 PROMPTS = ("what color is the star ?", "is there a circle ?", "describe the image", "how many objects are there ?")

@@ -319,6 +319,24 @@ def test_a_run_cut_short_keeps_what_was_computed_and_says_so(tmp_path, error, st
         store.finish("complete")
 
 
+def test_ctrl_c_while_records_are_written_loses_none_of_them(tmp_path, monkeypatch):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    def interrupted():
+        with open_run(tmp_path, make_header()) as store:
+            monkeypatch.setattr(os, "fsync", interrupt)
+            try:
+                store.append([make_record("s0")])
+            finally:
+                monkeypatch.undo()
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert read_records(tmp_path) == [make_record("s0")]
+    assert read_header(tmp_path).status == "partial"
+
+
 def test_an_error_after_the_end_does_not_unmake_a_complete_run(tmp_path):
     def fail_late():
         with open_run(tmp_path, make_header()) as store:

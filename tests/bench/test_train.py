@@ -15,22 +15,8 @@ from torch import nn
 from attacks.objective import Progress, squared_l2
 from attacks.pgd import pgd
 from attacks.threat import ThreatModel
-from bench.train.adversarial import Recipe, finetune, tecoa_loss
+from bench.train.adversarial import Batch, Recipe, finetune
 from bench.train.loop import Schedule, TrainingError, fit
-
-
-def test_fare_loss_is_the_summed_squared_difference():
-    """No square root, no mean over dimensions, no normalisation (paper, equation 3)."""
-    embeddings = torch.tensor([[3.0, 4.0], [1.0, 1.0]])
-    anchor = torch.tensor([[0.0, 0.0], [1.0, 3.0]])
-    assert squared_l2(embeddings, anchor).tolist() == [25.0, 4.0]
-
-
-def test_tecoa_loss_is_cross_entropy_of_scaled_cosines():
-    text = torch.eye(2)  # two classes along the axes
-    loss = tecoa_loss(text, torch.tensor(10.0))
-    value = loss(torch.tensor([[3.0, 4.0]]), torch.tensor([1]))
-    assert value.item() == pytest.approx(math.log(1 + math.exp(10 * (0.6 - 0.8))), rel=1e-5)
 
 
 def test_schedule_warms_up_from_the_first_update_and_decays_to_zero():
@@ -64,7 +50,7 @@ def _towers():
 
 
 def _batches(step):
-    return torch.rand(8, 3, 4, 4, generator=torch.Generator().manual_seed(step)), None
+    return Batch(torch.rand(8, 3, 4, 4, generator=torch.Generator().manual_seed(step)))
 
 
 def test_fare_makes_a_tower_steadier_and_leaves_the_original_alone(tmp_path):
@@ -73,7 +59,7 @@ def test_fare_makes_a_tower_steadier_and_leaves_the_original_alone(tmp_path):
     recipe = Recipe("fare", 16, Schedule(60, 8, 3e-3), inner_step_255=4)
     finetune("t", tower, original, recipe, _batches, tmp_path)
     assert all(torch.equal(v, before[k]) for k, v in original.state_dict().items())
-    images, _ = _batches(10**6)
+    images = _batches(10**6).images
 
     def worst(model):
         """The largest squared drift that PGD finds, per image."""
@@ -103,18 +89,10 @@ def test_resumed_training_equals_uninterrupted_training(tmp_path):
         return _batches(step)
 
     halted, original = _towers()
-    kwargs = {"settings": None}
-    import bench.train.adversarial as adversarial
-
-    every = adversarial.fit.__kwdefaults__
-    saved, every["checkpoint_every"] = every["checkpoint_every"], 5
-    try:
-        with pytest.raises(Interrupted):
-            finetune("t", halted, original, recipe, failing, tmp_path / "halted", **kwargs)
-    finally:
-        every["checkpoint_every"] = saved
+    with pytest.raises(Interrupted):
+        finetune("t", halted, original, recipe, failing, tmp_path / "halted", checkpoint_every=5)
     fresh, original = _towers()
-    finetune("t", fresh, original, recipe, _batches, tmp_path / "halted", **kwargs)
+    finetune("t", fresh, original, recipe, _batches, tmp_path / "halted")
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), fresh.parameters(), strict=True))
 
 

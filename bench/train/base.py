@@ -1,0 +1,93 @@
+"""The model that training starts from: any architecture of open_clip."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.transformer import QuickGELU
+from safetensors import SafetensorError
+from torch import nn
+
+from bench.errors import UsageError
+from bench.models.encoder import Encoder, Preprocessing, TextTower
+from bench.models.load import read_state_dict
+
+CONFIG = "open_clip_config.json"
+RANDOM = "random"
+
+
+@dataclass
+class Base:
+    """An encoder, and what an open_clip hub folder says of it."""
+
+    encoder: Encoder
+    model_cfg: dict[str, Any]
+    preprocess_cfg: dict[str, Any]
+    folder: Path | None = None  # where tokenizer files lie, if the model came from a folder
+
+
+def load_base(arch: str, weights: str | None, *, seed: int = 0) -> Base:
+    """Build an encoder.
+
+    Args:
+        arch: an architecture of open_clip such as ``ViT-L-14``, ``hf-hub:...``, or a folder with open_clip_config.json.
+        weights: a pretrained tag such as ``openai``, a file (an image tower or a whole CLIP), or "random"; None for
+            the folder's or the hub's own.
+        seed: of random weights.
+
+    Raises:
+        UsageError: open_clip does not know or cannot load it.
+    """
+    folder = Path(arch) if Path(arch).is_dir() else None
+    identifier = f"local-dir:{arch}" if folder else arch
+    if weights is None and folder is None and not arch.startswith("hf-hub:"):
+        raise UsageError(f"--weights is missing for {arch}: a tag such as openai, a file, or {RANDOM}")
+    torch.manual_seed(seed)
+    file = Path(weights) if weights is not None and Path(weights).is_file() else None
+    tag = None if file or weights == RANDOM else weights
+    try:
+        clip = open_clip.create_model(identifier, pretrained=tag, load_weights=weights != RANDOM)
+        tokenizer = open_clip.get_tokenizer(identifier)
+    except (RuntimeError, ValueError, OSError, SafetensorError) as error:
+        raise UsageError(
+            f"open_clip cannot load {arch} with weights {weights}: {str(error).splitlines()[0]}"
+        ) from error
+    if file is not None:
+        _load_file(clip, file)
+    config = dict(clip.visual.preprocess_cfg)
+    size = config["size"] if isinstance(config["size"], int) else config["size"][0]
+    preprocessing = Preprocessing(size, tuple(config["mean"]), tuple(config["std"]), config["interpolation"])
+    model_cfg = _model_config(arch, folder, clip)
+    visual, clip.visual = clip.visual, nn.Identity()
+    return Base(Encoder(visual, preprocessing, TextTower(clip, tokenizer)), model_cfg, config, folder)
+
+
+def _load_file(clip: nn.Module, file: Path) -> None:
+    state = read_state_dict(file)
+    target = clip if any(name.startswith("visual.") for name in state) else clip.visual
+    expected = {name: tuple(t.shape) for name, t in target.state_dict().items()}  # type: ignore[union-attr]
+    wrong = sorted(name for name in expected.keys() | state.keys() if _shape(state, name) != expected.get(name))
+    if wrong:
+        raise UsageError(f"{file} does not fit the architecture: {len(wrong)} tensors differ, e.g. {wrong[:3]}")
+    target.load_state_dict(state)  # type: ignore[union-attr, operator]
+
+
+def _shape(state: Mapping[str, torch.Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(state[name].shape) if name in state else None
+
+
+def _model_config(arch: str, folder: Path | None, clip: nn.Module) -> dict[str, Any]:
+    """open_clip's configuration, with the activation that the weights were trained with."""
+    if folder is not None:
+        return json.loads((folder / CONFIG).read_text())["model_cfg"]
+    config = open_clip.get_model_config(arch)
+    if config is None:
+        raise UsageError(f"open_clip has no configuration of {arch}")
+    config = json.loads(json.dumps(config))
+    if any(isinstance(module, QuickGELU) for module in clip.modules()):
+        config["quick_gelu"] = True
+    return config

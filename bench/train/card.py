@@ -1,0 +1,175 @@
+"""The model card of a trained encoder: recipe, data, curves, and what our own suite says of it."""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bench import tables
+from bench.provenance import code_state
+from bench.records import RecordsError, Run, find_runs, load_run
+from bench.train.recipe import FLAWS
+
+CARD = "README.md"
+TRAINING = "training.json"
+METRICS = "metrics.jsonl"
+CURVES = "curves.png"
+
+
+def write_training(directory: Path, facts: Mapping[str, Any]) -> None:
+    """Write what the card needs to know of a run, as JSON."""
+    known = {
+        **facts,
+        "code": code_state(),
+        "packages": {name: version(name) for name in ("torch", "open_clip_torch", "timm", "transformers", "numpy")},
+        "machine": platform.machine(),
+    }
+    (directory / TRAINING).write_text(json.dumps(known, indent=2, default=str) + "\n")
+
+
+def write_card(directory: Path, results: Path | None = None) -> Path:
+    """Write ``README.md`` and ``curves.png`` in a run directory.
+
+    Args:
+        directory: with ``training.json`` and ``metrics.jsonl``.
+        results: folder of recorded runs of ``bench run``; those on these very weights enter the card.
+    """
+    facts = json.loads((directory / TRAINING).read_text())
+    rows = read_metrics(directory / METRICS)
+    draw_curves(rows, directory / CURVES)
+    text = "\n\n".join(
+        part for part in (
+            _head(facts), _recipe(facts), _data(facts), _course(rows), _scores(facts, results, directory),
+            _use(directory),
+        ) if part
+    )  # fmt: skip
+    (directory / CARD).write_text(text + "\n")
+    return directory / CARD
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Rows of a metrics file, without a last row that a crash cut short."""
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def draw_curves(rows: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Loss, cosines and learning rate over steps, as a picture."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    panels: dict[str, tuple[str, ...]] = {
+        "loss": ("loss",),
+        "cosine to the original": ("cosine_clean", "cosine_attacked", "eval_cosine_clean", "eval_cosine_attacked"),
+        "learning rate": ("rate",),
+    }
+    for axes, (title, keys) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        for key in keys:
+            points = [(row["step"] + 1, row[key]) for row in rows if key in row]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=key, marker="." if key.startswith("eval") else "")
+        axes.set_title(title)
+        axes.set_xlabel("updates")
+        if len(keys) > 1:
+            axes.legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+
+
+def _head(facts: Mapping[str, Any]) -> str:
+    recipe = facts["recipe"]
+    return (
+        f"# {facts['name']}\n\nThe image tower of {facts['arch']} ({facts['weights']}), fine-tuned against attacks of "
+        f"{recipe['eps_255']:g}/255 (l-inf): {facts['about']}. Trained with robust-vlm-bench; method of Schlarmann et "
+        "al. 2024, [arXiv 2402.12336](https://arxiv.org/abs/2402.12336). The text tower is the original's."
+    )
+
+
+def _recipe(facts: Mapping[str, Any]) -> str:
+    recipe, schedule = facts["recipe"], facts["recipe"]["schedule"]
+    lines = [
+        f"- {schedule['steps']} updates of {schedule['batch']} images; AdamW, learning rate "
+        f"{schedule['learning_rate']:g} (warm-up of {schedule['warmup']}, half cosine to 0), weight decay "
+        f"{schedule['weight_decay']:g}, betas {schedule['betas']}",
+        f"- inner attack: {recipe['attack']}, {recipe['inner_steps']} steps"
+        + (f" of {recipe['inner_step_255']:g}/255" if recipe["attack"] == "pgd" else "")
+        + (f"; radius grows over the first {recipe['ramp']:.0%} of the run" if recipe["ramp"] else ""),
+        f"- weight of the clean loss {recipe['clean_weight']:g}; seed {recipe['seed']}; {facts['precision']}; "
+        f"{facts['processes']} process(es) on {facts['device']}",
+        f"- code {facts['code']['commit']}{' (changed)' if facts['code']['dirty'] else ''}; "
+        + ", ".join(f"{name} {number}" for name, number in facts["packages"].items()),
+    ]
+    lines += [f"- reproduces a flaw of the published code, {flaw}: {FLAWS[flaw]}" for flaw in recipe["flaws"]]
+    return "## Recipe\n\n" + "\n".join(lines)
+
+
+def _data(facts: Mapping[str, Any]) -> str:
+    return (
+        f"## Data\n\n`{facts['data']}`: {facts['fingerprint']}; {facts['held_out']} images held out. "
+        f"{facts['skipped']} images could not be read and were skipped (`skipped.jsonl` names them)."
+    )
+
+
+def _course(rows: Sequence[Mapping[str, float]]) -> str:
+    """The picture, and the last evaluation."""
+    text = f"## Course\n\n![Loss, cosines and learning rate over the updates]({CURVES})"
+    last = next((row for row in reversed(rows) if "eval_cosine_clean" in row), None)
+    if last is None:
+        return text
+    kinds = ("clean", "attacked")
+    table = ["| held out, after update " + f"{last['step'] + 1} | clean | APGD |", "| --- | --- | --- |"]
+    for key, label in (
+        ("cosine", "cosine to the original"),
+        ("distance", "squared distance"),
+        ("accuracy", "accuracy"),
+    ):
+        if f"eval_{key}_clean" in last:
+            table.append(f"| {label} | " + " | ".join(f"{last[f'eval_{key}_{kind}']:.4g}" for kind in kinds) + " |")
+    return text + "\n\n" + "\n".join(table)
+
+
+def _scores(facts: Mapping[str, Any], results: Path | None, directory: Path) -> str:
+    """Rows of recorded runs on these weights."""
+    runs = [] if results is None else runs_of(facts["digest"], results)
+    if not runs:
+        return (
+            f"## Scores\n\nNone yet. `bench run --encoder {directory} --task zeroshot`, then "
+            f"`bench train card {directory}` puts them here."
+        )
+    lines = ["| task | dataset | eps | score | 95 % interval | n |", "| --- | --- | --- | --- | --- | --- |"]
+    for run in runs:
+        partial = f" (partial: {run.header.partial})" if run.header.partial else ""
+        for row in tables.summary([run]):
+            lines.append(
+                f"| {row['task']} | {row['dataset']} | {row['eps_255']:g}/255 | {row['value']:.1f} | "
+                f"{row['low']:.1f} to {row['high']:.1f} | {row['n']}{partial} |"
+            )
+    return "## Scores\n\n" + "\n".join(lines)
+
+
+def runs_of(digest: str, results: Path) -> list[Run]:
+    """Recorded runs whose encoder has these weights."""
+    found = []
+    for path in find_runs(results) if results.is_dir() else []:
+        try:
+            run = load_run(path)
+        except RecordsError:
+            continue
+        if run.header.weights.get("encoder") == digest:
+            found.append(run)
+    return found
+
+
+def _use(directory: Path) -> str:
+    return (
+        "## Use\n\n"
+        f"    bench run --encoder {directory} --task all\n\n"
+        "`open_clip.create_model('local-dir:' + this folder)` loads the whole CLIP, `visual.pt` is the image tower's "
+        "state dict, and `clip_vision_model/` (ViTs) loads with `transformers.CLIPVisionModel.from_pretrained`."
+    )

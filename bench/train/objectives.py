@@ -1,0 +1,144 @@
+"""Training objectives: what an update minimises on attacked images, and the inner attack maximises.
+
+Each loss is one small function from what the trained tower says of b attacked images, and what it is held to, to
+(b,) losses. Objectives of other packages are entry points in the group ``bench.objectives``, each a
+`TrainingObjective`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from attacks.objective import cross_entropy, squared_l2
+from bench import registry
+from bench.errors import UsageError
+
+T = TypeVar("T")
+Need = Literal["original", "clean", "labels", "patches"]
+"""What a loss reads: features of the clean image by the original or by the trained tower, labels, patch tokens."""
+
+
+class Features(NamedTuple):
+    """What a tower says of b images: embedding (b, D) float32, projected and not normalised; patches (b, N, W)."""
+
+    embedding: Tensor
+    patches: Tensor | None = None
+
+
+class Target(NamedTuple):
+    """What b images are held to; fields that the objective does not need are None.
+
+    Attributes:
+        original: the frozen original tower's features of the clean images.
+        clean: the trained tower's features of the clean images: with gradients in the update, without in the attack.
+        labels: (b,) int64.
+        classes: (D, K) text embeddings of unit length times the logit scale.
+    """
+
+    original: Features | None = None
+    clean: Features | None = None
+    labels: Tensor | None = None
+    classes: Tensor | None = None
+
+
+Loss = Callable[[Features, Target], Tensor]
+
+
+@dataclass(frozen=True)
+class TrainingObjective:
+    """A loss (b,) and what it needs.
+
+    Args:
+        loss: features of attacked images and their target -> (b,) float32.
+        needs: what the loss reads besides the embedding of the attacked images; nothing else is computed.
+        about: one line for the model card.
+    """
+
+    loss: Loss
+    needs: frozenset[Need]
+    about: str
+
+
+def fare_loss(features: Features, target: Target) -> Tensor:
+    """Summed squared difference to the original's clean embedding (Schlarmann et al. 2024, arXiv 2402.12336, eq. 3)."""
+    return squared_l2(features.embedding, _given(target.original).embedding)
+
+
+def tecoa_loss(features: Features, target: Target) -> Tensor:
+    """Cross-entropy of scaled cosine similarities to the class texts (Mao et al. 2023, arXiv 2212.07016)."""
+    return cross_entropy(F.normalize(features.embedding, dim=-1) @ _given(target.classes), _given(target.labels))
+
+
+def cosine_loss(features: Features, target: Target) -> Tensor:
+    """Symmetric negative cosine between attacked and clean views of the trained tower (arXiv 2407.14971).
+
+    Half of -cos(attacked, clean held fixed) and half of -cos(attacked held fixed, clean); holding one side fixed
+    keeps the embeddings from collapsing to a point.
+    """
+    attacked, clean = features.embedding, _given(target.clean).embedding
+    to_clean = F.cosine_similarity(attacked, clean.detach(), dim=-1)
+    to_attacked = F.cosine_similarity(clean, attacked.detach(), dim=-1)
+    # In the attack the clean view carries no gradient, and only the first term moves the image.
+    return -(to_clean + to_attacked) / 2
+
+
+def fare_patches_loss(features: Features, target: Target) -> Tensor:
+    """FARE, and the same for the patch tokens that LLaVA reads (output of the last block but one).
+
+    The patch term is the mean over tokens of the squared difference, over the mean squared length of the original's
+    tokens, times the squared length of the original's embedding: a drift of a given share weighs the same in the
+    tokens as in the embedding, whatever the scale of a layer.
+    """
+    original = _given(target.original)
+    now, then = _given(features.patches).float(), _given(original.patches).float()
+    drift = (now - then).square().sum(-1).mean(-1) / then.square().sum(-1).mean(-1)
+    return fare_loss(features, target) + drift * original.embedding.square().sum(-1)
+
+
+FARE = TrainingObjective(
+    fare_loss, frozenset({"original"}), "summed squared difference to the original's clean embedding"
+)
+TECOA = TrainingObjective(tecoa_loss, frozenset({"labels"}), "cross-entropy to the text embeddings of the classes")
+COSINE = TrainingObjective(
+    cosine_loss, frozenset({"clean"}), "symmetric cosine between attacked and clean views (Sim-CLIP)"
+)
+FARE_PATCHES = TrainingObjective(
+    fare_patches_loss, frozenset({"original", "patches"}), "FARE and a term on the patch tokens that LLaVA reads"
+)
+
+
+def load_objective(name: str) -> TrainingObjective:
+    """An objective by its name.
+
+    Raises:
+        UsageError: unknown name, or a plugin that is no `TrainingObjective`.
+    """
+    objective = registry.resolve("bench.objectives", name)
+    if not isinstance(objective, TrainingObjective):
+        raise UsageError(f"the plugin {name!r} is a {type(objective).__name__}, not a TrainingObjective")
+    return objective
+
+
+def take(target: Target, rows: Tensor | slice) -> Target:
+    """The target of some of the images."""
+
+    def part(features: Features | None) -> Features | None:
+        return None if features is None else Features(*(None if t is None else t[rows] for t in features))  # type: ignore[arg-type]
+
+    labels = None if target.labels is None else target.labels[rows]
+    return Target(part(target.original), part(target.clean), labels, target.classes)
+
+
+def _given(value: T | None) -> T:
+    if value is None:
+        raise TypeError("the objective reads something that it does not name in `needs`")
+    return value
+
+
+def classes_of(text: Tensor, scale: float | Tensor) -> Tensor:
+    """Class weights of a `Target`: text embeddings (D, K) of unit length times the logit scale."""
+    return (text * torch.as_tensor(scale)).detach()

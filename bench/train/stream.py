@@ -1,0 +1,141 @@
+"""Decoded batches ahead of time, in an order that depends on (seed, epoch) alone, with a place to come back to."""
+
+import io
+import json
+import struct
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from bench.train.checkpoint import TrainingError
+from bench.train.distributed import World
+from bench.train.sources import IndexedSource, Raw, Source
+from bench.train.step import Batch
+
+BATCHES_AHEAD = 3
+SHOWN = 20  # skipped images named on the screen; the file names all
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+class _Pending(NamedTuple):
+    raws: list[Raw]
+    images: list[Future[tuple[Tensor, Raw]]]
+    epoch: int
+    done: int  # batches of the epoch, this one included
+
+
+class ImageStream:
+    """Batches of decoded images; call it with each step in turn.
+
+    An image that cannot be decoded is skipped, counted and named; the next one of its global batch takes its place, so
+    that a batch depends neither on the number of processes nor on a crash.
+
+    Args:
+        source: where images come from.
+        preprocess: image -> (3, H, W) in [0, 1].
+        batch: images of a global batch.
+        seed: of the order.
+        world: the processes that share each batch.
+        threads: that decode.
+        skipped_file: where skipped images are named.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        preprocess: Callable[[Image.Image], Tensor],
+        batch: int,
+        *,
+        seed: int = 0,
+        world: World | None = None,
+        threads: int = 4,
+        skipped_file: Path | None = None,
+    ) -> None:
+        self._source, self._preprocess, self._batch, self._seed = source, preprocess, batch, seed
+        self._world = world or World()
+        if batch % self._world.size:
+            raise TrainingError(f"a batch of {batch} cannot be shared by {self._world.size} processes")
+        if isinstance(source, IndexedSource) and len(source) < batch:
+            raise TrainingError(f"{source.name} has {len(source)} images to train on, fewer than one batch of {batch}; "
+                                "lower --batch or give more images")  # fmt: skip
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._skipped_file = skipped_file
+        self.skipped: dict[str, str] = {}
+        self._epoch, self._done = 0, 0
+        self._restart()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Epoch, and how many of its batches have been used."""
+        return {"epoch": self._epoch, "batch": self._done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on behind that batch."""
+        self._epoch, self._done = state["epoch"], state["batch"]
+        self._restart()
+
+    def _restart(self) -> None:
+        self._ahead: deque[_Pending] = deque()
+        self._batches = self._endless(self._epoch, self._done)
+
+    def _endless(self, epoch: int, start: int) -> Iterator[tuple[list[Raw], int, int]]:
+        while True:
+            number = start
+            for raws in self._source.batches(self._seed, epoch, self._batch, start):
+                number += 1
+                yield raws, epoch, number
+            if number == 0:
+                raise TrainingError(f"{self._source.name} does not fill one batch of {self._batch}; lower --batch")
+            epoch, start = epoch + 1, 0
+
+    def __call__(self, step: int) -> Batch:
+        """This process's share of the next global batch."""
+        while len(self._ahead) < BATCHES_AHEAD:
+            raws, epoch, done = next(self._batches)
+            share = range(*self._world.share(self._batch).indices(self._batch))
+            self._ahead.append(_Pending(raws, [self._pool.submit(self._decode, raws, i) for i in share], epoch, done))
+        pending = self._ahead.popleft()
+        found = [future.result() for future in pending.images]
+        self._epoch, self._done = pending.epoch, pending.done
+        labels = [raw.label for _, raw in found]
+        return Batch(
+            torch.stack([image for image, _ in found]),
+            None if None in labels else torch.tensor(labels),
+            [raw.id for _, raw in found],
+        )
+
+    def _decode(self, raws: list[Raw], index: int) -> tuple[Tensor, Raw]:
+        for offset in range(len(raws)):
+            raw = raws[(index + offset) % len(raws)]
+            if raw.id in self.skipped:
+                continue
+            try:
+                return decode(raw, self._preprocess), raw
+            except UNREADABLE as error:
+                self._skip(raw.id, f"{type(error).__name__}: {error}")
+        raise TrainingError(f"none of the {len(raws)} images of a batch can be read, e.g. {raws[index].id}; "
+                            f"{self.skipped[raws[index].id]}")  # fmt: skip
+
+    def _skip(self, name: str, reason: str) -> None:
+        self.skipped[name] = reason
+        if len(self.skipped) <= SHOWN:
+            tqdm.write(f"skipped {name}: {reason}")
+        if self._skipped_file is not None:
+            with self._skipped_file.open("a") as file:
+                file.write(json.dumps({"id": name, "reason": reason}) + "\n")
+
+    def close(self) -> None:
+        """Stop the decoding threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+def decode(raw: Raw, preprocess: Callable[[Image.Image], Tensor]) -> Tensor:
+    """(3, H, W) in [0, 1]."""
+    with Image.open(io.BytesIO(raw.read())) as image:
+        return preprocess(image)
