@@ -39,7 +39,11 @@ def execute(config: RunConfig, *, progress: bool = True) -> Path:
         UsageError: something that was asked for cannot be loaded.
         RecordsError: the directory holds another run, is in use, or cannot be written.
     """
-    setup = prepare(config)
+    return carry_out(config, prepare(config), progress=progress)
+
+
+def carry_out(config: RunConfig, setup: Setup, *, progress: bool = True) -> Path:
+    """Carry out a run on what is loaded already; errors as of `execute`."""
     with open_run(config.directory, setup.header) as store:
         recorded = read_records(config.directory)
         runner = _Runner(config, setup, store.append, store.done, recorded, progress)
