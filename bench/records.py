@@ -73,8 +73,8 @@ def _number(value: Any) -> float:
     raise RecordsError(f"{value!r} is not a number")
 
 
-def _parse(text: str | bytes, known: Iterable[str]) -> dict[str, Any]:
-    """The JSON object in `text`, which must have exactly the keys `known`."""
+def _parse(text: str | bytes, known: Iterable[str], optional: Iterable[str] = ()) -> dict[str, Any]:
+    """The JSON object in `text`, which must have exactly the keys `known`, of which it may lack the `optional`."""
 
     def refuse(constant: str) -> None:
         raise RecordsError(f'bare {constant} in JSON; it is written as the string "nan", "inf" or "-inf"')
@@ -88,7 +88,7 @@ def _parse(text: str | bytes, known: Iterable[str]) -> dict[str, Any]:
     known = set(known)
     if unknown := sorted(data.keys() - known):
         raise RecordsError(f"unknown key {', '.join(unknown)} (written by a newer version?)")
-    if missing := sorted(known - data.keys()):
+    if missing := sorted(known - data.keys() - set(optional)):
         raise RecordsError(f"missing key {', '.join(missing)}")
     return data
 
@@ -110,6 +110,7 @@ class Record:
         flags: Names of noteworthy events, such as a failed certificate.
         error: Why there is no score; None if there is one.
         seconds: Wall-clock time, shared evenly over the batch.
+        png_score: Score of the adversarial image after a round trip through an 8-bit PNG; None if not asked for.
 
     Raises:
         RecordsError: If a field has another type than is written here, or the score is absent or not
@@ -128,14 +129,15 @@ class Record:
     flags: tuple[str, ...]
     error: str | None
     seconds: float
+    png_score: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("sample_id", "group", "step", "prediction"):
             if not isinstance(getattr(self, name), str):
                 raise RecordsError(f"{name} must be a string, not {getattr(self, name)!r}")
-        for name in ("eps_255", "distance_255", "seconds", "score", "loss"):
+        for name in ("eps_255", "distance_255", "seconds", "score", "loss", "png_score"):
             value = getattr(self, name)
-            absent = value is None and name in ("score", "loss")
+            absent = value is None and name in ("score", "loss", "png_score")
             if not absent and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise RecordsError(f"{name} must be a number, not {value!r}")
         if not isinstance(self.evaluations, int) or self.evaluations < 0:
@@ -157,6 +159,8 @@ class Record:
     def to_json(self) -> str:
         """One line of JSON, without the newline."""
         data = {f.name: _encode(getattr(self, f.name)) for f in fields(self)}
+        if self.png_score is None:
+            del data["png_score"]
         return json.dumps(data, allow_nan=False)
 
     @classmethod
@@ -166,9 +170,9 @@ class Record:
         Raises:
             RecordsError: If a key is unknown or missing, or a value has the wrong type.
         """
-        data = _parse(text, (f.name for f in fields(cls)))
-        for name in ("eps_255", "distance_255", "seconds", "score", "loss"):
-            if data[name] is not None:
+        data = _parse(text, (f.name for f in fields(cls)), optional=("png_score",))
+        for name in ("eps_255", "distance_255", "seconds", "score", "loss", "png_score"):
+            if data.get(name) is not None:
                 data[name] = _number(data[name])
         if isinstance(data["flags"], list):
             data["flags"] = tuple(data["flags"])

@@ -14,12 +14,17 @@ TASKS = {
     "vqa": "tasks.vqa:VQA",
     "stealth": "tasks.stealth:Stealth",
 }
-_BUILT_IN: Mapping[str, Mapping[str, str]] = {"bench.tasks": TASKS, "bench.encoders": {}, "bench.attacks": {}}
+_BUILT_IN: Mapping[str, Mapping[str, str]] = {
+    "bench.tasks": TASKS,
+    "bench.encoders": {},
+    "bench.attacks": {},
+    "bench.attack_kinds": {},
+}
 
 
 @cache
 def plugins(group: str) -> dict[str, EntryPoint]:
-    """Entry points of third-party packages in "bench.encoders", "bench.tasks" or "bench.attacks"."""
+    """Entry points of third-party packages in one of the groups "bench.*" above."""
     return {point.name: point for point in entry_points(group=group)}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attacks.presets import EMBEDDING
 from bench import registry
 from bench.config import DEFAULT_PROTOCOL, RunConfig, load_suite, preset
 from bench.data import embedded
@@ -27,14 +28,24 @@ PACKAGES = ("torch", "torchvision", "transformers", "open_clip_torch", "numpy", 
 
 
 @dataclass(frozen=True)
+class HalfPrecision:
+    """The surrogate and its encoder, computing in half precision."""
+
+    victim: Victim
+    encoder: Encoder
+
+
+@dataclass(frozen=True)
 class Setup:
     """Everything a run works with, loaded."""
 
     task: Task
     victim: Victim
     surrogate: Victim  # whose gradients the attack follows; the victim itself unless the attack is a transfer
+    encoder: Encoder  # of the surrogate
     images: Tensor  # (N, 3, H, W) float32 in [0, 1], on the device
     header: RunHeader
+    half: "HalfPrecision | None" = None  # the surrogate where the search is in half precision
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -54,23 +65,28 @@ def prepare(config: RunConfig) -> Setup:
     encoder = load_encoder(config.encoder, load_suite(config.suite).encoders).to(device)
     model = _model(task, encoder, config)
     victim = task.bind(model)
-    surrogate, weights = victim, {"encoder": digest(encoder.visual), "text": digest(encoder.text)}
+    weights = {"encoder": digest(encoder.visual), "text": digest(encoder.text)}
+    source, gradient_model, surrogate = encoder, model, victim
     if config.surrogate is not None:
         source = load_encoder(config.surrogate, load_suite(config.suite).encoders).to(device)
-        surrogate = task.bind(_model(task, source, config))
+        gradient_model = _model(task, source, config)
+        surrogate = task.bind(gradient_model)
         weights["surrogate"] = digest(source.visual)
+    half: HalfPrecision | None = None
+    if config.precision != "float32":
+        half = HalfPrecision(task.bind(gradient_model.at(config.precision)), _at(source, config.precision))
     if task.model == "vlm":
         weights["language"] = digest(model.model)
     pictures = [open_image(sample.image) for sample in dataset.samples]
     images = torch.stack([encoder.preprocess(picture) for picture in pictures]).to(device)
     header = _header(config, task, weights, fingerprint(dataset, pictures), device)
-    return Setup(task, victim, surrogate, images, header)
+    return Setup(task, victim, surrogate, source, images, header, half)
 
 
 def _check_goals(task: Task, config: RunConfig, sample: Sample) -> None:
     """Refuse an attack that was made for another task before anything is computed."""
     for step in () if config.attack == "none" else preset(config.attack).steps:
-        if step.goal == "best":
+        if step.goal in ("best", EMBEDDING):
             continue
         try:
             task.applies(step.goal, sample)
@@ -100,6 +116,11 @@ def _model(task: Task, encoder: Encoder, config: RunConfig) -> Any:
     from bench.models.llava import load_llava
 
     return load_llava(catalogue.resolve_path(_vlm(config)), encoder).to(encoder.mean.device)
+
+
+def _at(encoder: Any, precision: str) -> Encoder:
+    """An encoder that computes in another precision."""
+    return encoder.at(precision)
 
 
 def _vlm(config: RunConfig) -> str:
