@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torchvision.transforms.functional import to_tensor
 
+from attacks.presets import EMBEDDING
 from bench import registry
 from bench.config import DEFAULT_PROTOCOL, RunConfig, load_suite, preset
 from bench.data import embedded
@@ -30,15 +31,25 @@ PACKAGES = ("torch", "torchvision", "transformers", "open_clip_torch", "numpy", 
 
 
 @dataclass(frozen=True)
+class HalfPrecision:
+    """The surrogate and its encoder, computing in half precision."""
+
+    victim: Victim
+    encoder: Encoder
+
+
+@dataclass(frozen=True)
 class Setup:
     """Everything a run works with, loaded."""
 
     task: Task
     victim: Victim
     surrogate: Victim  # whose gradients the attack follows; the victim itself unless the attack is a transfer
+    encoder: Encoder  # of the surrogate
     images: Images  # indexed with rows: (b, 3, H, W) float32 in [0, 1], on the device
     header: RunHeader
     broken: Mapping[str, str]  # why a sample cannot be asked, by its id; its image is black
+    half: "HalfPrecision | None" = None  # the surrogate where the search is in half precision
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -57,11 +68,16 @@ def prepare(config: RunConfig) -> Setup:
     encoder = load_encoder(config.encoder, load_suite(config.suite).encoders, config.arch).to(device)
     model = _model(task, encoder, config)
     victim = task.bind(model)
-    surrogate, weights = victim, {"encoder": digest(encoder.visual), "text": digest(encoder.text)}
+    weights = {"encoder": digest(encoder.visual), "text": digest(encoder.text)}
+    source, gradient_model, surrogate = encoder, model, victim
     if config.surrogate is not None:
         source = load_encoder(config.surrogate, load_suite(config.suite).encoders, config.arch).to(device)
-        surrogate = task.bind(_model(task, source, config))
+        gradient_model = _model(task, source, config)
+        surrogate = task.bind(gradient_model)
         weights["surrogate"] = digest(source.visual)
+    half: HalfPrecision | None = None
+    if config.precision != "float32":
+        half = HalfPrecision(task.bind(gradient_model.at(config.precision)), source.at(config.precision))
     if task.model == "vlm":
         weights["language"] = digest(model.model)
     preprocess = to_tensor if dataset.native_size else model.preprocess
@@ -69,7 +85,7 @@ def prepare(config: RunConfig) -> Setup:
         dataset, preprocess, device, upright=PROTOCOLS[config.protocol].upright, left_out=_left_out(config.directory)
     )
     header = _header(config, task, weights, pictures.fingerprint, device)
-    return Setup(task, victim, surrogate, pictures.images, header, pictures.broken)
+    return Setup(task, victim, surrogate, source, pictures.images, header, pictures.broken, half)
 
 
 def _left_out(directory: Path) -> frozenset[str]:
@@ -95,7 +111,7 @@ def _check_fits(config: RunConfig, dataset: Dataset) -> None:
 def _check_goals(task: Task, config: RunConfig, sample: Sample) -> None:
     """Refuse an attack that was made for another task before anything is computed."""
     for step in () if config.attack == "none" else preset(config.attack).steps:
-        if step.goal == "best":
+        if step.goal in ("best", EMBEDDING):
             continue
         try:
             task.applies(step.goal, sample)

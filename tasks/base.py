@@ -91,6 +91,9 @@ class ImageTextEncoder(Protocol):
     def __call__(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> embeddings (B, D), not normalised."""
 
+    def patch_tokens(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, N, W): what a vision-language model reads."""
+
     @property
     def text(self):
         """The text tower, with ``classifier(classnames, templates)`` and ``scale``."""
