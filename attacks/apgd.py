@@ -32,6 +32,7 @@ def apgd(
     first_step: float = 2.0,
     stop_when_fooled: bool = True,
     first_checkpoint: FirstCheckpoint = "start",
+    siblings: Tensor | None = None,
 ) -> Outcome:
     """Auto-PGD (Croce & Hein 2020, arXiv 2003.01690, section 3), with a step size of its own for each sample.
 
@@ -53,6 +54,8 @@ def apgd(
             models of arXiv 2402.12336.
         stop_when_fooled: whether a fooled sample leaves the batch with the image that fooled.
         first_checkpoint: what the loss after the first step is compared with: "start" or "reference".
+        siblings: (B,) int64: rows of equal number are one image under several goals; once one of them is fooled,
+            all leave the batch. Without effect unless `stop_when_fooled`.
 
     Raises:
         ValueError: negative steps or first_step; unknown first_checkpoint; images outside [0, 1]; init of
@@ -78,6 +81,8 @@ def apgd(
         climb.observe(progress, improved)
         if done == 0:
             climb.settle(first_checkpoint)
+        if siblings is not None and stop_when_fooled:
+            standing &= ~torch.isin(siblings[climb.rows], siblings[ledger.fooled])
         if not standing.all():
             climb = climb.keep(standing)
         if done in windows:
@@ -149,7 +154,10 @@ class _Climb:
 
     def observe(self, progress: Progress, improved: Tensor) -> None:
         """Take in loss and gradient of the current image."""
-        self.best_gradient = torch.where(improved[:, None, None, None], self.gradient, self.best_gradient)
+        if improved.all():
+            self.best_gradient = self.gradient
+        elif improved.any():
+            self.best_gradient = torch.where(improved[:, None, None, None], self.gradient, self.best_gradient)
         self.rises = self.rises + (progress.loss > self.last_loss)
         self.last_loss = progress.loss
 
@@ -167,6 +175,8 @@ class _Climb:
         self.halved = wavering | stuck
         self.reviewed_loss = best_loss
         self.rises = torch.zeros_like(self.rises)
+        if not self.halved.any():
+            return
         back = self.halved[:, None, None, None]
         self.step = torch.where(back, self.step / 2, self.step)
         self.image = torch.where(back, ledger.images[self.rows], self.image)
@@ -174,6 +184,8 @@ class _Climb:
 
     def move(self, threat: ThreatModel, fresh: float) -> None:
         """A gradient step, of weight `fresh`, mixed with a continuation of the last move."""
-        ahead = threat.project(self.image + self.step * threat.steepest(self.gradient), self.clean)
-        mixed = self.image + fresh * (ahead - self.image) + (1 - fresh) * (self.image - self.previous)
+        ahead = threat.project(threat.steepest(self.gradient).mul_(self.step).add_(self.image), self.clean)
+        mixed = ahead.sub_(self.image).mul_(fresh).add_(self.image)
+        if fresh < 1:
+            mixed += (self.image - self.previous).mul_(1 - fresh)
         self.previous, self.image = self.image, threat.project(mixed, self.clean)

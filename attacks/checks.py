@@ -1,17 +1,25 @@
 """Sanity verdicts: signs that an attack did not bite, so that a robust score would mean nothing.
 
-The faults looked for are those of Carlini et al. 2019 (arXiv 1902.06705), section 5, and of the warnings that
-AutoAttack logs; here they are values, to be stored with the result.
+The faults looked for are those of Carlini et al. 2019 (arXiv 1902.06705), section 5, of the warnings that AutoAttack
+logs, and of Pintor et al. 2022 (arXiv 2106.09947); here they are values, to be stored with the result.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from attacks.objective import NotDifferentiableError, Objective, evaluate_with_gradient
+from attacks.objective import NotDifferentiableError, Objective, evaluate, evaluate_with_gradient
+from attacks.outcome import Outcome
+from attacks.threat import ThreatModel
+
+VANISHING = 1e-20  # largest entry of a gradient below which float32 products of it underflow
+RANDOMISED = 1e-4  # relative change of a loss from one look to the next; AutoAttack's threshold for logits
+BETTER_THAN_NOISE = 0.75  # share of the samples on which an attack must beat one random image of the ball
+OUTPUTS_SUM = 1e-4  # how near to one the outputs of a softmax sum
 
 
 @dataclass(frozen=True)
@@ -26,8 +34,8 @@ class Verdict:
 def gradient_verdict(objective: Objective, images: Tensor) -> Verdict:
     """Whether the loss has a usable gradient at every image (B, 3, H, W), one for each of the B samples.
 
-    Not ok if any sample's gradient is zero in every pixel (saturated loss, quantised input, an embedding loss
-    at its own minimum), if any loss or gradient is not finite, or if there is no gradient at all.
+    Not ok if any sample's gradient is zero in every pixel (saturated loss, quantised input, an embedding loss at its
+    own minimum) or has vanished, if any loss or gradient is not finite, or if there is no gradient at all.
     """
     name, size = "gradient", len(images)
     rows = torch.arange(size, device=images.device)
@@ -35,8 +43,55 @@ def gradient_verdict(objective: Objective, images: Tensor) -> Verdict:
         progress, gradient = evaluate_with_gradient(objective, images, rows, skip_fooled=False)
     except NotDifferentiableError as error:
         return Verdict(name, False, str(error))
-    finite = progress.loss.isfinite() & gradient.isfinite().flatten(1).all(dim=1)
-    zero = finite & (gradient == 0).flatten(1).all(dim=1)
-    broken, flat = int((~finite).sum()), int(zero.sum())
+    largest = gradient.flatten(1).abs().amax(dim=1)
+    finite = progress.loss.isfinite() & largest.isfinite()
+    zero = finite & (largest == 0)
+    vanishing = finite & ~zero & (largest < VANISHING)
+    broken, flat, faint = (int(mask.sum()) for mask in (~finite, zero, vanishing))
     detail = f"of {size} samples, {flat} have an all-zero gradient, {broken} a non-finite loss or gradient"
-    return Verdict(name, broken == 0 and flat == 0, detail)
+    if faint:
+        detail += f", {faint} a gradient below {VANISHING:g}"
+    return Verdict(name, broken == flat == faint == 0, detail)
+
+
+def repeatable_verdict(objective: Objective, images: Tensor) -> Verdict:
+    """Whether two looks at the same images (B, 3, H, W) give the same losses: a randomised model needs averaging."""
+    rows = torch.arange(len(images), device=images.device)
+    first, second = (evaluate(objective, images, rows).loss for _ in range(2))
+    change = (first - second).abs() / first.abs().clamp_min(1.0)
+    moved = int((change > RANDOMISED).sum())
+    return Verdict(
+        "repeatable", moved == 0, f"of {len(images)} samples, {moved} have another loss at a second look"
+    )  # fmt: skip
+
+
+def logits_verdict(objective: Objective, images: Tensor) -> Verdict | None:
+    """Whether a classifier gives logits (b, K), not probabilities, which flatten losses made for logits.
+
+    None if the objective is not that of a classifier.
+    """
+    model = getattr(objective, "model", None)
+    if model is None:
+        return None
+    with torch.no_grad():
+        outputs = model(images)
+    likely = bool(((outputs >= 0) & (outputs <= 1)).all() and ((outputs.sum(1) - 1).abs() < OUTPUTS_SUM).all())
+    words = "lie in [0, 1] and sum to one: a softmax?" if likely else "are not probabilities"
+    return Verdict("logits", not likely, f"the outputs of {len(images)} samples {words}")
+
+
+def noise_verdict(
+    objective: Objective, clean: Tensor, outcome: Outcome, threat: ThreatModel, seeds: Sequence[int]
+) -> Verdict:
+    """Whether the attack beats one random image of the ball, drawn from a seed a sample.
+
+    It does so where it fools and the noise does not, or reaches a higher loss. Samples that noise fools are left out.
+    """
+    streams = [torch.Generator().manual_seed(seed) for seed in seeds]
+    noise = threat.random_start(clean, streams)
+    found = evaluate(objective, noise, torch.arange(len(clean), device=clean.device))
+    counted = ~found.fooled & ~outcome.failed
+    beaten = counted & (outcome.fooled | (outcome.loss > found.loss))
+    total, better = int(counted.sum()), int(beaten.sum())
+    detail = f"the attack does better than one random image on {better} of {total} samples that noise does not fool"
+    return Verdict("beats_noise", total == 0 or better >= BETTER_THAN_NOISE * total, detail)

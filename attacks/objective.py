@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -199,6 +199,23 @@ class TargetedClassification:
         """Judge images (b, 3, H, W); fooled where the argmax is not the label, whichever class it is."""
         logits, labels = self.model(images), self.labels[rows]
         return Progress(targeted_dlr(logits, labels, self.targets[rows]), logits.argmax(dim=1) != labels)
+
+
+def side_by_side(objectives: Sequence[Objective]) -> Objective:
+    """One objective for G goals on the same B samples: row g B + i is the i-th sample under the g-th goal.
+
+    One forward pass then serves rows of any goal.
+
+    Raises:
+        TypeError: several objectives that are not `TargetedClassification`, or of different models.
+    """
+    if len(objectives) == 1:
+        return objectives[0]
+    targeted = [one for one in objectives if isinstance(one, TargetedClassification)]
+    if len(targeted) < len(objectives) or any(one.model != targeted[0].model for one in targeted):
+        raise TypeError("only targeted attacks on one classifier can be carried out side by side")
+    labels, targets = (torch.cat([getattr(one, name) for one in targeted]) for name in ("labels", "targets"))
+    return TargetedClassification(targeted[0].model, labels, targets)
 
 
 def _pick(logits: Tensor, classes: Tensor) -> Tensor:

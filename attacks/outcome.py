@@ -61,13 +61,16 @@ class Ledger:
         if gradient is not None:
             wanted = finite & ~finished
             self.evaluations[rows] += wanted
-            finite &= gradient.isfinite().flatten(1).all(dim=1) | ~wanted
+            largest = torch.linalg.vector_norm(gradient, ord=torch.inf, dim=(1, 2, 3))  # NaN if any entry is
+            finite &= largest.isfinite() | ~wanted
         improved = finite & (progress.loss > self.loss[rows])
         taken = improved | (finite & finished)
-        self.images[rows[taken]] = images[taken]
-        self.loss[rows[taken]] = progress.loss[taken]
-        self.fooled[rows[taken]] = progress.fooled[taken]
-        self._fail(rows[~finite])
+        if taken.any():
+            self.images[rows[taken]] = images[taken]
+            self.loss[rows[taken]] = progress.loss[taken]
+            self.fooled[rows[taken]] = progress.fooled[taken]
+        if not finite.all():
+            self._fail(rows[~finite])
         return improved, finite & ~finished
 
     def _fail(self, rows: Tensor) -> None:

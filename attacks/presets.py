@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -12,19 +12,25 @@ class AttackStep:
 
     Attributes:
         name: unique within its preset; recorded, and part of the seed of a random start.
-        kind: which attack function.
-        steps: gradient steps.
-        goal: what the attacker wants, read by the task only. "best" is the goal of the worst result so far.
+        kind: which attack function: a name in `attacks.kinds.KINDS`, or of a plugin.
+        steps: gradient steps; for "square", queries of the model.
+        goal: what the attacker wants, read by the task only. "best" is the goal of the worst result so far,
+            `EMBEDDING` needs no task: away from what the encoder says of the clean image.
         start: the clean image, a random image of the ball, or the image of the worst result so far.
         first_step: step size in units of eps; constant for "pgd", the first one for "apgd".
+        precision: "search" follows the precision that the run's search has, "float32" is always that.
+        volley: steps in a row with the same word here are taken side by side, in one batch; a sample that one of
+            them breaks leaves them all.
     """
 
     name: str
-    kind: Literal["apgd", "pgd"]
+    kind: str
     steps: int
     goal: str
     start: Literal["clean", "random", "best"]
     first_step: float
+    precision: Literal["search", "float32"] = "search"
+    volley: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,18 +41,22 @@ class Preset:
     steps: tuple[AttackStep, ...]
 
 
+EMBEDDING = "embedding"
 TARGET_CLASSES = 9  # the strongest rivals, as in APGD-T of AutoAttack (Croce & Hein 2020, arXiv 2003.01690)
+SQUARE_QUERIES = 5000  # as in AutoAttack
+PAPER_RESTARTS = 5  # of APGD on cross-entropy in the zero-shot evaluation of arXiv 2402.12336; AutoAttack has one
 REFERENCES = 5  # captions an image has in COCO and Flickr30k; answers taken of a question
 
 # Attacks on vision-language models follow Schlarmann et al. 2024 (arXiv 2402.12336), section 4 and appendix:
-# 100 steps (10000 for targeted attacks), first step eps. They attack in half precision and repeat in single
-# precision from the worst image; here every step runs on float32 images.
+# 100 steps (10000 for targeted attacks), first step eps. A run whose search is in half precision has it in the rounds
+# that the paper has it in; the later rounds are in single precision always.
 _REFERENCE_STEPS = tuple(
     AttackStep(f"reference-{n}", "apgd", 100, f"reference-{n}", "clean", 1.0) for n in range(REFERENCES)
 )
-_AGAIN = AttackStep("again", "apgd", 100, "best", "best", 1.0)
-_AUTOATTACK_TARGETS = tuple(
-    AttackStep(f"apgd-t-{rank}", "apgd", 100, f"targeted-{rank}", "random", 2.0)
+_AGAIN = AttackStep("again", "apgd", 100, "best", "best", 1.0, precision="float32")
+_APGD_CE = AttackStep("apgd-ce", "apgd", 100, "untargeted", "random", 2.0)
+_APGD_T = tuple(
+    AttackStep(f"apgd-t-{rank}", "apgd", 100, f"targeted-{rank}", "random", 2.0, volley="apgd-t")
     for rank in range(1, TARGET_CLASSES + 1)
 )
 
@@ -61,7 +71,28 @@ PRESETS: dict[str, Preset] = {
     ),
     "autoattack": Preset(
         "APGD on cross-entropy, then targeted APGD on up to nine rival classes: AutoAttack's white-box half",
-        (AttackStep("apgd-ce", "apgd", 100, "untargeted", "random", 2.0), *_AUTOATTACK_TARGETS),
+        (_APGD_CE, *_APGD_T),
+    ),
+    "autoattack-full": Preset(
+        "AutoAttack's standard version: the same, then targeted FAB and the black-box Square attack (pyautoattack)",
+        (
+            _APGD_CE,
+            *_APGD_T,
+            AttackStep("fab-t", "fab-t", 100, "untargeted", "clean", 0.0),
+            AttackStep("square", "square", SQUARE_QUERIES, "untargeted", "clean", 0.0),
+        ),
+    ),
+    "autoattack-paper": Preset(
+        "APGD on cross-entropy from five random starts, then targeted APGD: the paper's zero-shot evaluation",
+        (*(replace(_APGD_CE, name=f"apgd-ce-{n}") for n in range(1, PAPER_RESTARTS + 1)), *_APGD_T),
+    ),
+    "embedding": Preset(
+        "100 steps of APGD away from the encoder's own view of the image; needs no task, no text, no language model",
+        (AttackStep("embedding", "apgd", 100, EMBEDDING, "random", 2.0),),
+    ),
+    "transfer": Preset(
+        "100 steps of APGD on the encoder that --surrogate names, never stopping early; scored on --encoder",
+        (AttackStep("transfer", "apgd", 100, "untargeted", "random", 2.0),),
     ),
     "ensemble": Preset(
         "APGD against each of five references, then again from the worst image so far",
@@ -72,8 +103,8 @@ PRESETS: dict[str, Preset] = {
         (
             *_REFERENCE_STEPS,
             _AGAIN,
-            AttackStep("maybe", "apgd", 100, "target:maybe", "clean", 1.0),
-            AttackStep("Word", "apgd", 100, "target:Word", "clean", 1.0),
+            AttackStep("maybe", "apgd", 100, "target:maybe", "clean", 1.0, precision="float32"),
+            AttackStep("Word", "apgd", 100, "target:Word", "clean", 1.0, precision="float32"),
         ),
     ),
     "answers": Preset(

@@ -55,7 +55,7 @@ class ThreatModel:
             length = _length(delta)
             scaled = clean + delta * (self.eps / length.clamp_min(_TINY))
             inside = torch.where(length > self.eps, scaled, candidate)
-        return inside.clamp(0.0, 1.0)
+        return inside.clamp_(0.0, 1.0)
 
     def steepest(self, gradient: Tensor) -> Tensor:
         """The direction (B, 3, H, W) of unit norm in which a loss with this gradient grows fastest.

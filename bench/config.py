@@ -4,7 +4,7 @@ import hashlib
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from attacks.presets import PRESETS, Preset
 from bench import registry
+from bench.data.specs import Place, is_spec, parse
 from bench.errors import UsageError
 from tasks.protocol import PROTOCOLS
 
@@ -23,11 +24,18 @@ TOWERS = ("encoder", "native")
 
 @dataclass(frozen=True)
 class TaskPlan:
-    """How a suite runs a task: on which data sets, on how many samples of each, under which attack preset."""
+    """How a suite runs a task: on which data sets, on how many samples of each, under which attack preset.
+
+    Attributes:
+        optional: data sets that are run only when they are named.
+        defaults: keys of a row for data sets that the suite does not know: prompts, lengths of answers.
+    """
 
     datasets: tuple[str, ...]
     samples: int
     attack: str
+    optional: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,10 @@ class Suite:
         vlm: folder or hub id of the vision-language model that encoders are swapped into.
         eps: radii in 1/255 for "linf", in plain l2 units for "l2".
         datasets: where each data set's files lie under a data root, and in which format.
+        conversation: how the vision-language model is asked: a name of `bench.models.prompts.CONVERSATIONS`
+            ("vicuna_v1" for LLaVA-1.5, with its system sentence); by default the checkpoint's own chat template.
+        image_aspect_ratio: "pad" for images padded to squares before they are resized, as LLaVA-1.5 was trained; by
+            default what the checkpoint's configuration says, else the encoder's centre crop.
     """
 
     name: str
@@ -50,6 +62,8 @@ class Suite:
     seed: int
     tasks: Mapping[str, TaskPlan]
     datasets: Mapping[str, Mapping[str, Any]]
+    conversation: str | None = None
+    image_aspect_ratio: str | None = None
 
 
 def suite_names() -> list[str]:
@@ -70,10 +84,14 @@ def load_suite(name: str) -> Suite:
     raw = _merged(name)
     if surplus := sorted(raw.keys() - {f.name for f in fields(Suite)}):
         raise UsageError(f"suite {name!r}: unknown keys {surplus}")
-    tasks = {
-        task: TaskPlan(tuple(row["datasets"]), row["samples"], row["attack"]) for task, row in raw["tasks"].items()
-    }
+    tasks = {task: _plan(name, task, row) for task, row in raw["tasks"].items()}
     return Suite(**{**raw, "name": name, "eps": tuple(map(float, raw["eps"])), "tasks": tasks})
+
+
+def _plan(suite: str, task: str, row: Mapping[str, Any]) -> TaskPlan:
+    if surplus := sorted(row.keys() - {f.name for f in fields(TaskPlan)}):
+        raise UsageError(f"suite {suite!r}, task {task!r}: unknown keys {surplus}")
+    return TaskPlan(**{**row, "datasets": tuple(row["datasets"]), "optional": tuple(row.get("optional", ()))})
 
 
 def _merged(name: str) -> dict[str, Any]:
@@ -155,6 +173,7 @@ class RunConfig:
     arch: str | None = None  # open_clip architecture of an encoder given as a path
     vlm: str | None = None  # folder or hub id of the vision-language model; the suite's by default
     force: bool = False  # begin anew beside a run that cannot be resumed
+    place: Place | None = None  # where the data set lies, if the suite does not know it
 
     @property
     def n_samples(self) -> int:
@@ -166,7 +185,8 @@ class RunConfig:
         """Where the records lie; runs that differ in anything that moves a score lie apart."""
         attack = self.attack + (f"-from-{self.surrogate}" if self.surrogate else "")
         radii = "+".join(f"{e:g}" for e in self.eps) if self.attack != "none" else "clean"
-        name = [_file_name(self.encoder), self.dataset, attack, self.norm, radii, f"seed{self.seed}"]
+        dataset = self.dataset if self.place is None else f"{self.dataset}-{_digest(self.place.where)}"
+        name = [_file_name(self.encoder), dataset, attack, self.norm, radii, f"seed{self.seed}"]
         if self.protocol != DEFAULT_PROTOCOL:
             name.append(self.protocol)
         if self.precision != "float32":
@@ -183,7 +203,11 @@ def _file_name(encoder: str) -> str:
     """An encoder's name as part of a directory's: a path is told from others of the same stem by a digest."""
     if "/" not in encoder:
         return Path(encoder).stem
-    return f"{Path(encoder).stem}-{hashlib.sha256(str(Path(encoder).resolve()).encode()).hexdigest()[:6]}"
+    return f"{Path(encoder).stem}-{_digest(str(Path(encoder).resolve()))}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
 def resolve(
@@ -200,6 +224,7 @@ def resolve(
     protocol: str = DEFAULT_PROTOCOL,
     precision: str = "float32",
     tower: str = "encoder",
+    data_root: Path | None = None,
     **rest: Any,
 ) -> list[RunConfig]:
     """All runs that a request stands for, encoder by encoder.
@@ -232,22 +257,38 @@ def resolve(
             used = attack or plan.attack
             if used != "none":
                 preset(used)
-            for each in _chosen_datasets(plan, dataset):
+            for each, place in _chosen_datasets(plan, name, dataset, data_root):
+                row = chosen.datasets.get(each, {}) if place is None else place.row
                 configs.append(
                     RunConfig(
-                        suite, aliases.get(one, one), name, each, plan.samples, used, chosen.norm, radii,
-                        chosen.seed if seed is None else seed, limit, aliases.get(surrogate or "", surrogate),
-                        protocol=protocol, precision=precision, tower=tower, **rest,
+                        suite, aliases.get(one, one), name, each, row.get("samples", plan.samples), used, chosen.norm,
+                        radii, chosen.seed if seed is None else seed, limit, aliases.get(surrogate or "", surrogate),
+                        protocol=protocol, precision=precision, tower=tower, place=place,
+                        data_root=data_root if place is None else place.root, **rest,
                     )
                 )  # fmt: skip
     if not configs:
-        raise UsageError(f"no task asked for has data set {dataset!r}; see `bench list datasets --suite {suite}`")
+        raise UsageError(
+            f"no task asked for ({', '.join(tasks)}) has data set {dataset!r}, or its format does not suit them; see "
+            f"`bench list datasets --suite {suite}`"
+        )
     return configs
 
 
-def _chosen_datasets(plan: TaskPlan, asked: str | Sequence[str] | None) -> list[str]:
-    """The plan's data sets, or those of them that were asked for."""
-    return list(plan.datasets) if asked is None else [d for d in _listed(asked) if d in plan.datasets]
+def _chosen_datasets(
+    plan: TaskPlan, task: str, asked: str | Sequence[str] | None, data_root: Path | None
+) -> list[tuple[str, Place | None]]:
+    """The plan's data sets, or those that were asked for: known by name, or found where they lie."""
+    if asked is None:
+        return [(name, None) for name in plan.datasets]
+    chosen: list[tuple[str, Place | None]] = []
+    for one in [part.strip() for part in asked.split(",")] if isinstance(asked, str) else asked:
+        if is_spec(one):
+            place = parse(one, data_root, plan.defaults)
+            chosen += [(place.name, place)] if place.suits(task) else []
+        elif one in (*plan.datasets, *plan.optional):
+            chosen.append((one, None))
+    return list(dict(chosen).items())
 
 
 def _plugin_plan(task: str) -> TaskPlan:

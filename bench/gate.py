@@ -27,7 +27,7 @@ def check_integrity(baseline: Sequence[Run], document: Path | None) -> list[Find
         words = f"{path} is not what the records say; run `bench check --update` with --runs and review the change"
         findings.append(Finding(str(path), False, "stale", words))
     for name in stale_blocks(document, baseline) if document else ():
-        words = f"block {name!r} of {document} is not what the records say; regenerate it with `bench table --all --write {document}`"
+        words = f"block {name!r} of {document} is not what the records say; run `bench table --all --write {document}`"
         findings.append(Finding(name, False, "stale", words))
     return findings
 

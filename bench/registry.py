@@ -25,12 +25,13 @@ _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "bench.encoders": {},
     "bench.attacks": {},
     "bench.objectives": OBJECTIVES,
+    "bench.attack_kinds": {},
 }
 
 
 @cache
 def plugins(group: str) -> dict[str, EntryPoint]:
-    """Entry points of third-party packages in a group, such as "bench.encoders" or "bench.objectives"."""
+    """Entry points of third-party packages in one of the groups above, such as "bench.encoders"."""
     return {point.name: point for point in entry_points(group=group)}
 
 

@@ -1,13 +1,13 @@
 """The loop: samples from a task, through an attack, past a model, into an append-only record.
 
-Every adversarial image is certified here, in float32, before the model sees it; every random start is drawn here, from
-(seed, sample, step, radius), so results depend on neither batch size nor order nor resume.
+Every adversarial image is certified in float32 before the model sees it; every random start is drawn from (seed,
+sample, step, radius), so results depend on neither batch size nor order nor resume.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,18 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from attacks.apgd import apgd
-from attacks.checks import Verdict, gradient_verdict
-from attacks.outcome import Outcome
-from attacks.pgd import pgd
-from attacks.presets import AttackStep
+from attacks.presets import EMBEDDING, AttackStep
 from attacks.threat import ThreatModel
-from bench.adversarial import ImageStore
+from bench.adversarial import ImageStore, as_png
+from bench.batches import BatchSize
 from bench.config import RunConfig, preset
-from bench.errors import UsageError
 from bench.records import Record, open_run, read_records
+from bench.search import Conditions, Job, objective, search, start_of
 from bench.setup import Setup, prepare
 from bench.stats import worst_scores
-from tasks.base import Sample
+from bench.verdicts import FirstBatch, run_verdicts
+from tasks.base import Sample, Victim
+from tasks.protocol import PROTOCOLS
 
 CLEAN = "clean"
 
@@ -39,7 +38,11 @@ def execute(config: RunConfig, *, progress: bool = True) -> Path:
         UsageError: something that was asked for cannot be loaded.
         RecordsError: the directory holds another run, is in use, or cannot be written.
     """
-    setup = prepare(config)
+    return carry_out(config, prepare(config), progress=progress)
+
+
+def carry_out(config: RunConfig, setup: Setup, *, progress: bool = True) -> Path:
+    """Carry out a run on what is loaded already; errors as of `execute`."""
     with open_run(config.directory, setup.header) as store:
         recorded = read_records(config.directory)
         runner = _Runner(config, setup, store.append, store.done, recorded, progress)
@@ -65,24 +68,51 @@ class _Runner:
         self.done = set(done)
         self.records = list(recorded)
         self.progress = progress
-        self.gradient: Verdict | None = None  # of the first batch attacked
-        self.batch_size = config.batch_size or (256 if setup.images.device.type == "cpu" else 64)
+        self.sign = 1 if setup.task.worst == "min" else -1
+        self.first_batch: FirstBatch | None = None  # what the checks of the first batch attacked said
+        self.batches = BatchSize(config.batch_size, setup.images.device)
         self.steps: Sequence[AttackStep] = () if config.attack == "none" else preset(config.attack).steps
         keep = config.save_adversarial or any(step.start == "best" for step in self.steps)
         self.store = ImageStore(config.directory / "adversarial") if keep else None
+        self.protocol = PROTOCOLS[config.protocol]
+        self.conditions = Conditions(
+            seed=config.seed,
+            first_checkpoint=self.protocol.first_checkpoint,
+            # an image for another model is made as strong as the steps allow
+            stop_when_fooled=config.surrogate is None,
+            store=self.store,
+        )
 
     def clean(self) -> None:
         """Ask every sample unattacked."""
         rows = [i for i, s in enumerate(self.setup.samples) if (s.id, CLEAN, 0.0) not in self.done]
+        rows = self._without_broken(rows)
+        victim = self._judge("search")
 
         def ask(batch: list[int]) -> list[Record]:
             began = time.monotonic()
             samples, images = [self.setup.samples[i] for i in batch], self.setup.images[batch]
-            predictions = self.setup.victim.predict(images, samples)
+            predictions = victim.predict(images, samples)
             seconds = (time.monotonic() - began) / len(batch)
             return [self._record(s, CLEAN, 0.0, p, seconds=seconds) for s, p in zip(samples, predictions, strict=True)]
 
         self._in_batches(rows, ask, CLEAN)
+
+    def _without_broken(self, rows: list[int]) -> list[int]:
+        """Record why some samples cannot be asked; the rows of the others."""
+        broken, samples = self.setup.broken, self.setup.samples
+        records = [
+            self._record(samples[i], CLEAN, 0.0, "", seconds=0.0, error=broken[samples[i].id])
+            for i in rows if samples[i].id in broken
+        ]  # fmt: skip
+        self.append(records)
+        self.records += records
+        return [i for i in rows if samples[i].id not in broken]
+
+    def _judge(self, precision: str) -> Victim:
+        """Whose word counts for a step of this precision: only a protocol that says so trusts half precision."""
+        half = self.setup.half if precision == "search" else None
+        return half.victim if half is not None and self.protocol.half_verdicts else self.setup.victim
 
     def attack(self) -> None:
         """Take the attack's steps at each radius, smallest first, on the samples that still stand.
@@ -92,93 +122,142 @@ class _Runner:
         for eps in self.config.eps if self.steps else ():
             unit = 255 if self.config.norm == "linf" else 1
             threat = ThreatModel(self.config.norm, eps / unit)  # type: ignore[arg-type]
-            for step in self.steps:
-                for goal, rows in self._standing(step, eps).items():
-                    self._take(step, goal, rows, eps, threat)
+            for _, volley in groupby(enumerate(self.steps), lambda pair: pair[1].volley or pair[0]):
+                for steps, rows in self._standing([step for _, step in volley], eps).items():
+                    self._take(steps, rows, eps, threat)
 
-    def _standing(self, step: AttackStep, eps: float) -> dict[str, list[int]]:
-        """Rows that a step attacks, by goal; "best" becomes the goal of the worst result so far."""
+    def _standing(self, volley: list[AttackStep], eps: float) -> dict[tuple[AttackStep, ...], list[int]]:
+        """Rows by the steps they are to take; the goal "best" becomes that of the worst result so far."""
         task = self.setup.task
         scores = worst_scores(self.setup.header, self.records, eps)
-        by_goal: dict[str, list[int]] = {}
+        by_steps: dict[tuple[AttackStep, ...], list[int]] = {}
         for row, sample in enumerate(self.setup.samples):
-            if (sample.id, step.name, eps) in self.done or sample.id not in scores:
+            if sample.id not in scores or task.lost(scores[sample.id], sample):
                 continue
-            goal = self._best_goal(sample, eps) if step.goal == "best" else step.goal
-            if not task.lost(scores[sample.id], sample) and task.applies(goal, sample):
-                by_goal.setdefault(goal, []).append(row)
-        return by_goal
+            steps = []
+            for step in volley:
+                goal = self._best_goal(sample, eps) if step.goal == "best" else step.goal
+                fits = goal == EMBEDDING or task.applies(goal, sample)
+                if fits and (sample.id, step.name, eps) not in self.done:
+                    steps.append(replace(step, goal=goal))
+            if steps:
+                by_steps.setdefault(tuple(steps), []).append(row)
+        return by_steps
 
     def _best_goal(self, sample: Sample, eps: float) -> str:
         goals = {step.name: step.goal for step in self.steps}
-        sign = 1 if self.setup.task.worst == "min" else -1
         tried = [
             r for r in self.records
             if r.sample_id == sample.id and r.error is None and 0 < r.eps_255 <= eps and goals.get(r.step) != "best"
         ]  # fmt: skip
-        return goals[min(tried, key=lambda r: sign * (r.score or 0)).step] if tried else self.steps[0].goal
+        return goals[min(tried, key=lambda r: self.sign * (r.score or 0)).step] if tried else self.steps[0].goal
 
-    def _take(self, step: AttackStep, goal: str, rows: list[int], eps: float, threat: ThreatModel) -> None:
+    def _take(self, steps: tuple[AttackStep, ...], rows: list[int], eps: float, threat: ThreatModel) -> None:
         def strike(batch: list[int]) -> list[Record]:
-            began = time.monotonic()
-            samples, clean = [self.setup.samples[i] for i in batch], self.setup.images[batch]
-            objective = self.setup.surrogate.objective(clean, samples, goal)
-            if self.gradient is None:
-                self.gradient = gradient_verdict(objective, clean)
-            outcome = self._ascend(step, objective, clean, samples, eps, threat)
-            allowed = threat.contains(outcome.images, clean) & ~outcome.failed
-            shown = torch.where(allowed[:, None, None, None], outcome.images, clean)
-            predictions = self.setup.victim.predict(shown, samples)
-            seconds = (time.monotonic() - began) / len(batch)
-            distances = threat.distance(shown, clean) * (255 if threat.norm == "linf" else 1)
-            records = []
-            for k, sample in enumerate(samples):
-                error = None
-                if bool(outcome.failed[k]):
-                    error = "the loss or its gradient is not finite"
-                elif not bool(allowed[k]):
-                    error = "the attack left the threat model"
-                records.append(
-                    self._record(
-                        sample, step.name, eps, predictions[k], seconds=seconds, error=error,
-                        loss=float(outcome.loss[k]), distance=float(distances[k]),
-                        evaluations=int(outcome.evaluations[k]),
-                    )
-                )  # fmt: skip
-            self._keep_worst(records, shown, eps)
+            samples = [self.setup.samples[i] for i in batch]
+            job = Job(steps, samples, self.setup.images[batch], eps, threat)
+            records, images = self._search(job)
+            records, kept = self._settled(records, samples)
+            self._keep_worst(records, images[kept], eps)
             return records
 
-        self._in_batches(rows, strike, f"{step.name} {eps:g}/255" if threat.norm == "linf" else f"{step.name} {eps:g}")
+        name = steps[0].volley or steps[0].name
+        label = f"{name} {eps:g}/255" if threat.norm == "linf" else f"{name} {eps:g}"
+        self._in_batches(rows, strike, label, width=len(steps))
 
-    def _ascend(
-        self, step: AttackStep, objective: Any, clean: Tensor, samples: list[Sample], eps: float, threat: ThreatModel
-    ) -> Outcome:
-        init = None
-        if step.start == "random":
-            streams = [_stream(self.config.seed, s.id, step.name, eps) for s in samples]
-            init = threat.random_start(clean, streams)
-        elif step.start == "best":
-            assert self.store is not None
-            init = self.store.worst(samples, clean, eps)
-        stop = self.config.surrogate is None  # an image for another model is made as strong as the steps allow
-        if step.kind == "apgd":
-            return apgd(
-                objective, clean, threat, steps=step.steps, init=init, first_step=step.first_step,
-                stop_when_fooled=stop,
+    def _search(self, job: Job) -> tuple[list[Record], Tensor]:
+        """Records and images (G B, 3, H, W) of a job, searched in the precision of its steps.
+
+        What a search in half precision finds is judged in float32, and what it does not break is searched again in
+        float32, so that the result is no weaker; the protocol may forgo both.
+        """
+        half = self.setup.half if job.steps[0].precision == "search" else None
+        if half is None:
+            return self._attempt(job, self.setup.surrogate, self.setup.encoder, self.setup.victim)
+        judge = self._judge("search")
+        records, images = self._attempt(job, half.victim, half.encoder, judge)
+        lost = {
+            record.sample_id
+            for record, sample in zip(records, job.sample_rows, strict=True)
+            if record.score is not None and self.setup.task.lost(record.score, sample)
+        }
+        left = [k for k, sample in enumerate(job.samples) if sample.id not in lost]
+        if self.protocol.half_verdicts or not self.conditions.stop_when_fooled or not left:
+            return records, images
+        again = replace(job, samples=[job.samples[k] for k in left], clean=job.clean[left])
+        rows = [g * len(job.samples) + k for g in range(len(job.steps)) for k in left]
+        second, found = self._attempt(again, self.setup.surrogate, self.setup.encoder, self.setup.victim)
+        for row, record, image in zip(rows, second, found, strict=True):
+            first = records[row]
+            worse = first.score is None or (
+                record.score is not None and self.sign * record.score <= self.sign * first.score
+            )
+            if worse:
+                images[row] = image
+            records[row] = replace(
+                record if worse else first,
+                evaluations=first.evaluations + record.evaluations,
+                seconds=round(first.seconds + record.seconds, 4),
+            )
+        return records, images
+
+    def _attempt(self, job: Job, source: Victim, encoder: Any, judge: Victim) -> tuple[list[Record], Tensor]:
+        """Attack through one model, judge by another."""
+        began = time.monotonic()
+        goal = objective(job, source, encoder)
+        outcome, problems = search(job, goal, self.conditions)
+        samples = job.sample_rows
+        if self.first_batch is None:
+            self.first_batch = FirstBatch.of(goal, job.repeated, start_of(job, self.conditions), outcome, job.threat)
+        predictions = judge.predict(outcome.images, samples)
+        saved = judge.predict(as_png(outcome.images), samples) if self.config.save_adversarial else None
+        seconds = (time.monotonic() - began) / len(samples)
+        distances = job.threat.distance(outcome.images, job.repeated) * (255 if job.threat.norm == "linf" else 1)
+        records = []
+        for k, sample in enumerate(samples):
+            step = job.steps[k // len(job.samples)].name
+            record = self._record(
+                sample, step, job.eps, predictions[k], seconds=seconds, error=problems[k],
+                loss=float(outcome.loss[k]), distance=float(distances[k]), evaluations=int(outcome.evaluations[k]),
             )  # fmt: skip
-        return pgd(
-            objective, clean, threat, steps=step.steps, step_size=step.first_step * threat.eps, init=init,
-            stop_when_fooled=stop,
-        )  # fmt: skip
+            if saved is not None and record.error is None:
+                record = replace(record, png_score=self.setup.task.score(saved[k], sample))
+            records.append(record)
+        return records, outcome.images
+
+    def _settled(self, records: list[Record], samples: Sequence[Sample]) -> tuple[list[Record], list[int]]:
+        """Of a volley's records, those to keep, with their rows: all of a sample that stands, one of a lost one.
+
+        The steps that a lost sample left unfinished claim nothing; their cost is that of the step that broke it.
+        """
+        size = len(samples)
+        if len(records) == size:
+            return records, list(range(size))
+        kept, rows = [], []
+        for k, sample in enumerate(samples):
+            mine = range(k, len(records), size)
+            broke = [r for r in mine if (score := records[r].score) is not None and self.setup.task.lost(score, sample)]
+            for r in broke[:1] or mine:
+                cost = [records[r]] if not broke else [records[m] for m in mine]
+                kept.append(
+                    replace(
+                        records[r],
+                        evaluations=sum(one.evaluations for one in cost),
+                        seconds=round(sum(one.seconds for one in cost), 4),
+                    )
+                )
+                rows.append(r)
+        return kept, rows
 
     def _keep_worst(self, records: list[Record], images: Tensor, eps: float) -> None:
         """Save the images that are worse than all before them, before their records are written."""
         if self.store is None:
             return
-        best, sign = worst_scores(self.setup.header, self.records, eps), 1 if self.setup.task.worst == "min" else -1
+        best = worst_scores(self.setup.header, self.records, eps)
         for record, image in zip(records, images, strict=True):
-            if record.score is not None and sign * record.score < sign * best[record.sample_id]:
-                self.store.put(record.sample_id, eps, image)
+            if record.score is not None and self.sign * record.score < self.sign * best[record.sample_id]:
+                best[record.sample_id] = record.score
+                self.store.put(record.sample_id, eps, image, png=self.config.save_adversarial)
 
     def _record(
         self, sample: Sample, step: str, eps: float, prediction: str, *, seconds: float, error: str | None = None,
@@ -190,21 +269,23 @@ class _Runner:
             error, round(seconds, 4),
         )  # fmt: skip
 
-    def _in_batches(self, rows: list[int], work: Callable[[list[int]], list[Record]], label: str) -> None:
-        """Work through rows batch by batch, each recorded as it ends; halves the batch when memory runs out."""
+    def _in_batches(
+        self, rows: list[int], work: Callable[[list[int]], list[Record]], label: str, width: int = 1
+    ) -> None:
+        """Work through rows batch by batch, each recorded as it ends; `width` images a row are in memory at once."""
         bar = tqdm(total=len(rows), desc=f"{self.config.encoder} {self.config.dataset} {label}",
                    disable=not self.progress, leave=False)  # fmt: skip
         with bar:
             while rows:
-                batch = rows[: self.batch_size]
+                batch = rows[: max(1, self.batches.size // width)]
                 try:
                     records = work(batch)
                 except torch.OutOfMemoryError:
-                    if self.batch_size == 1:
-                        raise UsageError("out of memory at batch size 1; use a device with more memory") from None
-                    self.batch_size = max(1, min(self.batch_size, len(batch)) // 2)
-                    torch.cuda.empty_cache()
+                    self.batches.out_of_memory(len(batch) * width)
+                    if len(batch) == 1:
+                        raise
                     continue
+                self.batches.done(len(batch) * width)
                 self.append(records)
                 self.records += records
                 self.done |= {record.key for record in records if record.error is None}
@@ -218,18 +299,5 @@ class _Runner:
 
     def verdicts(self) -> list[dict[str, Any]]:
         """Sanity checks on the finished run, to be stored with it."""
-        attacked = [r for r in self.records if r.step != CLEAN and r.error is None]
-        unmoved = sum(r.distance_255 == 0 for r in attacked)
-        checks = [{"name": "no_errors", "ok": not self.failures(), "detail": f"{self.failures()} samples failed"}]
-        if self.gradient is not None:
-            checks.append(asdict(self.gradient))
-        if attacked:
-            detail = f"{unmoved} of {len(attacked)} attacked images equal their clean image"
-            checks.append({"name": "attack_moves_images", "ok": unmoved < len(attacked), "detail": detail})
-        return checks
-
-
-def _stream(seed: int, *parts: object) -> torch.Generator:
-    """The random stream of one (seed, sample, step, radius)."""
-    key = hashlib.sha256(repr((seed, *parts)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(key[:8], "big") >> 1)
+        first = self.first_batch.verdicts() if self.first_batch is not None else []
+        return run_verdicts(self.config, self.setup.task, self.steps, self.records, first)

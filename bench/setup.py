@@ -1,29 +1,41 @@
 """What a run works with, loaded: data, encoder, model and task, and the header that says where each came from."""
 
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torchvision.transforms.functional import to_tensor
 
+from attacks.presets import EMBEDDING
 from bench import registry
 from bench.config import DEFAULT_PROTOCOL, RunConfig, load_suite, preset
 from bench.data import embedded
-from bench.data.images import fingerprint, open_image
+from bench.data.bank import Images, ids_left_out, read_pictures
 from bench.data.readers import load as read_dataset
+from bench.data.selection import FIRST, select
 from bench.errors import UsageError
 from bench.models import catalogue
 from bench.models.encoder import Encoder
 from bench.models.load import digest, load_encoder
 from bench.provenance import code_state
-from bench.records import SCHEMA_VERSION, RunHeader
+from bench.records import SCHEMA_VERSION, RunHeader, read_header
 from tasks.base import Dataset, Sample, Task, Victim
 from tasks.protocol import PROTOCOLS
 
 PACKAGES = ("torch", "torchvision", "transformers", "open_clip_torch", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class HalfPrecision:
+    """The surrogate and its encoder, computing in half precision."""
+
+    victim: Victim
+    encoder: Encoder
 
 
 @dataclass(frozen=True)
@@ -33,8 +45,11 @@ class Setup:
     task: Task
     victim: Victim
     surrogate: Victim  # whose gradients the attack follows; the victim itself unless the attack is a transfer
-    images: Tensor  # (N, 3, H, W) float32 in [0, 1], on the device
+    encoder: Encoder  # of the surrogate
+    images: Images  # indexed with rows: (b, 3, H, W) float32 in [0, 1], on the device
     header: RunHeader
+    broken: Mapping[str, str]  # why a sample cannot be asked, by its id; its image is black
+    half: "HalfPrecision | None" = None  # the surrogate where the search is in half precision
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -46,31 +61,57 @@ def prepare(config: RunConfig) -> Setup:
     """Load data, encoder and model of a run."""
     device = _device(config.device)
     dataset = load_dataset(config)
-    if not dataset.samples:
-        raise UsageError(f"data set {config.dataset!r} holds no samples")
+    _check_fits(config, dataset)
     task_class: Any = registry.resolve("bench.tasks", config.task)
     task: Task = task_class(dataset, PROTOCOLS[config.protocol])
     _check_goals(task, config, dataset.samples[0])
     encoder = load_encoder(config.encoder, load_suite(config.suite).encoders, config.arch).to(device)
     model = _model(task, encoder, config)
     victim = task.bind(model)
-    surrogate, weights = victim, {"encoder": digest(encoder.visual), "text": digest(encoder.text)}
+    weights = {"encoder": digest(encoder.visual), "text": digest(encoder.text)}
+    source, gradient_model, surrogate = encoder, model, victim
     if config.surrogate is not None:
         source = load_encoder(config.surrogate, load_suite(config.suite).encoders, config.arch).to(device)
-        surrogate = task.bind(_model(task, source, config))
+        gradient_model = _model(task, source, config)
+        surrogate = task.bind(gradient_model)
         weights["surrogate"] = digest(source.visual)
+    half: HalfPrecision | None = None
+    if config.precision != "float32":
+        half = HalfPrecision(task.bind(gradient_model.at(config.precision)), source.at(config.precision))
     if task.model == "vlm":
         weights["language"] = digest(model.model)
-    pictures = [open_image(sample.image) for sample in dataset.samples]
-    images = torch.stack([encoder.preprocess(picture) for picture in pictures]).to(device)
-    header = _header(config, task, weights, fingerprint(dataset, pictures), device)
-    return Setup(task, victim, surrogate, images, header)
+    preprocess = to_tensor if dataset.native_size else model.preprocess
+    pictures = read_pictures(
+        dataset, preprocess, device, upright=PROTOCOLS[config.protocol].upright, left_out=_left_out(config.directory)
+    )
+    header = _header(config, task, weights, pictures.fingerprint, device)
+    return Setup(task, victim, surrogate, source, pictures.images, header, pictures.broken, half)
+
+
+def _left_out(directory: Path) -> frozenset[str]:
+    """Samples whose pictures were broken when the run in this directory began: they may have been mended since."""
+    if not (directory / "run.json").is_file():
+        return frozenset()
+    return ids_left_out(read_header(directory).dataset_fingerprint)
+
+
+def _check_fits(config: RunConfig, dataset: Dataset) -> None:
+    """Refuse samples that a task cannot ask."""
+    if not dataset.samples:
+        raise UsageError(f"data set {config.dataset!r} holds no samples")
+    if config.task not in registry.TASKS:
+        return
+    if (config.task == "zeroshot") != bool(dataset.classnames):
+        kind = "has" if dataset.classnames else "has no"
+        raise UsageError(f"data set {config.dataset!r} {kind} classes: it does not suit task {config.task!r}")
+    if config.task != "zeroshot" and not all(sample.prompt for sample in dataset.samples):
+        raise UsageError(f"data set {config.dataset!r} has samples without a prompt; give its row prompt = ...")
 
 
 def _check_goals(task: Task, config: RunConfig, sample: Sample) -> None:
     """Refuse an attack that was made for another task before anything is computed."""
     for step in () if config.attack == "none" else preset(config.attack).steps:
-        if step.goal == "best":
+        if step.goal in ("best", EMBEDDING):
             continue
         try:
             task.applies(step.goal, sample)
@@ -79,19 +120,30 @@ def _check_goals(task: Task, config: RunConfig, sample: Sample) -> None:
 
 
 def load_dataset(config: RunConfig) -> Dataset:
-    """The samples a run scores: from files under the data root, or embedded in the package."""
+    """The samples a run scores: from files under the data root, or embedded in the package.
+
+    Of a data set that the suite does not know, all samples are taken if there are fewer than the suite's number.
+    """
     if config.data_root is None:
+        if config.dataset in load_suite(config.suite).datasets and config.dataset not in embedded.NAMES:
+            raise UsageError(
+                f"data set {config.dataset!r} is read from files: give --data-root DIR; `bench data check --dataset "
+                f"{config.dataset} --suite {config.suite} --data-root DIR` says what must lie there"
+            )
         return embedded.load(config.dataset, config.n_samples)
+    row = _row(config)
+    dataset = read_dataset(config.dataset, row, config.data_root)
+    count = config.n_samples if config.place is None else min(config.n_samples, len(dataset.samples))
+    return select(dataset, str(row.get("selection", FIRST)), count)
+
+
+def _row(config: RunConfig) -> Mapping[str, Any]:
     rows = load_suite(config.suite).datasets
+    if config.place is not None:
+        return config.place.row
     if config.dataset not in rows:
         raise UsageError(f"suite {config.suite!r} does not say where {config.dataset!r} lies under a data root")
-    dataset = read_dataset(config.dataset, rows[config.dataset], config.data_root)
-    if len(dataset.samples) < config.n_samples:
-        raise UsageError(
-            f"{config.dataset} under {config.data_root} has {len(dataset.samples)} samples, {config.n_samples} are "
-            f"asked for; use --limit {len(dataset.samples)}"
-        )
-    return Dataset(**{**dataset.__dict__, "samples": dataset.samples[: config.n_samples]})
+    return rows[config.dataset]
 
 
 def _model(task: Task, encoder: Encoder, config: RunConfig) -> Any:
@@ -99,7 +151,14 @@ def _model(task: Task, encoder: Encoder, config: RunConfig) -> Any:
         return encoder
     from bench.models.llava import load_llava
 
-    return load_llava(catalogue.resolve_path(_vlm(config)), encoder).to(encoder.mean.device)
+    suite = load_suite(config.suite)
+    return load_llava(
+        catalogue.resolve_path(_vlm(config)),
+        encoder,
+        tower=config.tower,
+        conversation_name=suite.conversation,
+        pad_to_square=suite.image_aspect_ratio == "pad",
+    )
 
 
 def _vlm(config: RunConfig) -> str:
@@ -114,7 +173,18 @@ def _protocol(config: RunConfig) -> dict[str, Any]:
         chosen = {"precision": config.precision, **asdict(PROTOCOLS[config.protocol])}
     if config.tower != "encoder":
         chosen["tower"] = config.tower
+    if config.place is not None:
+        chosen["data"] = config.place.where
+    if config.data_root is not None and (selection := _row(config).get("selection", FIRST)) != FIRST:
+        chosen["selection"] = selection
     return chosen | ({"surrogate": config.surrogate} if config.surrogate else {})
+
+
+def _asking(config: RunConfig) -> dict[str, str]:
+    """How a vision-language model is asked, where the suite says otherwise than the checkpoint."""
+    suite = load_suite(config.suite)
+    chosen = {"conversation": suite.conversation, "image_aspect_ratio": suite.image_aspect_ratio}
+    return {key: value for key, value in chosen.items() if value is not None}
 
 
 def _device(name: str) -> torch.device:
@@ -152,7 +222,7 @@ def _header(
         dataset_fingerprint=data_digest,
         weights=weights,
         attack_steps=[asdict(step) for step in steps],
-        protocol=_protocol(config),
+        protocol=_protocol(config) | (_asking(config) if task.model == "vlm" else {}),
         code=code_state(),
         packages={name: version(name) for name in PACKAGES},
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",

@@ -187,7 +187,7 @@ class _Judge:
                     yield Mismatch(str(self.run.directory), sample, eps, "worst score", score, worse(judged))
 
     def _clean_image(self, record: Record) -> Tensor:
-        return self.setup.images[self.rows[record.sample_id]]
+        return self.setup.images[[self.rows[record.sample_id]]][0]
 
     def _image(self, record: Record) -> tuple[Tensor | None, list[Mismatch]]:
         """A record's image, if it can be shown to the model, and what is wrong with it."""

@@ -12,23 +12,38 @@ from attacks.objective import Objective
 from tasks import protocol as counting
 
 
+class StoredImage(Protocol):
+    """An image file inside a larger file, such as a tar or a table; read only when it is opened."""
+
+    @property
+    def label(self) -> str:
+        """What errors call it."""
+
+    def read(self) -> bytes:
+        """The bytes of the image file."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One thing to ask.
 
     Attributes:
         id: unique within its data set.
-        image: the picture, or the file it lies in.
+        image: the picture, or where it lies.
         prompt: the question; empty where the task has a fixed one.
         references: captions, annotators' answers, the true class name, or the target text.
         group: what to cluster by in statistics: the image.
+        label: index of the true class in `Dataset.classnames`, which may hold a name twice; None: its name tells it.
+        attack_references: texts that an attack leads away from, where they are others than the references.
     """
 
     id: str
-    image: Image.Image | Path
+    image: Image.Image | Path | StoredImage
     prompt: str
     references: tuple[str, ...]
     group: str
+    label: int | None = None
+    attack_references: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +56,8 @@ class Dataset:
         prompt_suffix: appended to every question, e.g. how long an answer may be.
         max_new_tokens: limit of a generated answer.
         chance: score in percent of guessing, where it is known.
+        native_size: images are attacked at the size they have; the encoder resizes them.
+        broken_below: CIDEr below which a caption counts as broken and is attacked no more.
     """
 
     name: str
@@ -50,6 +67,8 @@ class Dataset:
     prompt_suffix: str = ""
     max_new_tokens: int = 20
     chance: float | None = None
+    native_size: bool = False
+    broken_below: float = 10.0
 
 
 class AnswerScores(NamedTuple):
@@ -71,6 +90,9 @@ class ImageTextEncoder(Protocol):
 
     def __call__(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> embeddings (B, D), not normalised."""
+
+    def patch_tokens(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, N, W): what a vision-language model reads."""
 
     @property
     def text(self):

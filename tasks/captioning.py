@@ -13,8 +13,6 @@ from tasks.metrics import Cider
 from tasks.protocol import STRICT, Protocol
 from tasks.vqa import reference_rank
 
-BROKEN = 10.0  # CIDEr below which the paper stops attacking an image of COCO
-
 
 class Captioning:
     """Captions scored with CIDEr-D x 100 against five references.
@@ -41,12 +39,17 @@ class Captioning:
         return self.cider.score(sample.id, prediction)
 
     def lost(self, score: float, sample: Sample) -> bool:
-        """The paper's threshold."""
-        return score < BROKEN
+        """The paper's threshold, 10 for COCO and 2 for Flickr30k."""
+        return score < self.dataset.broken_below
 
     def applies(self, goal: str, sample: Sample) -> bool:
         """The n-th reference must exist."""
-        return reference_rank(goal) < len(sample.references)
+        return reference_rank(goal) < len(_led_away_from(sample))
+
+
+def _led_away_from(sample: Sample) -> tuple[str, ...]:
+    """The captions of which "reference-N" is the N-th; in COCO not the very texts that are scored against."""
+    return sample.references if sample.attack_references is None else sample.attack_references
 
 
 def clean_caption(text: str) -> str:
@@ -69,7 +72,7 @@ class Captioner:
     def objective(self, images: Tensor, samples: Sequence[Sample], goal: str) -> Objective:
         """Goals as of `reference_rank`: away from the N-th reference caption."""
         rank = reference_rank(goal)
-        wanted = [s.references[rank] for s in samples]
+        wanted = [_led_away_from(s)[rank] for s in samples]
         return CaptionObjective(self.model.answers([s.prompt for s in samples], wanted))
 
 

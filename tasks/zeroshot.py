@@ -1,5 +1,6 @@
 """Zero-shot classification with a CLIP encoder (Radford et al. 2021; attacked as in Schlarmann et al. 2024, 4.4)."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -24,15 +25,17 @@ class ZeroShot:
 
     def __init__(self, dataset: Dataset, protocol: Protocol = STRICT) -> None:
         self.dataset = dataset
+        self.classes = distinct_names(dataset.classnames)
 
     def bind(self, model: ImageTextEncoder) -> "_Classifier":
         """Embed the class names once."""
         weights = model.text.classifier(self.dataset.classnames, self.dataset.templates)
-        return _Classifier(model, weights, float(model.text.scale), self.dataset.classnames)
+        return _Classifier(model, weights, float(model.text.scale), self.classes)
 
     def score(self, prediction: str, sample: Sample) -> float:
         """100 if the class is right, else 0."""
-        return 100.0 * (prediction == sample.references[0])
+        right = sample.references[0] if sample.label is None else self.classes[sample.label]
+        return 100.0 * (prediction == right)
 
     def lost(self, score: float, sample: Sample) -> bool:
         """A wrong class is as wrong as it gets."""
@@ -40,8 +43,17 @@ class ZeroShot:
 
     def applies(self, goal: str, sample: Sample) -> bool:
         """Rival classes exist up to the number of classes, and targeted DLR needs four."""
-        classes = len(self.dataset.classnames)
+        classes = len(self.classes)
         return goal == "untargeted" or (classes >= 4 and rival_rank(goal) < classes)
+
+
+def distinct_names(classnames: Sequence[str]) -> tuple[str, ...]:
+    """What a prediction is called: a name that several classes share is followed by "#" and the class's index.
+
+    Of ImageNet's 1000 classes two are called "missile" and two "sunglasses".
+    """
+    count = Counter(classnames)
+    return tuple(f"{name} #{k}" if count[name] > 1 else name for k, name in enumerate(classnames))
 
 
 def rival_rank(goal: str) -> int:
@@ -60,7 +72,7 @@ class _Classifier:
     encoder: ImageTextEncoder
     weights: Tensor  # (D, K), unit columns
     scale: float
-    classnames: Sequence[str]
+    classes: Sequence[str]  # distinct
 
     def logits(self, images: Tensor) -> Tensor:
         """(b, 3, H, W) -> (b, K)."""
@@ -69,12 +81,13 @@ class _Classifier:
     def predict(self, images: Tensor, samples: Sequence[Sample]) -> list[str]:
         """Class names."""
         with torch.no_grad():
-            return [self.classnames[k] for k in self.logits(images).argmax(1).tolist()]
+            return [self.classes[k] for k in self.logits(images).argmax(1).tolist()]
 
     def objective(self, images: Tensor, samples: Sequence[Sample], goal: str) -> Objective:
         """Goals "untargeted" (cross-entropy) and "targeted-N" (targeted DLR to the clean image's N-th rival)."""
-        index = {name: k for k, name in enumerate(self.classnames)}
-        labels = torch.tensor([index[s.references[0]] for s in samples], device=images.device)
+        index = {name: k for k, name in enumerate(self.classes)}
+        true = [index[s.references[0]] if s.label is None else s.label for s in samples]
+        labels = torch.tensor(true, device=images.device)
         if goal == "untargeted":
             return Classification(self.logits, labels)
         rank = rival_rank(goal)

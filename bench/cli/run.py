@@ -28,7 +28,7 @@ from bench.errors import UsageError
 @click.option("--protocol", default="strict", show_default=True, help="strict, or paper: its released code's choices.")
 @click.option("--precision", default="float32", show_default=True, help="Of the search: float32, bf16 or fp16.")
 @click.option("--tower", default="encoder", show_default=True, help="native: keep the vision-language model's own.")
-@click.option("--arch", default=None, help="open_clip architecture of an encoder given as a path, e.g. ViT-L-14.")
+@click.option("--arch", default=None, help="What an --encoder path holds: ViT-L-14-quickgelu; or ViT-B-32,TAG.")
 @click.option("--vlm", default=None, help="Folder or hub id of the vision-language model. Default: the suite's.")
 @click.option("--force", is_flag=True, help="Begin anew beside a run that cannot be resumed.")
 @click.option("--jobs", type=int, default=None, help="Runs at once. Default: one a core on the CPU, else 1.")

@@ -1,8 +1,10 @@
 """Data sets that need no files: those that the package draws itself."""
 
 from bench import registry
-from bench.mini import data
+from bench.mini.data import NAMES, build
 from tasks.base import Dataset
+
+__all__ = ["NAMES", "load"]
 
 
 def load(name: str, samples: int) -> Dataset:
@@ -11,6 +13,6 @@ def load(name: str, samples: int) -> Dataset:
     Raises:
         UsageError: there is no such data set in the package; a data root is needed.
     """
-    if name not in data.NAMES:
-        raise registry.unknown("embedded data set", name, data.NAMES)
-    return data.build(name, samples)
+    if name not in NAMES:
+        raise registry.unknown("embedded data set", name, NAMES)
+    return build(name, samples)

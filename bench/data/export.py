@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from bench.config import load_suite
 from bench.data.images import open_image
-from bench.data.shards import CLASSNAMES, TEMPLATES
+from bench.data.shards import CLASSNAMES
+from bench.data.templates import TEMPLATES
 from bench.errors import UsageError
 from bench.mini.data import NAMES, SIZE, build
 from bench.mini.world import COUNTS, WORLD_VERSION

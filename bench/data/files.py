@@ -1,7 +1,7 @@
 """Reading small files that people download: what is wrong with one is said with its name and the remedy."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -104,3 +104,25 @@ def existing_folder(path: Path, what: str) -> Path:
     if not path.is_dir():
         raise UsageError(f"no folder {path} ({what}); put it there, or mend --data-root")
     return path
+
+
+def identifier(entry: Any, key: str, path: Path) -> str:
+    """An id as text: ``entry[key]``, a number or a text.
+
+    Raises:
+        UsageError: as `field`.
+    """
+    return str(field(entry, key, int | str, str(path)))
+
+
+def refuse_twice(ids: Sequence[str], what: str, path: Path) -> None:
+    """Every id may come but once.
+
+    Raises:
+        UsageError: one comes twice.
+    """
+    seen: set[str] = set()
+    for one in ids:
+        if one in seen:
+            raise UsageError(f"{path}: {what} {one} comes twice; remove one of them, or download the file again")
+        seen.add(one)

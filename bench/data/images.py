@@ -2,7 +2,8 @@
 
 import json
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -11,71 +12,69 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bench.errors import UsageError
-from tasks.base import Dataset
+from tasks.base import Dataset, StoredImage
 
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _SIXTEEN_BITS = 65535
 
 
-def open_image(source: Image.Image | Path) -> Image.Image:
-    """Decode an image to 8-bit RGB, upright.
+@dataclass(frozen=True)
+class Stored:
+    """An image file inside a larger file (see `tasks.base.StoredImage`).
 
-    The orientation noted in EXIF is applied, 16-bit greyscale is scaled to 8 bits (not clipped), transparency
-    is dropped as CLIP's own preprocessing drops it, and of an animation the first frame counts.
+    Attributes:
+        label: what errors call it, e.g. "0.tar:s0000000.png".
+        read: gives the bytes of the image file.
+    """
+
+    label: str
+    read: Callable[[], bytes] = field(repr=False, compare=False)
+
+
+def open_image(source: Image.Image | Path | StoredImage, *, upright: bool = True) -> Image.Image:
+    """Decode an image to 8-bit RGB.
+
+    16-bit greyscale is scaled to 8 bits (not clipped), transparency is dropped as CLIP's own preprocessing drops it,
+    and of an animation the first frame counts.
 
     Args:
-        source: a picture, or the file it lies in.
+        source: a picture, or where it lies.
+        upright: turn it as its EXIF orientation says.
 
     Raises:
         UsageError: the file is missing, empty, truncated or no image, or its pixels have no known range.
     """
-    label = str(source) if isinstance(source, Path) else str(getattr(source, "filename", "") or "an image in memory")
+    label = _label(source)
     try:
-        if isinstance(source, Path):
-            with Image.open(source) as image:
-                return _rgb(image, label)
-        return _rgb(source, label)
+        if isinstance(source, Image.Image):
+            return _rgb(source, label, upright)
+        content = source.read_bytes() if isinstance(source, Path) else source.read()
+        if not content:
+            raise UsageError(f"{label} is empty (0 bytes); download it again")
+        with Image.open(BytesIO(content)) as image:
+            return _rgb(image, label, upright)
     except UsageError:
         raise
     except FileNotFoundError:
         raise UsageError(f"no image at {label}; download the images to that place, or mend --data-root") from None
     except UnidentifiedImageError:
-        raise UsageError(f"{_no_image(source, label)}; download it again") from None
+        raise UsageError(f"{label} is not an image (an HTML page, or a git-lfs pointer?); download it again") from None
     except _UNREADABLE as error:
         raise UsageError(f"{label} cannot be decoded ({error}); download it again") from error
 
 
-def identify(content: bytes, label: str) -> Image.Image:
-    """An image of which only the header is decoded so far; `open_image` does the rest.
-
-    Args:
-        content: of the image file.
-        label: what errors call it, now and when it is decoded.
-
-    Raises:
-        UsageError: it is empty or no image.
-    """
-    if not content:
-        raise UsageError(f"{label} is empty (0 bytes); download it again")
-    try:
-        image = Image.open(BytesIO(content))
-    except _UNREADABLE:
-        raise UsageError(f"{label} is not an image; download it again") from None
-    image.filename = label
-    return image
+def _label(source: Image.Image | Path | StoredImage) -> str:
+    if isinstance(source, Image.Image):
+        return str(getattr(source, "filename", "") or "an image in memory")
+    return str(source) if isinstance(source, Path) else source.label
 
 
-def _no_image(source: Image.Image | Path, label: str) -> str:
-    if isinstance(source, Path) and source.stat().st_size == 0:
-        return f"{label} is empty (0 bytes)"
-    return f"{label} is not an image (an HTML page, or a git-lfs pointer?)"
-
-
-def _rgb(image: Image.Image, label: str) -> Image.Image:
+def _rgb(image: Image.Image, label: str, upright: bool) -> Image.Image:
     if getattr(image, "is_animated", False):
         image.seek(0)
     image.load()
-    image = _upright(image)
+    if upright:
+        image = _upright(image)
     if image.mode == "F":
         raise UsageError(f"{label} has floating-point pixels, whose range is not known; convert it to 8 bits")
     if image.mode.startswith("I"):
@@ -101,10 +100,49 @@ def _from_sixteen_bits(image: Image.Image, label: str) -> Image.Image:
     return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
 
 
-def fingerprint(dataset: Dataset, images: Iterable[Image.Image] | None = None) -> str:
+class Fingerprint:
     """SHA-256 over all that a score depends on: texts, class names, limits, decoded pixels in sample order.
 
     It is the same for an embedded data set and for its export to files.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        texts = {
+            "name": dataset.name,
+            "classnames": dataset.classnames,
+            "templates": dataset.templates,
+            "prompt_suffix": dataset.prompt_suffix,
+            "max_new_tokens": dataset.max_new_tokens,
+            "samples": [(s.id, s.prompt, s.references, s.group) for s in dataset.samples],
+        }
+        self._total = sha256(json.dumps(texts | _rarer(dataset), sort_keys=True).encode())
+
+    def add(self, picture: Image.Image) -> None:
+        """The next sample's picture, as `open_image` gives it."""
+        self._total.update(f"\n{picture.width}x{picture.height}\n".encode())
+        self._total.update(picture.tobytes())
+
+    def hexdigest(self) -> str:
+        """64 hexadecimal digits."""
+        return self._total.hexdigest()
+
+
+def _rarer(dataset: Dataset) -> dict[str, object]:
+    """What few data sets have; left out where it is as usual, so that fingerprints last when fields are added."""
+    found: dict[str, object] = {}
+    if dataset.native_size:
+        found["native_size"] = True
+    if dataset.broken_below != Dataset.broken_below:
+        found["broken_below"] = dataset.broken_below
+    if len(set(dataset.classnames)) < len(dataset.classnames):
+        found["labels"] = [s.label for s in dataset.samples]
+    if any(s.attack_references is not None for s in dataset.samples):
+        found["attack_references"] = [s.attack_references for s in dataset.samples]
+    return found
+
+
+def fingerprint(dataset: Dataset, images: Iterable[Image.Image] | None = None) -> str:
+    """The `Fingerprint` of a data set.
 
     Args:
         dataset: the samples.
@@ -114,18 +152,8 @@ def fingerprint(dataset: Dataset, images: Iterable[Image.Image] | None = None) -
         UsageError: as `open_image`.
         ValueError: there are more or fewer images than samples.
     """
-    texts = {
-        "name": dataset.name,
-        "classnames": dataset.classnames,
-        "templates": dataset.templates,
-        "prompt_suffix": dataset.prompt_suffix,
-        "max_new_tokens": dataset.max_new_tokens,
-        "samples": [(s.id, s.prompt, s.references, s.group) for s in dataset.samples],
-    }
-    total = sha256(json.dumps(texts, sort_keys=True).encode())
+    total = Fingerprint(dataset)
     sources = (s.image for s in dataset.samples) if images is None else images
     for _, source in zip(dataset.samples, sources, strict=True):
-        image = open_image(source)
-        total.update(f"\n{image.width}x{image.height}\n".encode())
-        total.update(image.tobytes())
+        total.add(open_image(source))
     return total.hexdigest()

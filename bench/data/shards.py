@@ -1,47 +1,61 @@
 """Classification sets in tar shards, in the layout of the clip-benchmark/wds_* repositories."""
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from typing import IO, NamedTuple, cast
 
 from bench.data.files import existing_folder, read_lines
-from bench.data.images import identify
+from bench.data.images import Stored
+from bench.data.templates import TEMPLATES, given_templates, read_templates
 from bench.errors import UsageError
 from tasks.base import Dataset, Sample
 
 CLASSNAMES = "classnames.txt"
-TEMPLATES = "zeroshot_classification_templates.txt"
 IMAGE_TYPES = ("webp", "png", "jpg", "jpeg")
 
 
-def webdataset(name: str, root: Path, *, folder: str) -> Dataset:
-    """The split "test" of a classification set; image files are held in memory and decoded when opened.
+def webdataset(name: str, root: Path, *, folder: str, templates: str | Sequence[str] | None = None) -> Dataset:
+    """The split "test" of a classification set; images stay in their shards until they are opened.
 
     Args:
         name: of the data set.
         root: the folder that ``folder`` is relative to.
         folder: holds classnames.txt, zeroshot_classification_templates.txt and test/.
+        templates: take the place of the folder's file; see `bench.data.templates.given_templates`.
 
     Raises:
-        UsageError: a file is missing or damaged, it is a retrieval or multi-label set, class names repeat, a
-            template lacks ``{c}``, a key comes twice or lacks its image or label, or a label is out of range.
+        UsageError: a file is missing or damaged, it is a retrieval or multi-label set, a template lacks ``{c}``, a
+            key comes twice or lacks its image or label, or a label is out of range.
     """
     base = root / folder
     _check_type(base, name)
-    classnames = _classnames(base / CLASSNAMES)
-    templates = _templates(base / TEMPLATES)
+    classnames = tuple(read_lines(base / CLASSNAMES, "class names"))
+    prompts = read_templates(base / TEMPLATES) if templates is None else given_templates(templates, name)
     samples: dict[str, Sample] = {}
     for shard in _shards(base / "test"):
         for key, files in _groups(shard):
             if key in samples:
                 raise UsageError(f"{shard}: key {key} comes twice in {base / 'test'}; download the shards again")
             label = _label(files, f"{shard}, key {key}", len(classnames), base / CLASSNAMES)
-            image = identify(*_image_file(files, shard, key))
-            samples[key] = Sample(key, image, "", (classnames[label],), key)
+            samples[key] = Sample(key, _image(files, shard, key), "", (classnames[label],), key, label)
     if not samples:
         raise UsageError(f"the shards in {base / 'test'} hold no images; download them again")
-    return Dataset(name, tuple(samples.values()), classnames, templates, chance=100 / len(classnames))
+    return Dataset(name, tuple(samples.values()), classnames, prompts, chance=100 / len(classnames))
+
+
+class _Member(NamedTuple):
+    """A file's place in a tar."""
+
+    offset: int
+    size: int
+
+
+def _read(shard: Path, member: _Member) -> bytes:
+    with shard.open("rb") as file:
+        file.seek(member.offset)
+        return file.read(member.size)
 
 
 def _check_type(base: Path, name: str) -> None:
@@ -50,27 +64,6 @@ def _check_type(base: Path, name: str) -> None:
     kind = read_lines(path, "data set type")[0].lower() if path.exists() else "classification"
     if kind != "classification":
         raise UsageError(f"{path} says {kind!r}, but only classification sets are read; choose one of those")
-
-
-def _classnames(path: Path) -> tuple[str, ...]:
-    names = read_lines(path, "class names")
-    first: dict[str, int] = {}
-    for number, name in enumerate(names, start=1):
-        if name in first:
-            raise UsageError(
-                f"{path}: class name {name!r} stands in lines {first[name]} and {number}; an answer could "
-                "not be told right from wrong; give each class a name of its own"
-            )
-        first[name] = number
-    return tuple(names)
-
-
-def _templates(path: Path) -> tuple[str, ...]:
-    templates = read_lines(path, "prompt templates")
-    for number, template in enumerate(templates, start=1):
-        if "{c}" not in template:
-            raise UsageError(f"{path}: line {number}, {template!r}, has no field {{c}} for the class name; add it")
-    return tuple(templates)
 
 
 def _shards(split: Path) -> list[Path]:
@@ -85,9 +78,9 @@ def _shards(split: Path) -> list[Path]:
     return shards
 
 
-def _groups(shard: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+def _groups(shard: Path) -> Iterator[tuple[str, dict[str, _Member | bytes]]]:
     """Key and files by extension, key by key; the files of a key lie next to each other."""
-    key, files = "", dict[str, bytes]()
+    key, files = "", dict[str, _Member | bytes]()
     for path, content in _members(shard):
         stem, _, extension = path.name.partition(".")
         here = str(path.with_name(stem))
@@ -100,15 +93,19 @@ def _groups(shard: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
         yield key, files
 
 
-def _members(shard: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Files of a tar, without hidden ones."""
+def _members(shard: Path) -> Iterator[tuple[PurePosixPath, _Member | bytes]]:
+    """Files of a tar, without hidden ones: a label's content, any other file's place."""
     try:
         _check_end(shard)
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
                 path = PurePosixPath(member.name)
-                if member.isfile() and not path.name.startswith("."):
+                if not member.isfile() or path.name.startswith("."):
+                    continue
+                if path.suffix == ".cls":
                     yield path, cast(IO[bytes], tar.extractfile(member)).read()
+                else:
+                    yield path, _Member(member.offset_data, member.size)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise UsageError(
             f"{shard} is not a whole tar file ({error}), perhaps a partial download, a web page or a git-lfs "
@@ -125,18 +122,18 @@ def _check_end(shard: Path) -> None:
             raise tarfile.ReadError("it does not end like one")
 
 
-def _image_file(files: dict[str, bytes], shard: Path, key: str) -> tuple[bytes, str]:
-    """Content and label of a key's image."""
+def _image(files: dict[str, _Member | bytes], shard: Path, key: str) -> Stored:
+    """A key's image, to be read when it is opened."""
     for extension in IMAGE_TYPES:
-        if extension in files:
-            return files[extension], f"{shard}:{key}.{extension}"
+        if isinstance(member := files.get(extension), _Member):
+            return Stored(f"{shard}:{key}.{extension}", partial(_read, shard, member))
     raise UsageError(f"{shard}, key {key}: no image (.{', .'.join(IMAGE_TYPES)}) beside its label; download it again")
 
 
-def _label(files: dict[str, bytes], where: str, n_classes: int, classnames: Path) -> int:
-    if "cls" not in files:
+def _label(files: dict[str, _Member | bytes], where: str, n_classes: int, classnames: Path) -> int:
+    if not isinstance(content := files.get("cls"), bytes):
         raise UsageError(f"{where}: no label (.cls) beside its image; download it again")
-    text = files["cls"].decode("ascii", "replace").strip()
+    text = content.decode("ascii", "replace").strip()
     try:
         label = int(text)
     except ValueError:

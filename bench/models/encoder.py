@@ -13,8 +13,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
 
 from bench.errors import UsageError
-
-DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from bench.models.stored import PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -163,8 +162,9 @@ class Encoder(nn.Module):
         """
         if precision == "float32":
             return self
-        visual = copy.deepcopy(self.visual).to(DTYPES[precision])
-        return Encoder(visual, self.preprocessing, self.text).to(self.mean.device)
+        twin = copy.copy(self)  # of the same class, whatever its forward does
+        twin._modules = {**self._modules, "visual": copy.deepcopy(self.visual).to(PRECISIONS[precision])}
+        return twin
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """(3, H, W) float32 in [0, 1]: resized and cropped as in training (see `Preprocessing`), not normalised."""

@@ -2,13 +2,13 @@
 
 import json
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
 from open_clip.model import convert_to_custom_text_state_dict
+from open_clip.tokenizer import HFTokenizer
 from torch import Tensor, nn
 from transformers import CLIPModel, CLIPVisionModel, CLIPVisionModelWithProjection
 
@@ -137,9 +137,10 @@ def _preprocessing(config: dict[str, Any], visual: Any, source: Path) -> Preproc
     asked = config.get("size", size)
     if asked not in (size, [size, size]):
         raise UsageError(f"{source}: preprocess_cfg says size {asked}, the image tower takes {size} pixels")
-    return Preprocessing(
-        size, tuple(config["mean"]), tuple(config["std"]), config.get("interpolation", "bicubic"), mode
-    )
+    interpolation = config.get("interpolation", "bicubic")  # open_clip's own default
+    if interpolation not in _RESAMPLE.values():
+        raise UsageError(f"{source}: interpolation {interpolation!r} is not supported; known: bicubic, bilinear")
+    return Preprocessing(size, tuple(config["mean"]), tuple(config["std"]), interpolation, mode)
 
 
 # ---- transformers' formats -------------------------------------------------------------------------------------------
@@ -252,12 +253,12 @@ def _transformers_tokenizer(folder: Path, config: Any) -> Any:
     length = config.max_position_embeddings
     if any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         try:
-            return open_clip.HFTokenizer(str(folder), context_length=length)
+            return HFTokenizer(str(folder), context_length=length)
         except (OSError, ValueError, TypeError) as error:
             raise UsageError(f"{folder} holds no tokenizer that can be read: {_brief(error)}") from error
     if config.vocab_size != _OPENAI_VOCABULARY:
         raise UsageError(f"{folder} has no tokenizer.json, and its vocabulary of {config.vocab_size} is not OpenAI's")
-    return partial(open_clip.SimpleTokenizer(context_length=length), context_length=length)
+    return open_clip.SimpleTokenizer(context_length=length)
 
 
 # ---- Shared ----------------------------------------------------------------------------------------------------------

@@ -62,11 +62,9 @@ def fetch_tokenizer(row: EncoderRow, weights: Path) -> None:
     if not config.get("model_cfg", {}).get("text_cfg", {}).get("hf_tokenizer_name"):
         return
     companion(row, weights, "tokenizer_config.json")
-    for name in ("tokenizer.json", "special_tokens_map.json", "vocab.txt"):
-        try:
-            companion(row, weights, name)
-        except UsageError:
-            continue  # not every kind of tokenizer has every file; open_clip says if it cannot do without
+    vocabularies = ("tokenizer.json", "vocab.txt")
+    if not any((weights.parent / name).is_file() for name in vocabularies):
+        _first(row, vocabularies, revision=weights.parent.name)
 
 
 def _revisions(row: EncoderRow) -> tuple[str | None, ...]:

@@ -4,127 +4,226 @@ The language side is never retrained. The features are the encoder's patch token
 the final norm, with the class token left out (Liu et al. 2023, arXiv 2310.03744; Schlarmann et al. 2024, section 4).
 """
 
+import copy
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoProcessor, LlavaForConditionalGeneration
+from transformers import Cache
 
 from bench.errors import UsageError
+from bench.models import prefix
 from bench.models.encoder import Encoder
+from bench.models.llava_files import read_llava
+from bench.models.native import NativeTower
+from bench.models.prompts import Conversation, answer_ids, conversation, pad_left
+from bench.models.stored import FP16_GRADIENT_SCALE, PRECISIONS, follow_activations, scale_gradient
 from tasks.base import AnswerScores
 
-_QUESTION = "<<question>>"
 
+def load_llava(
+    path: str,
+    encoder: Encoder,
+    *,
+    tower: str = "encoder",
+    conversation_name: str | None = None,
+    pad_to_square: bool = False,
+    dtype: torch.dtype | str | None = None,
+) -> "Llava":
+    """Load a LLaVA-1.5 checkpoint folder (or hub id) in transformers' format, around ``encoder``.
 
-def load_llava(path: str, encoder: Encoder) -> "Llava":
-    """Load a LLaVA checkpoint folder (or hub id) in transformers' format, around ``encoder``.
+    Args:
+        path: the folder.
+        encoder: what replaces the checkpoint's image tower; the model goes to its device.
+        tower: "encoder", or "native" to keep the checkpoint's own image tower instead.
+        conversation_name: one of `prompts.CONVERSATIONS`; None for the checkpoint's chat template.
+        pad_to_square: images are padded, not cropped; also where the checkpoint's config asks for it.
+        dtype: what the language model is stored in: "auto" for the checkpoint's precision, which is the rule on CUDA
+            devices; float32 is the rule elsewhere. What is computed is float32 either way (see `Llava.at`).
 
     Raises:
-        UsageError: the folder is missing or holds no LLaVA checkpoint, or the encoder's features do not fit.
+        UsageError: the folder is missing or holds no whole LLaVA checkpoint, or the encoder's features do not fit.
     """
-    if not Path(path).is_dir() and (("/" in path and not path.count("/") == 1) or path.startswith(".")):
-        raise UsageError(f"no such model folder: {path}")
-    try:
-        processor = AutoProcessor.from_pretrained(path)
-        model = LlavaForConditionalGeneration.from_pretrained(path, dtype=torch.float32)
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"{path} holds no LLaVA checkpoint that can be read: {error}") from error
-    return Llava(model, processor, encoder)
+    device = encoder.mean.device
+    stored = dtype or ("auto" if device.type == "cuda" else torch.float32)
+    model, processor = read_llava(path, stored, tower=tower == "native")
+    talk = conversation(conversation_name, processor, int(model.config.image_token_id))
+    used = NativeTower(model.model.vision_tower, processor.image_processor) if tower == "native" else encoder
+    asked = getattr(model.config, "image_aspect_ratio", None) == "pad" or getattr(
+        processor.image_processor, "do_pad", False
+    )
+    return Llava(model, processor.tokenizer, used, talk, pads=bool(pad_to_square or asked)).to(device)
 
 
 class Llava(nn.Module):
-    """A LLaVA whose tower is an `Encoder`; parameters frozen, float32.
+    """A LLaVA whose tower is an `Encoder` (or the checkpoint's own); parameters frozen, compute in float32.
 
     Raises:
-        UsageError: the projector expects features of another width, or the chat template has no place for an image.
+        UsageError: the projector expects features of another width.
     """
 
     model: Any  # LlavaForConditionalGeneration; its submodules are typed as plain modules
+    compute: torch.dtype  # of the language model; images, losses and gradients of images are float32 always
 
-    def __init__(self, model: LlavaForConditionalGeneration, processor: Any, encoder: Encoder) -> None:
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, encoder: Encoder | NativeTower, talk: Conversation, *, pads: bool
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.model = model
-        self.model.model.vision_tower = nn.Identity()
+        if isinstance(encoder, Encoder):
+            self.model.model.vision_tower = nn.Identity()
         self.eval().requires_grad_(False)
-        self.tokenizer = processor.tokenizer
-        self.tokenizer.padding_side = "left"
+        self.tokenizer, self.talk, self.pads = tokenizer, talk, pads
+        self.compute = torch.float32
+        if self.stored != torch.float32:
+            follow_activations(self.model)
         self.layer = int(self.model.config.vision_feature_layer)
         self.image_id = int(self.model.config.image_token_id)
-        width, expected = encoder.visual.conv1.out_channels, self._projector.linear_1.in_features
-        if width != expected:
-            raise UsageError(f"the projector expects features of width {expected}, the encoder gives {width}")
-        self.patches = encoder.visual.grid_size[0] * encoder.visual.grid_size[1]
-        self.template = self._template(processor)
+        self.patches = self._check_features()
+        self.prefix = prefix.Prefix(talk.before)
 
     @property
-    def _projector(self) -> Any:
-        return self.model.model.multi_modal_projector
+    def stored(self) -> torch.dtype:
+        """What the language model's weights are stored in."""
+        return self.model.lm_head.weight.dtype
 
     @property
     def device(self) -> torch.device:
         """Where the model lies."""
         return self.model.device
 
-    def _template(self, processor: Any) -> str:
-        """The chat template with the image's tokens expanded, and a place for the question."""
-        content = [{"type": "image"}, {"type": "text", "text": _QUESTION}]
-        text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        token = self.tokenizer.convert_ids_to_tokens(self.image_id)
-        if text.count(token) != 1 or text.count(_QUESTION) != 1:
-            raise UsageError(f"the chat template must hold one {token} and the question once; it gives {text!r}")
-        return text.replace(token, token * self.patches)
+    @property
+    def _projector(self) -> Any:
+        return self.model.model.multi_modal_projector
 
-    def _prompt_ids(self, prompts: Sequence[str]) -> list[list[int]]:
-        return self.tokenizer([self.template.replace(_QUESTION, prompt) for prompt in prompts]).input_ids
+    def _check_features(self) -> int:
+        """The number of the encoder's patch tokens, once their width is seen to fit."""
+        size = self.encoder.preprocessing.size
+        with torch.no_grad():
+            tokens = self.encoder.patch_tokens(torch.zeros(1, 3, size, size, device=self.encoder.mean.device))
+        width, expected = tokens.shape[2], self._projector.linear_1.in_features
+        if width != expected:
+            raise UsageError(f"the projector expects features of width {expected}, the encoder gives {width}")
+        return tokens.shape[1]
 
-    def _answer_ids(self, prompts: Sequence[str], answers: Sequence[str]) -> list[list[int]]:
-        """Tokens of each answer as they follow its prompt, with the end token."""
-        asked = self._prompt_ids(prompts)
-        texts = [f"{self.template.replace(_QUESTION, p)} {a}" for p, a in zip(prompts, answers, strict=True)]
-        whole = self.tokenizer(texts).input_ids
-        for prompt, full, answer in zip(asked, whole, answers, strict=True):
-            if full[: len(prompt)] != prompt or len(full) == len(prompt):
-                raise UsageError(f"the tokenizer does not keep the answer {answer!r} apart from its prompt")
-        end = self.tokenizer.eos_token_id
-        return [[*full[len(prompt) :], end] for prompt, full in zip(asked, whole, strict=True)]
+    def at(self, precision: str) -> "Llava":
+        """The same model computing in "bf16" or "fp16"; "float32" is itself.
+
+        Weights that are stored in half precision are shared and cast when used; a model stored in float32 gets a
+        copy in half precision. Images are still float32, and so are losses and gradients; float16's small
+        gradients are kept by scaling them inside.
+        """
+        dtype = PRECISIONS[precision]
+        if dtype == self.compute:
+            return self
+        model = self.model
+        if self.stored == torch.float32:
+            model = copy.deepcopy(model)
+            for parameter in model.parameters():
+                parameter.data = parameter.data.to(dtype)  # parameters only: rotary frequencies stay float32
+        twin = Llava(model, self.tokenizer, self.encoder.at(precision), self.talk, pads=self.pads)
+        twin.compute = dtype
+        return twin
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """(3, H, W) float32 in [0, 1], not normalised: padded to a square where LLaVA-1.5 pads, then as the encoder."""
+        if self.pads:
+            image = pad_to_square(image, self.encoder.preprocessing.mean)
+        return self.encoder.preprocess(image)
 
     def first_tokens(self, texts: Sequence[str]) -> list[int]:
         """The token that each answer begins with, after a prompt."""
-        return [ids[0] for ids in self._answer_ids([""] * len(texts), texts)]
+        return [answer_ids(self.talk, "", text, self.tokenizer.eos_token_id)[0] for text in texts]
 
     def answers(self, prompts: Sequence[str], answers: Sequence[str]) -> "PreparedAnswers":
         """Prepare B prompts with their answers for scoring candidate images."""
-        return PreparedAnswers(self, self._prompt_ids(prompts), self._answer_ids(prompts, answers))
+        end = self.tokenizer.eos_token_id
+        said = [answer_ids(self.talk, p, a, end) for p, a in zip(prompts, answers, strict=True)]
+        return PreparedAnswers(self, [self._asked(p) for p in prompts], said)
 
-    def _pad_left(self, sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        length, pad = max(map(len, sequences)), self.tokenizer.pad_token_id
-        ids = torch.tensor([[*[pad] * (length - len(s)), *s] for s in sequences], device=self.device)
-        lengths = torch.tensor([len(s) for s in sequences], device=self.device)
-        mask = torch.arange(length, device=self.device) >= length - lengths[:, None]
-        return ids, mask.long()
+    def _asked(self, prompt: str) -> list[int]:
+        """Ids of a prompt, image included, without what the prefix's keys and values stand for."""
+        lead = [] if self.prefix.kept else self.talk.before
+        return [*lead, *[self.image_id] * self.patches, *self.talk.after(prompt)]
+
+    def _rows(self, sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Padded on the left: ids (B, T), mask (B, P + T) with the P prefix tokens in front, positions (B, T)."""
+        pad = self.tokenizer.pad_token_id
+        rows, seen = pad_left(sequences, self.tokenizer.eos_token_id if pad is None else pad)
+        ids, mask = torch.tensor(rows, device=self.device), torch.tensor(seen, device=self.device)
+        positions = (mask.cumsum(1) - 1).clamp(min=0) + self.prefix.kept
+        return ids, nn.functional.pad(mask, (self.prefix.kept, 0), value=1), positions
 
     def _embed(self, ids: Tensor, images: Tensor) -> Tensor:
         """Token embeddings (B, T, H) with the image's features in place."""
-        features = self._projector(self.encoder.patch_tokens(images, self.layer))
-        embedded = self.model.get_input_embeddings()(ids)
-        return embedded.masked_scatter((ids == self.image_id)[..., None], features.to(embedded.dtype))
+        if self.compute == torch.float16:
+            images = scale_gradient(images, 1 / FP16_GRADIENT_SCALE)
+        tokens = self.encoder.patch_tokens(images, self.layer)
+        features = self._projector(tokens.to(self.compute))
+        embedded = self.model.get_input_embeddings()(ids).to(self.compute)
+        return embedded.masked_scatter((ids == self.image_id)[..., None], features)
+
+    def _hidden(self, embedded: Tensor, mask: Tensor, positions: Tensor, past: Cache | None) -> Tensor:
+        """Last hidden states (B, T, H)."""
+        return self.model.model.language_model(
+            inputs_embeds=embedded,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=past,
+            use_cache=past is not None,
+        ).last_hidden_state
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """(..., H) -> (..., V) float32."""
+        logits = self.model.lm_head(hidden).float()
+        return scale_gradient(logits, FP16_GRADIENT_SCALE) if self.compute == torch.float16 else logits
 
     @torch.no_grad()
     def generate(self, images: Tensor, prompts: Sequence[str], *, max_new_tokens: int) -> list[str]:
         """Greedy answers to B images (B, 3, H, W) in [0, 1], with surrounding space removed."""
-        ids, mask = self._pad_left(self._prompt_ids(prompts))
-        said = self.model.generate(
-            inputs_embeds=self._embed(ids, images),
-            attention_mask=mask,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-        )
-        return [text.strip() for text in self.tokenizer.batch_decode(said, skip_special_tokens=True)]
+        ids, mask, positions = self._rows([self._asked(prompt) for prompt in prompts])
+        past = self.prefix.growing(self, len(prompts))
+        embedded, place = self._embed(ids, images), positions[:, -1:]
+        ends = torch.tensor(self._ends(), device=self.device)
+        done = torch.zeros(len(prompts), dtype=torch.bool, device=self.device)
+        said: list[Tensor] = []
+        while True:
+            hidden = self._hidden(embedded, mask, positions, past)
+            token = self._logits(hidden[:, -1:]).argmax(-1)  # (B, 1)
+            said.append(token.masked_fill(done[:, None], int(ends[0])))
+            done = done | torch.isin(token[:, 0], ends)
+            if len(said) == max_new_tokens or bool(done.all()):
+                break
+            place = place + 1
+            positions, mask = place, nn.functional.pad(mask, (0, 1), value=1)
+            embedded = self.model.get_input_embeddings()(said[-1]).to(self.compute)
+        return [text.strip() for text in self.tokenizer.batch_decode(torch.cat(said, 1), skip_special_tokens=True)]
+
+    def _ends(self) -> list[int]:
+        """Tokens that end an answer."""
+        configured = self.model.generation_config.eos_token_id
+        ids = [] if configured is None else [configured] if isinstance(configured, int) else list(configured)
+        return list(dict.fromkeys([self.tokenizer.eos_token_id, *ids]))
+
+
+def pad_to_square(image: Image.Image, mean: Sequence[float]) -> Image.Image:
+    """Centre an image on a square of its longer side, filled with int(255 mean), as LLaVA-1.5 does.
+
+    The offset is floor((long - short) / 2) from the left or the top. A greyscale image stays greyscale and gets the
+    first channel's fill.
+    """
+    if image.mode != "L":
+        image = image.convert("RGB")
+    width, height = image.size
+    if width == height:
+        return image
+    side, fill = max(width, height), tuple(int(255 * m) for m in mean)
+    square = Image.new(image.mode, (side, side), fill[0] if image.mode == "L" else fill)
+    square.paste(image, ((side - width) // 2, (side - height) // 2))
+    return square
 
 
 class PreparedAnswers:
@@ -132,8 +231,7 @@ class PreparedAnswers:
 
     def __init__(self, llava: Llava, prompts: list[list[int]], answers: list[list[int]]) -> None:
         self.llava = llava
-        self.ids, self.mask = llava._pad_left([[*p, *a] for p, a in zip(prompts, answers, strict=True)])
-        self.positions = (self.mask.cumsum(1) - 1).clamp(min=0)
+        self.ids, self.mask, self.positions = llava._rows([[*p, *a] for p, a in zip(prompts, answers, strict=True)])
         self.longest = max(map(len, answers))
         lengths = torch.tensor([len(a) for a in answers], device=llava.device)
         place = torch.arange(self.longest, device=llava.device)
@@ -142,13 +240,10 @@ class PreparedAnswers:
 
     def __call__(self, images: Tensor, rows: Tensor) -> AnswerScores:
         """Judge images (b, 3, H, W); rows (b,) names the prepared answer of each."""
-        hidden = self.llava.model.model.language_model(
-            inputs_embeds=self.llava._embed(self.ids[rows], images),
-            attention_mask=self.mask[rows],
-            position_ids=self.positions[rows],
-            use_cache=False,
-        ).last_hidden_state
-        logits = self.llava.model.lm_head(hidden[:, -self.longest - 1 : -1]).float()  # (b, L, V)
+        embedded = self.llava._embed(self.ids[rows], images)
+        past = self.llava.prefix.fixed(self.llava)
+        hidden = self.llava._hidden(embedded, self.mask[rows], self.positions[rows], past)
+        logits = self.llava._logits(hidden[:, -self.longest - 1 : -1])  # (b, L, V)
         wanted, counted = self.ids[rows, -self.longest :], self.counted[rows]
         nll = nn.functional.cross_entropy(logits.transpose(1, 2), wanted, reduction="none")
         said = logits.argmax(-1)

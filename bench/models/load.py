@@ -55,12 +55,21 @@ def load_encoder(name: str, suite: str = "mini", arch: str | None = None) -> Enc
     rows = catalogue.rows(suite)
     name = catalogue.aliases().get(name, name)
     if name in rows:
-        return _encoder(_from_row(rows[name], rows))
+        return load_row(rows[name], rows)
     if name in registry.names("bench.encoders"):
         return cast(Callable[[], Encoder], registry.resolve("bench.encoders", name))()
     if Path(name).exists() or "/" in name or name.endswith((".pt", ".pth", ".bin", ".safetensors")):
         return _encoder(_from_path(Path(name), rows, arch))
     raise registry.unknown("encoder", name, known(suite))
+
+
+def load_row(row: EncoderRow, rows: Rows) -> Encoder:
+    """Load a catalogue row; ``rows`` are those that its ``base`` is looked up in.
+
+    Raises:
+        UsageError: as for `load_encoder`.
+    """
+    return _encoder(_from_row(row, rows))
 
 
 def known(suite: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Reading runs back, and archiving whole ones."""
 
 import gzip
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import get_type_hints
 
@@ -14,9 +14,8 @@ ARCHIVED = "records.jsonl.gz"
 
 # Two readers of a whole file, some ten times as fast as a line at a time: one refuses unknown keys, one makes records.
 _HINTS = get_type_hints(Record)
-_STRICT = msgspec.json.Decoder(
-    msgspec.defstruct("_Line", [(f.name, _HINTS[f.name]) for f in fields(Record)], forbid_unknown_fields=True, gc=False)
-)
+_LINE = [(f.name, _HINTS[f.name], msgspec.NODEFAULT if f.default is MISSING else f.default) for f in fields(Record)]
+_STRICT = msgspec.json.Decoder(msgspec.defstruct("_Line", _LINE, forbid_unknown_fields=True, gc=False))
 _RECORDS = msgspec.json.Decoder(Record)
 
 

@@ -14,6 +14,8 @@ CLEAN = "clean"
 STATUSES = ("started", "complete", "partial", "failed")
 ADDED = ("config",)  # header fields that came after the first runs of this schema version were archived
 Key = tuple[str, str, float]
+_NUMBERS = ("eps_255", "distance_255", "seconds", "score", "loss", "png_score")
+_MAYBE_ABSENT = ("score", "loss", "png_score")
 
 
 def encode(value: Any) -> Any:
@@ -73,6 +75,7 @@ class Record:
         flags: Names of noteworthy events, such as a failed certificate.
         error: Why there is no score; None if there is one.
         seconds: Wall-clock time, shared evenly over the batch.
+        png_score: Score of the adversarial image after a round trip through an 8-bit PNG; None if not asked for.
 
     Raises:
         RecordsError: If a field has another type than is written here, or the score is absent or not
@@ -91,6 +94,7 @@ class Record:
     flags: tuple[str, ...]
     error: str | None
     seconds: float
+    png_score: float | None = None
 
     def __post_init__(self) -> None:
         if not self._has_plain_types():
@@ -107,6 +111,7 @@ class Record:
             and type(self.eps_255) is type(self.distance_255) is type(self.seconds) is float
             and (self.score is None or type(self.score) is float)
             and (self.loss is None or type(self.loss) is float)
+            and (self.png_score is None or type(self.png_score) is float)
             and type(self.evaluations) is int
             and self.evaluations >= 0
             and self.flags == ()
@@ -117,9 +122,9 @@ class Record:
         for name in ("sample_id", "group", "step", "prediction"):
             if not isinstance(getattr(self, name), str):
                 raise RecordsError(f"{name} must be a string, not {getattr(self, name)!r}")
-        for name in ("eps_255", "distance_255", "seconds", "score", "loss"):
+        for name in _NUMBERS:
             value = getattr(self, name)
-            absent = value is None and name in ("score", "loss")
+            absent = value is None and name in _MAYBE_ABSENT
             if not absent and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise RecordsError(f"{name} must be a number, not {value!r}")
         if not isinstance(self.evaluations, int) or self.evaluations < 0:
@@ -137,6 +142,8 @@ class Record:
     def to_json(self) -> str:
         """One line of JSON, without the newline."""
         data = {f.name: encode(getattr(self, f.name)) for f in fields(self)}
+        if self.png_score is None:
+            del data["png_score"]
         return json.dumps(data, allow_nan=False)
 
     @classmethod
@@ -146,9 +153,9 @@ class Record:
         Raises:
             RecordsError: If a key is unknown or missing, or a value has the wrong type.
         """
-        data = _parse(text, (f.name for f in fields(cls)))
-        for name in ("eps_255", "distance_255", "seconds", "score", "loss"):
-            if data[name] is not None:
+        data = _parse(text, (f.name for f in fields(cls)), optional=("png_score",))
+        for name in _NUMBERS:
+            if data.get(name) is not None:
                 data[name] = number(data[name])
         if isinstance(data["flags"], list):
             data["flags"] = tuple(data["flags"])

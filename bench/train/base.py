@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from bench.errors import UsageError
+from bench.models.checkpoint import read_state_dict
 from bench.models.encoder import Encoder, Preprocessing, TextTower
-from bench.models.load import read_state_dict
 
 CONFIG = "open_clip_config.json"
 RANDOM = "random"

@@ -227,7 +227,7 @@ def run_blend(arch: str, weights: str | None, trained: Path, share: float, outpu
     Raises:
         UsageError: a file that is missing or does not fit; a share outside [0, 1].
     """
-    from bench.models.load import read_state_dict
+    from bench.models.checkpoint import read_state_dict
 
     base = load_base(arch, weights)
     blend(base, read_state_dict(trained / "visual.pt" if trained.is_dir() else trained), share)

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from attacks.kinds import KINDS
 from attacks.presets import PRESETS
 
 
@@ -16,7 +17,9 @@ def test_steps_are_sound(name):
     names = [step.name for step in preset.steps]
     assert names
     assert len(set(names)) == len(names)
-    assert all(step.steps > 0 and step.first_step > 0 for step in preset.steps)
+    assert all(step.steps > 0 for step in preset.steps)
+    assert all(step.first_step > 0 for step in preset.steps if step.kind in ("apgd", "pgd"))
+    assert {step.kind for step in preset.steps} <= KINDS.keys()
     assert all(step.start != "best" for step in preset.steps[:1])
 
 

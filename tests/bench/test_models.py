@@ -9,6 +9,8 @@ from open_clip.transformer import VisionTransformer
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as TF
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from bench.errors import UsageError
@@ -16,8 +18,7 @@ from bench.mini import clip as mini_clip
 from bench.mini import data, llava
 from bench.models import catalogue
 from bench.models.checkpoint import read_state_dict
-from bench.models.convert import to_clip_vision_model
-from bench.models.encoder import Encoder, PatchProjection, Preprocessing, TextTower
+from bench.models.encoder import Encoder, PatchProjection
 from bench.models.llava import Llava, load_llava
 from bench.models.load import digest, load_encoder
 
@@ -39,25 +40,6 @@ def model(plain) -> Llava:
 @pytest.fixture(scope="module")
 def images(plain) -> torch.Tensor:
     return torch.stack([plain.preprocess(s.image) for s in data.build("mini-vqa", 4).samples])
-
-
-@pytest.mark.parametrize(
-    ("size", "patch", "width", "layers", "activation"),
-    [(48, 16, 64, 3, nn.GELU), (28, 7, 32, 1, nn.GELU)],
-)
-def test_conversion_gives_equal_tokens_and_pooled_output(size, patch, width, layers, activation):
-    torch.manual_seed(0)
-    visual = VisionTransformer(size, patch, width, layers, 4, 4.0, output_dim=16, act_layer=activation).eval()
-    for parameter in visual.parameters():
-        nn.init.normal_(parameter, std=0.1)
-    pixels = torch.randn(2, 3, size, size)
-    with torch.no_grad():
-        theirs = to_clip_vision_model(visual)(pixels, output_hidden_states=True)
-        pooled = visual.ln_post(theirs.last_hidden_state[:, 0]) @ visual.proj
-        assert torch.allclose(pooled, visual(pixels), atol=1e-5)
-        if layers > 1:
-            ours = Encoder(visual, Preprocessing(size, (0, 0, 0), (1, 1, 1)), TextTower(nn.Identity(), None))
-            assert torch.allclose(ours.patch_tokens(pixels), theirs.hidden_states[-2][:, 1:], atol=1e-5)
 
 
 def test_encoder_normalises_inside(plain, images):
@@ -82,6 +64,54 @@ def test_preprocess_leaves_a_fitting_image_alone_and_crops_another(plain):
     image = data.build("mini-shape", 1).samples[0].image
     assert torch.equal((plain.preprocess(image) * 255).round().byte().permute(1, 2, 0), torch.tensor(_pixels(image)))
     assert plain.preprocess(Image.new("L", (100, 60))).shape == (3, 48, 48)
+
+
+def test_preprocess_can_squash_instead_of_cropping(plain):
+    """Left half white, right half black, twice as wide as high: cropping and squashing keep both halves, scaled."""
+    from dataclasses import replace
+
+    image = Image.new("RGB", (192, 96))
+    image.paste((255, 255, 255), (0, 0, 24, 96))
+    for mode, white in (("shortest", 0), ("squash", 6)):
+        encoder = Encoder(plain.visual, replace(plain.preprocessing, resize_mode=mode), plain.text)
+        columns = encoder.preprocess(image)[0].mean(0)
+        assert columns.shape == (48,)
+        assert columns[: white - 1 if white else 0].gt(0.9).all()
+        assert columns[white + 1 :].lt(0.1).all()
+
+
+@pytest.mark.parametrize("native", [32, 96])
+def test_native_images_are_resized_inside_as_torchvision_resizes_tensors(plain, native):
+    small = torch.rand(2, 3, native, native, requires_grad=True)
+    resized = TF.resize(small, [48, 48], InterpolationMode.BICUBIC, antialias=False)
+    assert resized.min() < 0 or resized.max() > 1, "the case must overshoot, to show that nothing is clamped"
+    assert torch.allclose(plain(small), plain(resized), atol=1e-5)
+    assert torch.allclose(plain.patch_tokens(small), plain.patch_tokens(resized), atol=1e-5)
+    (ours,) = torch.autograd.grad(plain(small).square().sum(), small)
+    (theirs,) = torch.autograd.grad(plain(resized).square().sum(), small)
+    assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+    with pytest.raises(ValueError, match="square"):
+        plain(torch.rand(1, 3, 32, 48))
+
+
+@pytest.mark.parametrize(("precision", "error"), [("bf16", 0.05), ("fp16", 0.01)])
+def test_half_precision_is_close_and_float32_outside(plain, images, precision, error):
+    half = plain.at(precision)
+    leaf = images.clone().requires_grad_()
+    embeddings, tokens = half(leaf), half.patch_tokens(images)
+    assert embeddings.dtype == tokens.dtype == torch.float32
+    assert next(half.visual.parameters()).dtype in (torch.bfloat16, torch.float16)
+    expected = plain(images)
+    difference = (embeddings - expected).norm() / expected.norm()
+    assert 0 < difference < error
+    (gradient,) = torch.autograd.grad(embeddings.sum(), leaf)
+    assert gradient.dtype == torch.float32
+    assert gradient.isfinite().all()
+    assert half.text is plain.text
+    assert half.preprocess(Image.new("RGB", (60, 50))).dtype == torch.float32
+    assert plain.at("float32") is plain
+    assert next(plain.visual.parameters()).dtype == torch.float32, "the original stays as it was"
+    assert torch.equal(plain(images), expected)
 
 
 def _pixels(image):

@@ -11,11 +11,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from attacks.kinds import KINDS
 from attacks.objective import Classification, Progress
-from attacks.presets import AttackStep, Preset
+from attacks.presets import PRESETS, AttackStep, Preset
+from bench import registry, setup
 from bench import runner as loop
-from bench import setup
 from bench.config import RunConfig, load_suite, resolve
+from bench.errors import UsageError
 from bench.records import RecordsError, load_run, read_records
 from bench.stats import worst_scores
 
@@ -30,6 +32,16 @@ def _run(config):
     return load_run(loop.execute(config, progress=False))
 
 
+SOUND = (
+    "no_errors", "gradient", "repeatable", "logits", "beats_noise", "attack_moves_images", "robust_not_above_clean",
+    "loss_grows_with_eps",
+)  # fmt: skip
+
+
+def _verdicts(run):
+    return {check["name"]: check["ok"] for check in run.header.checks}
+
+
 def _bare(records):
     return sorted((r.sample_id, r.step, r.eps_255, r.prediction, r.score, r.error or "") for r in records)
 
@@ -38,11 +50,7 @@ def test_a_run_is_whole_certified_and_monotone_in_eps(tmp_path):
     run = _run(_config(tmp_path))
     assert run.header.status == "complete"
     assert run.header.weights.keys() == {"encoder", "text"}
-    assert [(check["name"], check["ok"]) for check in run.header.checks] == [
-        ("no_errors", True),
-        ("gradient", True),
-        ("attack_moves_images", True),
-    ]
+    assert {check["name"]: check["ok"] for check in run.header.checks} == dict.fromkeys(SOUND, True)
     assert all(r.distance_255 <= r.eps_255 + 1e-4 for r in run.records)
     clean, two, four = (worst_scores(run.header, run.records, eps) for eps in (0, 2, 4))
     assert len(clean) == len(two) == len(four) == 12
@@ -82,7 +90,9 @@ def test_resuming_other_weights_is_refused_by_name(tmp_path, monkeypatch):
 CHILD = """
 import sys, torch
 import attacks.presets as presets
-from attacks.presets import AttackStep, Preset
+from attacks.kinds import KINDS
+from attacks.presets import PRESETS, AttackStep, Preset
+from bench import registry
 torch.set_num_threads(1)
 presets.PRESETS["brief"] = Preset("", (
     AttackStep("first", "apgd", 6, "reference-0", "random", 2.0),
@@ -159,29 +169,96 @@ def test_a_nan_is_an_error_row_of_that_sample_only(tmp_path, monkeypatch):
     assert len(worst_scores(run.header, run.records, 2)) == 11
 
 
-def test_an_attack_that_leaves_the_ball_is_caught(tmp_path, monkeypatch):
-    def cheating(objective, images, threat, **options):
-        outcome = honest(objective, images, threat, **options)
-        return outcome._replace(images=(images + 0.1).clamp(0, 1))
+def _leave_the_ball(outcome, images):
+    return outcome._replace(images=(images + 0.1).clamp(0, 1))
 
-    honest = loop.apgd
-    monkeypatch.setattr(loop, "apgd", cheating)
+
+def _reorder_rows(outcome, images):
+    return outcome._replace(images=outcome.images.roll(1, 0))
+
+
+def _return_nan(outcome, images):
+    return outcome._replace(images=torch.full_like(images, torch.nan))
+
+
+def _return_float64(outcome, images):
+    return outcome._replace(images=outcome.images.double())
+
+
+def _return_half(outcome, images):
+    return outcome._replace(images=outcome.images.half().float())  # rounding moves pixels out of the ball
+
+
+def _return_fewer(outcome, images):
+    return outcome._replace(images=outcome.images[1:])
+
+
+def _return_fewer_losses(outcome, images):
+    return outcome._replace(loss=outcome.loss[1:])
+
+
+def _return_a_tensor(outcome, images):
+    return outcome.images
+
+
+@pytest.mark.parametrize(
+    ("cheat", "words"),
+    [
+        (_leave_the_ball, "left the ball"),
+        (_reorder_rows, "lies in the ball of another sample: were rows reordered"),
+        (_return_nan, "pixels that are not finite"),
+        (_return_float64, "torch.float64, not"),
+        (_return_half, "left the ball"),
+        (_return_fewer, "images (2, 3, 48, 48) torch.float32, not (3"),
+        (_return_fewer_losses, "loss of shape"),
+        (_return_a_tensor, "returned a Tensor"),
+    ],
+)
+def test_a_cheating_attack_is_caught_and_named(tmp_path, monkeypatch, cheat, words):
+    honest = KINDS["apgd"]
+    brief = replace(PRESETS["apgd"].steps[0], steps=3)
+    monkeypatch.setitem(PRESETS, "apgd", Preset("", (brief,)))
+    monkeypatch.setitem(KINDS, "apgd", lambda objective, images, *rest: cheat(honest(objective, images, *rest), images))
     run = _run(_config(tmp_path, limit=4, eps=2))
     attacked = [r for r in run.records if r.step != "clean"]
-    assert attacked
-    assert all("left the threat model" in r.error for r in attacked)
+    assert len(attacked) > 1
+    for record in attacked:
+        assert words in record.error
+        assert "attack step 'apgd' (apgd)" in record.error
+        assert record.score is None
+    assert run.header.status == "failed"
 
 
-def test_an_attack_that_does_nothing_fails_its_check(tmp_path, monkeypatch):
-    def idle(objective, images, threat, **options):
-        outcome = honest(objective, images, threat, **options)
-        return outcome._replace(images=images)
-
-    honest = loop.apgd
-    monkeypatch.setattr(loop, "apgd", idle)
+def test_an_attack_that_does_nothing_fails_its_checks(tmp_path, monkeypatch):
+    honest = KINDS["apgd"]
+    monkeypatch.setitem(
+        KINDS, "apgd", lambda objective, images, *rest: honest(objective, images, *rest)._replace(images=images)
+    )
     run = _run(_config(tmp_path, limit=4, eps=2))
-    verdict = next(c for c in run.header.checks if c["name"] == "attack_moves_images")
-    assert not verdict["ok"]
+    assert not _verdicts(run)["attack_moves_images"]
+
+
+def test_an_attack_of_a_plugin_is_found_by_its_kind(tmp_path, monkeypatch):
+    """Any function of the right signature; here one that shows what it was given."""
+    seen = []
+
+    def tiny(objective, images, threat, search):
+        seen.append(search)
+        return KINDS["apgd"](objective, images, threat, search)
+
+    monkeypatch.setattr(registry, "plugins", lambda group: {"tiny": None} if group == "bench.attack_kinds" else {})
+    monkeypatch.setattr(registry, "resolve", lambda group, name, found=registry.resolve: (
+        tiny if name == "tiny" else found(group, name)
+    ))  # fmt: skip
+    steps = (AttackStep("mine", "tiny", 2, "untargeted", "random", 1.0),)
+    monkeypatch.setitem(PRESETS, "apgd", Preset("", steps))
+    run = _run(_config(tmp_path, limit=4, eps=2))
+    assert {r.step for r in run.records} == {"clean", "mine"}
+    assert seen[0].step.name == "mine"
+    monkeypatch.undo()
+    monkeypatch.setitem(PRESETS, "apgd", Preset("", (replace(steps[0], kind="tinny"),)))
+    with pytest.raises(UsageError, match="unknown kind of attack 'tinny'"):
+        _run(_config(tmp_path / "other", limit=4, eps=2))
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on(tmp_path, monkeypatch):

@@ -1,0 +1,133 @@
+"""Captioned images in Karpathy's JSON, with references in COCO's."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bench.data.files import existing_folder, field, identifier, read_json, refuse_twice
+from bench.errors import UsageError
+from tasks.base import Dataset, Sample
+
+
+def karpathy(
+    name: str,
+    root: Path,
+    *,
+    annotations: str,
+    images: str,
+    prompt: str,
+    max_new_tokens: int = 20,
+    references: str | None = None,
+    targets: Sequence[str] | Sequence[Mapping[str, Any]] | None = None,
+    images_per_target: int = 25,
+) -> Dataset:
+    """The test split of Karpathy's JSON for COCO and Flickr30k (Karpathy & Fei-Fei 2015).
+
+    Args:
+        name: of the data set.
+        root: the folder that the paths are relative to.
+        annotations: the JSON file.
+        images: folder under which ``filepath/filename`` lies; Flickr30k has no ``filepath``.
+        prompt: asked of every image.
+        max_new_tokens: limit of a caption.
+        references: COCO's JSON with the captions to score against, joined by image id; attacks lead away from
+            Karpathy's sentences even so. By default those sentences serve for both.
+        targets: texts to make the model say, in the place of captions. A list of texts is dealt out in turn; a list
+            of ``{text, seed}`` gives each text ``images_per_target`` images of its own.
+        images_per_target: how many images numpy draws for a target that has a seed.
+
+    Raises:
+        UsageError: a file is missing or damaged, no image is in the test split, an image comes twice or has
+            no caption, or ``targets`` is not a list as above.
+    """
+    path = root / annotations
+    entries = field(read_json(path, "Karpathy annotations"), "images", list, str(path))
+    chosen = [entry for entry in entries if field(entry, "split", str, str(path)) == "test"]
+    if not chosen:
+        splits = ", ".join(sorted({entry["split"] for entry in entries})) or "none"
+        raise UsageError(f"{path} has no image in split 'test' (splits: {splits}); use the official split file")
+    base = existing_folder(root / images, f"images of data set {name!r}")
+    pictures = [_picture(entry, base, path) for entry in chosen]
+    refuse_twice([picture.id for picture in pictures], "image id", path)
+    if targets is not None:
+        samples = _targeted(name, pictures, targets, prompt, images_per_target)
+    else:
+        scored = _references(root / references) if references is not None else None
+        samples = [
+            _captioned(entry, picture, prompt, path, scored) for entry, picture in zip(chosen, pictures, strict=True)
+        ]
+    return Dataset(name, tuple(samples), max_new_tokens=max_new_tokens)
+
+
+class _Picture(NamedTuple):
+    id: str
+    file: Path
+
+
+def _picture(entry: Any, base: Path, path: Path) -> _Picture:
+    filename = field(entry, "filename", str, str(path))
+    filepath = field({"filepath": None, **entry}, "filepath", str | None, str(path)) or ""
+    image_id = Path(filename).stem if entry.get("cocoid") is None else str(entry["cocoid"])
+    return _Picture(image_id, base / filepath / filename)
+
+
+def _captioned(entry: Any, picture: _Picture, prompt: str, path: Path, scored: "_References | None") -> Sample:
+    where = f"{path}, image {picture.id}"
+    sentences = tuple(field(s, "raw", str, where) for s in field(entry, "sentences", list, where))
+    if not sentences:
+        raise UsageError(f"{where} has no sentences to score against; use the official file, or remove the image")
+    if scored is None:
+        return Sample(picture.id, picture.file, prompt, sentences, picture.id)
+    if picture.id not in scored.captions:
+        raise UsageError(
+            f"{scored.path} has no caption of image {picture.id} of {path}; use the two files of the same data set"
+        )
+    references = tuple(scored.captions[picture.id])
+    led_away_from = None if references == sentences else sentences
+    return Sample(picture.id, picture.file, prompt, references, picture.id, attack_references=led_away_from)
+
+
+class _References(NamedTuple):
+    path: Path
+    captions: dict[str, list[str]]  # of each image, in the order of the file
+
+
+def _references(path: Path) -> _References:
+    """COCO's annotations: {"annotations": [{image_id, id, caption}]}."""
+    entries = field(read_json(path, "reference captions"), "annotations", list, str(path))
+    captions: dict[str, list[str]] = {}
+    for entry in entries:
+        image_id = identifier(entry, "image_id", path)
+        captions.setdefault(image_id, []).append(field(entry, "caption", str, f"{path}, image {image_id}"))
+    return _References(path, captions)
+
+
+def _targeted(
+    name: str, pictures: Sequence[_Picture], targets: Sequence[Any], prompt: str, per_target: int
+) -> list[Sample]:
+    """Samples whose reference is a target; those with seeds in turn, so that any first few hold every target."""
+    if isinstance(targets, list | tuple) and targets and all(isinstance(t, str) for t in targets):
+        return [Sample(p.id, p.file, prompt, (targets[i % len(targets)],), p.id) for i, p in enumerate(pictures)]
+    if not isinstance(targets, list | tuple) or not targets or not all(_is_seeded(t) for t in targets):
+        raise UsageError(
+            f"data set {name!r}: targets must be a list of texts, or of {{text = ..., seed = ...}}, not {targets!r}; "
+            "mend the suite's row"
+        )
+    if per_target > len(pictures):
+        raise UsageError(
+            f"data set {name!r} has {len(pictures)} images, {per_target} are asked for each target; "
+            "lower images_per_target"
+        )
+    drawn = [np.random.RandomState(t["seed"]).permutation(len(pictures))[:per_target] for t in targets]
+    return [
+        Sample(f"{t['seed']}-{pictures[indices[k]].id}", pictures[indices[k]].file, prompt, (t["text"],),
+               pictures[indices[k]].id)
+        for k in range(per_target)
+        for t, indices in zip(targets, drawn, strict=True)
+    ]  # fmt: skip
+
+
+def _is_seeded(target: Any) -> bool:
+    return isinstance(target, Mapping) and target.keys() == {"text", "seed"}

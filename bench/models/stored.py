@@ -1,0 +1,64 @@
+"""Weights stored in half precision, compute in whatever precision the activations have.
+
+A LLaVA-1.5-7B from the hub holds 13.5 GB of float16; in float32 it would be 27 GB. Here each weight is cast when it is
+used, forward and backward, so that verification in float32 needs no second copy and loses no bit.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+FP16_GRADIENT_SCALE = 1024.0  # keeps small gradients above float16's smallest number; a power of two loses no bit
+
+
+class _CastLinear(torch.autograd.Function):
+    """x @ W.T + b in the precision of x. Keeps W as stored for the backward pass; W and b get no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(weight)
+        return nn.functional.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (weight,) = ctx.saved_tensors
+        return gradients[0] @ weight.to(gradients[0].dtype), None, None
+
+
+class StoredLinear(nn.Linear):
+    """A frozen linear layer that computes in the precision of its input, whatever its weight is stored in."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out) of the same precision."""
+        return _CastLinear.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
+
+
+def _keep_precision(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return output.to(inputs[0].dtype)
+
+
+def follow_activations(model: nn.Module) -> None:
+    """Make every layer of a frozen model compute in the precision of its input; embeddings give their stored one."""
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = StoredLinear
+        elif not isinstance(module, StoredLinear | nn.Embedding) and list(module.parameters(recurse=False)):
+            module.register_forward_hook(_keep_precision)
+
+
+class _ScaledGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0] * ctx.factor, None
+
+
+def scale_gradient(x: Tensor, factor: float) -> Tensor:
+    """The same values; the gradient that flows back is multiplied by ``factor``."""
+    return _ScaledGradient.apply(x, factor)  # type: ignore[no-untyped-call]

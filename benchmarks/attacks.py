@@ -1,0 +1,246 @@
+"""The attack engine beside its peers: gradient evaluations, seconds and the scores that are left.
+
+    pip install -e '.[test]' && pip install --no-deps torchattacks
+    OMP_NUM_THREADS=1 python benchmarks/attacks.py            # about 40 minutes on one core
+    OMP_NUM_THREADS=1 python benchmarks/attacks.py --quick    # a few minutes
+    python benchmarks/attacks.py --only peers --write BENCHMARKS.md
+
+Every row is measured in this one process, both sides on the same model, images and radius, one after the other. Our
+side is the whole run: clean answers, attack, certificate, verification, records on disk. (torchattacks pins an old
+requests, hence --no-deps.)
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this file's folder would hide the package of its name
+
+import torch
+
+from attacks.apgd import apgd
+from attacks.threat import ThreatModel
+from bench.config import resolve
+from bench.records import load_run
+from bench.runner import carry_out
+from bench.setup import Setup, prepare
+from bench.stats import worst_scores
+from benchmarks.yardsticks import PlainLoop, counted, pyautoattack, torchattacks
+
+MARKS = ("<!-- attacks:{} -->", "<!-- /attacks:{} -->")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one side spent on all samples, and the mean score it left, in percent."""
+
+    seconds: float
+    gradients: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison."""
+
+    encoder: str
+    task: str
+    dataset: str
+    attack: str
+    eps: float
+    samples: int
+
+
+def load(case: Case, output: Path) -> tuple[object, Setup]:
+    """The run and what it works with."""
+    (config,) = resolve(
+        encoder=case.encoder, task=case.task, dataset=case.dataset, attack=case.attack, eps=case.eps,
+        limit=case.samples, suite="mini-full", output=output, device="cpu",
+    )  # fmt: skip
+    return config, prepare(config)
+
+
+def ours(case: Case, output: Path) -> Cost:
+    """The suite's own run, records and all."""
+    config, setup = load(case, output)
+    return measure(setup, lambda: run_score(config, setup, case.eps))
+
+
+def run_score(config: object, setup: Setup, eps: float) -> float:
+    """Carry out a run and take its mean worst-case score."""
+    run = load_run(carry_out(config, setup, progress=False))  # type: ignore[arg-type]
+    scores = worst_scores(run.header, run.records, eps)
+    return sum(scores.values()) / len(scores)
+
+
+def measure(setup: Setup, work: Callable[[], float]) -> Cost:
+    """Seconds and gradient evaluations of a piece of work that returns a score."""
+    encoder = getattr(setup.victim, "encoder", None) or setup.victim.model.encoder  # type: ignore[attr-defined]
+    with counted(encoder.visual) as count:
+        began = time.perf_counter()
+        score = work()
+        return Cost(time.perf_counter() - began, count.gradients, score)
+
+
+def row(case: Case, peer: str, mine: Cost, other: Cost) -> list[str]:
+    """One line of the table."""
+    n = case.samples
+    return [
+        case.encoder, case.dataset, f"{case.eps:g}/255", str(n), peer,
+        f"{mine.score:.1f}", f"{other.score:.1f}",
+        f"{mine.gradients / n:.1f}", f"{other.gradients / n:.1f}", f"{other.gradients / max(mine.gradients, 1):.1f}x",
+        f"{mine.seconds:.1f}", f"{other.seconds:.1f}", f"{other.seconds / mine.seconds:.1f}x",
+    ]  # fmt: skip
+
+
+def against_peers(quick: bool, repeat: int) -> list[list[str]]:
+    """Zero-shot classification: APGD-CE and APGD-T, ours and the peers'."""
+    plain, robust = (32, 8) if quick else (200, 60)
+    cases = [
+        Case(encoder, "zeroshot", dataset, "autoattack", eps, n)
+        for encoder, n, datasets in (
+            ("clip", plain, ("mini-shape", "mini-colour", "mini-sketch")),
+            ("fare4", robust, ("mini-shape",)),
+        )
+        for dataset in datasets
+        for eps in (4.0, 2.0)
+    ]
+    rows = []
+    for case in cases:
+        _, setup = load(case, Path())
+        threat = ThreatModel("linf", case.eps / 255)
+        peers = {
+            "pyautoattack": lambda s=setup, t=threat: pyautoattack(s, t, 100),
+            "torchattacks": lambda s=setup, t=threat: torchattacks(s, t, 100),
+        }
+        costs = [[repeated_ours(case), *(measure(setup, work) for work in peers.values())] for _ in range(repeat)]
+        mine, *others = (total(column) for column in zip(*costs, strict=True))
+        for name, other in zip(peers, others, strict=True):
+            rows.append(row(case, name, mine, other))
+            show(rows[-1])
+    return rows
+
+
+def repeated_ours(case: Case) -> Cost:
+    """Our run in a directory of its own."""
+    with tempfile.TemporaryDirectory() as scratch:
+        return ours(case, Path(scratch))
+
+
+def total(costs: list[Cost]) -> Cost:
+    """Mean over repetitions, so that a ratio of two of them is a ratio of sums."""
+    n = len(costs)
+    return Cost(sum(c.seconds for c in costs) / n, round(sum(c.gradients for c in costs) / n), costs[-1].score)
+
+
+def against_plain_loop(quick: bool) -> list[list[str]]:
+    """The vision-language model: the VQA ensemble and targeted attacks, ours and one image at a time."""
+    rows = []
+    questions, targets = ((4, 2), 4) if quick else ((24, 16), 12)
+    cases = [
+        Case("clip", "vqa", "mini-vqa", "ensemble-vqa", 4.0, questions[0]),
+        Case("fare4", "vqa", "mini-vqa", "ensemble-vqa", 4.0, questions[1]),
+        Case("clip", "stealth", "mini-stealth", "stealth-500", 4.0, targets),
+    ]
+    for case in cases:
+        mine = repeated_ours(case)
+        _, setup = load(case, Path())
+        loop = PlainLoop(setup, case.eps / 255, 500 if case.task == "stealth" else 100)
+        one = loop.stealth if case.task == "stealth" else loop.ensemble
+        other = measure(setup, lambda loop=loop, one=one: loop.run(one))
+        rows.append(row(case, f"plain loop, {case.attack}", mine, other))
+        show(rows[-1])
+    return rows
+
+
+def overhead(quick: bool) -> list[list[str]]:
+    """APGD that never stops early, against as many bare forward and backward passes."""
+    rows = []
+    steps, rounds = (10, 3) if quick else (40, 7)
+    for task, dataset, goal in (("zeroshot", "mini-shape", "untargeted"), ("vqa", "mini-vqa", "reference-0")):
+        case = Case("fare4", task, dataset, "apgd", 4.0, 32)
+        _, setup = load(case, Path())
+        objective = setup.victim.objective(setup.images, setup.samples, goal)
+        every = torch.arange(len(setup.images))
+
+        def engine(objective=objective, images=setup.images) -> None:
+            apgd(objective, images, ThreatModel("linf", 4 / 255), steps=steps, stop_when_fooled=False)
+
+        def bare(objective=objective, images=setup.images, every=every) -> None:
+            for _ in range(steps):
+                leaf = images.clone().requires_grad_()
+                torch.autograd.grad(objective(leaf, every).loss.sum(), leaf)
+            with torch.no_grad():
+                objective(images, every)
+
+        spent = {engine: 0.0, bare: 0.0}
+        for _ in range(rounds):
+            for work in spent:
+                began = time.perf_counter()
+                work()
+                spent[work] += time.perf_counter() - began
+        share = 100 * (spent[engine] / spent[bare] - 1)
+        rows.append([task, "32", str(steps), f"{spent[engine]:.2f}", f"{spent[bare]:.2f}", f"{share:+.1f} %"])
+        show(rows[-1])
+    return rows
+
+
+PARTS: dict[str, tuple[list[str], Callable[[bool, int], list[list[str]]]]] = {
+    "peers": (
+        ["encoder", "dataset", "radius", "n", "peer", "score, ours", "peer's", "gradients a sample, ours", "peer's",
+         "ratio", "seconds, ours", "peer's", "ratio"],
+        against_peers,
+    ),
+    "plain-loop": (
+        ["encoder", "dataset", "radius", "n", "yardstick", "score, ours", "loop's", "gradients a sample, ours",
+         "loop's", "ratio", "seconds, ours", "loop's", "ratio"],
+        lambda quick, repeat: against_plain_loop(quick),
+    ),
+    "overhead": (
+        ["task", "batch", "steps", "seconds, engine", "bare passes", "overhead"],
+        lambda quick, repeat: overhead(quick),
+    ),
+}  # fmt: skip
+
+
+def show(cells: list[str]) -> None:
+    """Print one row as it is measured."""
+    print("  ".join(cells), flush=True)
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def write(path: Path, name: str, text: str) -> None:
+    """Put a table between its marks."""
+    begin, end = (mark.format(name) for mark in MARKS)
+    before, rest = path.read_text().split(begin)
+    path.write_text(before + begin + "\n" + text + "\n" + end + rest.split(end)[1])
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--quick", action="store_true", help="few samples: shows that it runs")
+    parser.add_argument("--only", choices=PARTS, action="append", help="only this part; may be repeated")
+    parser.add_argument("--repeat", type=int, default=1, help="measure the peers' part so often")
+    parser.add_argument("--write", type=Path, help="write the tables between their marks in this document")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in options.only or PARTS:
+        head, part = PARTS[name]
+        print(f"\n{name}: {', '.join(head)}")
+        table = markdown(head, part(options.quick, options.repeat))
+        if options.write:
+            write(options.write, name, table)
+
+
+if __name__ == "__main__":
+    main()
