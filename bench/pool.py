@@ -3,14 +3,14 @@
 import multiprocessing
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from bench.config import RunConfig
+from bench.progress import Display, Relay, Silent, choose, relayed
 from bench.runner import execute
 
 
@@ -21,22 +21,40 @@ def execute_all(configs: Sequence[RunConfig], *, jobs: int | None = None, progre
     each, finish about 1.5 times as soon. On an accelerator runs go one after the other unless ``jobs`` says otherwise.
     """
     workers = min(len(configs), jobs or _default_jobs(configs))
+    display = choose(progress)
     if workers <= 1:
-        return [execute(config, progress=progress) for config in configs]
+        return [execute(config, display=display) for config in configs]
     context = multiprocessing.get_context("spawn")
+    lines = context.Queue()
     threads = max(1, (os.cpu_count() or 1) // workers)
     with (
-        ProcessPoolExecutor(workers, mp_context=context, initializer=partial(torch.set_num_threads, threads)) as pool,
-        tqdm(total=len(configs), desc="runs", disable=not progress) as bar,
+        ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(threads, lines, progress)) as pool,
+        relayed(lines),
     ):
-        pending = [pool.submit(execute, config, progress=False) for config in configs]
-        for future in pending:
-            future.add_done_callback(lambda _: bar.update())
+        display.begin("runs", len(configs))
+        pending = [pool.submit(_execute_in_worker, config) for config in configs]
         try:
+            for future in as_completed(pending):
+                future.result()  # the first error ends the whole
+                display.advance(1)
+            display.end()
             return [future.result() for future in pending]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+_display: Display = Silent()  # of a worker process; set once, when it begins
+
+
+def _begin_worker(threads: int, lines: Any, progress: bool) -> None:
+    global _display
+    torch.set_num_threads(threads)
+    _display = Relay(lines.put) if progress else Silent()
+
+
+def _execute_in_worker(config: RunConfig) -> Path:
+    return execute(config, display=_display)
 
 
 def _default_jobs(configs: Sequence[RunConfig]) -> int:

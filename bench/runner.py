@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from attacks.presets import EMBEDDING, AttackStep
 from attacks.threat import ThreatModel
 from bench.adversarial import ImageStore, as_png
 from bench.batches import BatchSize
 from bench.config import RunConfig, preset
-from bench.records import Record, open_run, read_records
+from bench.progress import Display, Silent
+from bench.records import Record, RunStore, open_run, read_records
 from bench.search import Conditions, Job, objective, search, start_of
 from bench.setup import Setup, prepare
 from bench.stats import worst_scores
@@ -31,25 +31,24 @@ from tasks.protocol import PROTOCOLS
 CLEAN = "clean"
 
 
-def execute(config: RunConfig, *, progress: bool = True) -> Path:
+def execute(config: RunConfig, *, display: Display | None = None) -> Path:
     """Carry out one run, resuming what is recorded already; returns its directory.
 
     Raises:
         UsageError: something that was asked for cannot be loaded.
         RecordsError: the directory holds another run, is in use, or cannot be written.
     """
-    return carry_out(config, prepare(config), progress=progress)
+    return carry_out(config, prepare(config), display=display)
 
 
-def carry_out(config: RunConfig, setup: Setup, *, progress: bool = True) -> Path:
+def carry_out(config: RunConfig, setup: Setup, *, display: Display | None = None) -> Path:
     """Carry out a run on what is loaded already; errors as of `execute`."""
-    with open_run(config.directory, setup.header) as store:
-        recorded = read_records(config.directory)
-        runner = _Runner(config, setup, store.append, store.done, recorded, progress)
+    with open_run(config.directory, setup.header, force=config.force) as store:
+        runner = _Runner(config, setup, store, read_records(store.directory), display or Silent())
         runner.clean()
         runner.attack()
         store.finish("failed" if runner.failures() else "complete", runner.verdicts())
-    return config.directory
+    return store.directory
 
 
 class _Runner:
@@ -59,21 +58,20 @@ class _Runner:
         self,
         config: RunConfig,
         setup: Setup,
-        append: Callable[[list[Record]], None],
-        done: frozenset[tuple[str, str, float]],
+        run: RunStore,
         recorded: list[Record],
-        progress: bool,
+        display: Display,
     ) -> None:
-        self.config, self.setup, self.append = config, setup, append
-        self.done = set(done)
+        self.config, self.setup, self.append = config, setup, run.append
+        self.done = set(run.done)
         self.records = list(recorded)
-        self.progress = progress
+        self.display = display
         self.sign = 1 if setup.task.worst == "min" else -1
         self.first_batch: FirstBatch | None = None  # what the checks of the first batch attacked said
         self.batches = BatchSize(config.batch_size, setup.images.device)
         self.steps: Sequence[AttackStep] = () if config.attack == "none" else preset(config.attack).steps
         keep = config.save_adversarial or any(step.start == "best" for step in self.steps)
-        self.store = ImageStore(config.directory / "adversarial") if keep else None
+        self.store = ImageStore(run.directory / "adversarial") if keep else None
         self.protocol = PROTOCOLS[config.protocol]
         self.conditions = Conditions(
             seed=config.seed,
@@ -96,7 +94,7 @@ class _Runner:
             seconds = (time.monotonic() - began) / len(batch)
             return [self._record(s, CLEAN, 0.0, p, seconds=seconds) for s, p in zip(samples, predictions, strict=True)]
 
-        self._in_batches(rows, ask, CLEAN)
+        self._in_batches(rows, ask, CLEAN, 0.0)
 
     def _without_broken(self, rows: list[int]) -> list[int]:
         """Record why some samples cannot be asked; the rows of the others."""
@@ -163,7 +161,7 @@ class _Runner:
 
         name = steps[0].volley or steps[0].name
         label = f"{name} {eps:g}/255" if threat.norm == "linf" else f"{name} {eps:g}"
-        self._in_batches(rows, strike, label, width=len(steps))
+        self._in_batches(rows, strike, label, eps, width=len(steps))
 
     def _search(self, job: Job) -> tuple[list[Record], Tensor]:
         """Records and images (G B, 3, H, W) of a job, searched in the precision of its steps.
@@ -270,27 +268,36 @@ class _Runner:
         )  # fmt: skip
 
     def _in_batches(
-        self, rows: list[int], work: Callable[[list[int]], list[Record]], label: str, width: int = 1
+        self, rows: list[int], work: Callable[[list[int]], list[Record]], label: str, eps: float, width: int = 1
     ) -> None:
         """Work through rows batch by batch, each recorded as it ends; `width` images a row are in memory at once."""
-        bar = tqdm(total=len(rows), desc=f"{self.config.encoder} {self.config.dataset} {label}",
-                   disable=not self.progress, leave=False)  # fmt: skip
-        with bar:
-            while rows:
-                batch = rows[: max(1, self.batches.size // width)]
-                try:
-                    records = work(batch)
-                except torch.OutOfMemoryError:
-                    self.batches.out_of_memory(len(batch) * width)
-                    if len(batch) == 1:
-                        raise
-                    continue
-                self.batches.done(len(batch) * width)
-                self.append(records)
-                self.records += records
-                self.done |= {record.key for record in records if record.error is None}
-                rows = rows[len(batch) :]
-                bar.update(len(batch))
+        self.display.begin(f"{self.config.encoder} {self.config.dataset} {label}", len(rows))
+        while rows:
+            batch = rows[: max(1, self.batches.size // width)]
+            try:
+                records = work(batch)
+            except torch.OutOfMemoryError:
+                self.batches.out_of_memory(len(batch) * width)
+                if len(batch) == 1:
+                    raise
+                continue
+            self.batches.done(len(batch) * width)
+            self.append(records)
+            self.records += records
+            self.done |= {record.key for record in records if record.error is None}
+            rows = rows[len(batch) :]
+            self.display.advance(len(batch), self._standings(eps))
+        self.display.end()
+
+    def _standings(self, eps: float) -> str:
+        """How the run stands at a radius, in words."""
+        scores = worst_scores(self.setup.header, self.records, eps)
+        if not scores:
+            return ""
+        samples = {sample.id: sample for sample in self.setup.samples}
+        standing = sum(not self.setup.task.lost(score, samples[key]) for key, score in scores.items())
+        mean = sum(scores.values()) / len(scores)
+        return f"{standing} of {len(scores)} standing, {self.setup.task.metric} {mean:.1f}"
 
     def failures(self) -> int:
         """Samples whose last word is an error."""

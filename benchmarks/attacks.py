@@ -72,7 +72,7 @@ def ours(case: Case, output: Path) -> Cost:
 
 def run_score(config: object, setup: Setup, eps: float) -> float:
     """Carry out a run and take its mean worst-case score."""
-    run = load_run(carry_out(config, setup, progress=False))  # type: ignore[arg-type]
+    run = load_run(carry_out(config, setup))  # type: ignore[arg-type]
     scores = worst_scores(run.header, run.records, eps)
     return sum(scores.values()) / len(scores)
 

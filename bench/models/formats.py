@@ -1,6 +1,9 @@
 """The checkpoint formats: each function reads one of them from disk into an open_clip model with its preprocessing."""
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,9 +123,25 @@ def replace_tower(base: LoadedClip, weights: Path) -> LoadedClip:
     return LoadedClip(base.clip, base.tokenizer, base.preprocessing, str(weights), base.architecture)
 
 
+@contextmanager
+def _without_warning() -> Iterator[None]:
+    """open_clip warns that a model begins with random weights; here its weights come right afterwards."""
+    root = logging.getLogger()
+
+    def about_other_things(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("No pretrained weights loaded")
+
+    root.addFilter(about_other_things)
+    try:
+        yield
+    finally:
+        root.removeFilter(about_other_things)
+
+
 def _built(identifier: str, what: str) -> Any:
     try:
-        return open_clip.create_model(identifier, load_weights=False, pretrained_text=False)
+        with _without_warning():
+            return open_clip.create_model(identifier, load_weights=False, pretrained_text=False)
     except (RuntimeError, ValueError, OSError, TypeError, KeyError, AssertionError) as error:
         raise UsageError(f"open_clip {open_clip.__version__} cannot build {what}: {_brief(error)}") from error
 

@@ -29,7 +29,7 @@ def _config(tmp_path, **changes) -> RunConfig:
 
 
 def _run(config):
-    return load_run(loop.execute(config, progress=False))
+    return load_run(loop.execute(config))
 
 
 SOUND = (
