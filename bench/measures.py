@@ -66,13 +66,15 @@ def measured(runs: Iterable[Run]) -> list[Measure]:
 def averaged(runs: Iterable[Run], task: str = "zeroshot") -> list[Measure]:
     """The plain mean over a task's data sets, of each encoder that was measured on all of them.
 
+    Data sets that the suite runs only when they are named, such as ImageNet beside the paper's 13, are no part of it.
+
     Raises:
         ValueError: two runs of an encoder on one data set.
     """
     families: dict[tuple[object, ...], dict[str, dict[str, Run]]] = {}
     for run in runs:
         h = run.header
-        if h.task == task:
+        if h.task == task and not _optional(h):
             encoders = families.setdefault((h.suite, h.attack, h.metric, h.model), {})
             if h.dataset in encoders.setdefault(h.encoder, {}):
                 raise ValueError(f"two runs of {h.encoder} on {h.dataset}: which one to average?")
@@ -84,6 +86,13 @@ def averaged(runs: Iterable[Run], task: str = "zeroshot") -> list[Measure]:
             if len(datasets) > 1 and of_encoder.keys() == datasets:
                 found += _average([of_encoder[dataset] for dataset in sorted(datasets)])
     return found
+
+
+def _optional(header: RunHeader) -> bool:
+    if header.suite not in suite_names():
+        return False
+    plan = load_suite(header.suite).tasks.get(header.task)
+    return plan is not None and header.dataset in plan.optional
 
 
 def by_target(runs: Iterable[Run]) -> list[Measure]:
@@ -120,7 +129,8 @@ def targets_of(run: Run) -> dict[str, str]:
     h = run.header
     if h.suite not in suite_names():
         raise UsageError(f"{run.directory} is of suite {h.suite!r}, which is not known here, so its targets are not")
-    texts: Sequence[str] = load_suite(h.suite).datasets.get(h.dataset, {}).get("targets", ())
+    row = load_suite(h.suite).datasets.get(h.dataset, {})
+    texts = [target if isinstance(target, str) else target["text"] for target in row.get("targets", ())]
     order = list(dict.fromkeys(record.sample_id for record in run.records if record.step == CLEAN))
     if not texts:
         return {record.sample_id: h.dataset for record in run.records}

@@ -13,14 +13,17 @@ def config_of(
 
     Args:
         header: of the run.
-        data_root: where the data sets' files lie, if the run read any; paths are not recorded.
+        data_root: where the data sets' files lie now; where they lay then by default.
         device: where to compute.
-        arch: open_clip architecture of an encoder given as a path; it is not recorded either.
+        arch: open_clip architecture of an encoder given as a path; that of the run by default.
 
     Raises:
         UsageError: the run's suite is not known here.
     """
     suite = load_suite(header.suite)
+    then = header.config
+    if data_root is None and then.get("data_root"):
+        data_root = Path(then["data_root"])
     plan = suite.tasks.get(header.task)
     whole = header.limit is None or plan is None
     return RunConfig(
@@ -38,6 +41,6 @@ def config_of(
         data_root=data_root,
         protocol=str(header.protocol.get("name", DEFAULT_PROTOCOL)),
         tower=str(header.protocol.get("tower", "encoder")),
-        arch=arch,
+        arch=arch or then.get("arch"),
         vlm=header.model if header.model != suite.vlm else None,
     )

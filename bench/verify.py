@@ -82,9 +82,9 @@ def verify(
 
     Args:
         run: the run, with an ``adversarial`` folder in its directory.
-        data_root: where the data sets' files lie, if the run read any.
+        data_root: where the data sets' files lie now; where they lay then by default.
         device: where to compute.
-        arch: open_clip architecture of an encoder given as a path.
+        arch: open_clip architecture of an encoder given as a path; that of the run by default.
         progress: show a progress bar on stderr.
 
     Raises:

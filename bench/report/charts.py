@@ -1,6 +1,7 @@
 """Charts as inline SVG: drawn by matplotlib, coloured by the page's style sheet, each point a link to its run."""
 
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
@@ -108,6 +109,36 @@ def boxes(
         axes.set_ylabel("final loss")
         axes.set_xlim(-0.6, len(radii) - 0.4)
         return _svg(figure, name, {}, f"Distribution of the final loss of attacks on {', '.join(losses)}")
+
+
+def standing(
+    spent: Mapping[str, Sequence[float]], counts: Mapping[str, int], places: Mapping[str, int], name: str
+) -> str:
+    """Share of the attacked samples still standing after so many gradients, a falling line an encoder.
+
+    Args:
+        spent: encoder -> gradients spent on each sample that fell; infinity for each that stood.
+        counts: encoder -> the most gradients spent on any sample.
+        places: encoder -> its place in the palette.
+        name: unique on the page.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure()
+        for encoder, values in spent.items():
+            falls = sorted(value for value in values if math.isfinite(value))
+            left = [100 * (1 - fallen / len(values)) for fallen in range(len(falls) + 1)]
+            xs, ys = [0.5, *(max(fall, 0.5) for fall in falls), counts[encoder]], [*left, left[-1]]
+            colour = series_colour(places[encoder])
+            axes.step(xs, ys, where="post", color=colour, linewidth=1.8)
+            axes.scatter(xs[-1:], ys[-1:], s=24, color=colour, marker=_marker(places[encoder]), zorder=3, clip_on=False)
+        axes.set_xscale("log")
+        axes.set_xticks([1, 10, 100, 1000, 10000], ["1", "10", "100", "1000", "10000"])
+        axes.minorticks_off()
+        axes.set_xlim(0.5, max(counts.values()) * 1.1)
+        axes.set_xlabel("gradients spent")
+        axes.set_ylabel("% still standing")
+        axes.set_ylim(0, 103)
+        return _svg(figure, name, {}, f"Samples still standing against gradients spent: {', '.join(spent)}")
 
 
 def _figure() -> tuple[Figure, Axes]:

@@ -88,7 +88,7 @@ def cards(run: Run, most: int, images: Path, prefix: str, data_root: Path | None
     dataset = load_dataset(config)
     if fingerprint(dataset) != run.header.dataset_fingerprint:
         raise UsageError(f"{run.directory}: the data set {run.header.dataset!r} is not the one that was run")
-    encoder = load_encoder(config.encoder, load_suite(config.suite).encoders)
+    encoder = load_encoder(config.encoder, load_suite(config.suite).encoders, config.arch)
     samples = {sample.id: sample for sample in dataset.samples}
     store = ImageStore(run.directory / "adversarial")
     made = []
@@ -117,6 +117,11 @@ def _save(
     if not shown.kept or shown.attacked is None:
         return first, None, None, 0.0
     adversarial = load_file(store.path(shown.sample_id, shown.attacked.eps_255))["image"]
+    if adversarial.shape != clean.shape:
+        raise UsageError(
+            f"the image of sample {shown.sample_id!r} is {tuple(adversarial.shape)} and its clean image now "
+            f"{tuple(clean.shape)}; see `bench verify {shown.run.directory}`"
+        )
     magnified = 0.5 / max(float((adversarial - clean).abs().max()), 1e-9)
     perturbation = 0.5 + magnified * (adversarial - clean)
     return first, write(adversarial, "adversarial"), write(perturbation, "perturbation"), magnified

@@ -43,6 +43,7 @@ class Chapter:
     tables: list[Markup] = field(default_factory=list)
     curves: list[Chart] = field(default_factory=list)
     scatters: list[Chart] = field(default_factory=list)
+    standing: list[Chart] = field(default_factory=list)
     losses: list[Chart] = field(default_factory=list)
 
 
@@ -198,6 +199,11 @@ def _draw(chapter: Chapter, title: str, found: list[Measure], site: _Site) -> No
     if pairs:
         svg = charts.scatter(pairs, site.places, site.link, f"{stem}-scatter")
         chapter.scatters.append(Chart(title, f"{header.metric}, clean and attacked", Markup(svg)))
+    spent, counts = _gradients(chapter.runs, found, site)
+    if len({value for values in spent.values() for value in values} - {math.inf}) > 1:
+        svg = charts.standing(spent, counts, site.places, f"{stem}-standing")
+        largest = eps_label(max(m.eps_255 for m in found), header.norm)
+        chapter.standing.append(Chart(title, f"attacked at {largest}", Markup(svg)))
     if found[0].dataset != AVERAGE and (losses := _losses(chapter.runs, found, site)):
         svg = charts.boxes(losses, site.places, header.norm, f"{stem}-loss")
         chapter.losses.append(Chart(title, "final loss; the attacker climbs", Markup(svg)))
@@ -220,6 +226,35 @@ def _losses(runs: Sequence[Run], found: Sequence[Measure], site: _Site) -> dict[
             if record.step != CLEAN and record.loss is not None and math.isfinite(record.loss):
                 losses.setdefault(run.header.encoder, {}).setdefault(record.eps_255, []).append(record.loss)
     return losses
+
+
+def _gradients(
+    runs: Sequence[Run], found: Sequence[Measure], site: _Site
+) -> tuple[dict[str, list[float]], dict[str, int]]:
+    """At the largest radius, by encoder: the gradients until each attacked sample fell, and the most spent on one.
+
+    A sample falls when it scores worse than on its clean image; infinity for those that did not.
+    """
+    largest = max(m.eps_255 for m in found)
+    places = {m.directories[0] for m in found if m.dataset != AVERAGE}
+    spent: dict[str, list[float]] = {}
+    most: dict[str, int] = {}
+    for run in sorted((r for r in runs if r.directory in places), key=lambda r: site.places[r.header.encoder]):
+        sign = 1 if run.header.worst == "min" else -1
+        clean = {r.sample_id: sign * r.score for r in run.records if r.step == CLEAN and r.score is not None}
+        used: dict[str, int] = {}
+        fell: dict[str, float] = {}
+        for record in run.records:
+            if record.step == CLEAN or record.eps_255 != largest or record.score is None:
+                continue
+            sample = record.sample_id
+            used[sample] = used.get(sample, 0) + record.evaluations
+            if sample in clean and sign * record.score < clean[sample]:
+                fell.setdefault(sample, used[sample])
+        if used:
+            spent[run.header.encoder] = [fell.get(sample, math.inf) for sample in used]
+            most[run.header.encoder] = max(1, *used.values())
+    return spent, most
 
 
 def _averages(runs: Sequence[Run]) -> list[Measure]:

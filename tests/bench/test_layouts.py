@@ -11,6 +11,7 @@ import pytest
 
 from bench import layouts, published, render
 from bench.committed import load_runs
+from bench.config import load_suite
 from bench.errors import UsageError
 from bench.layouts import BANNER, build
 from bench.records import load_run, open_run
@@ -191,6 +192,23 @@ def test_the_published_average_is_over_thirteen_sets(tmp_path):
     runs = [_paper(tmp_path, "zeroshot", f"set{i}", 50.0) for i in range(13)]
     assert build("zeroshot", runs).cells[("2/255", "fare4"), ("average",)].published == 45.9
     assert build("zeroshot", runs[1:]).cells[("2/255", "fare4"), ("average",)].published is None
+
+
+def test_imagenet_is_no_part_of_the_published_average(tmp_path):
+    runs = [_paper(tmp_path, "zeroshot", name, 50.0) for name in load_suite("paper").tasks["zeroshot"].datasets]
+    runs.append(_paper(tmp_path, "zeroshot", "imagenet", 0.0))
+    table = build("zeroshot", runs)
+    average = table.cells[("2/255", "fare4"), ("average",)]
+    assert (average.measure.estimate.value, average.published) == (50.0, 45.9)
+    assert ("imagenet",) in table.columns
+
+
+def test_the_papers_targets_are_known(tmp_path):
+    texts = [target["text"] for target in load_suite("paper").datasets["coco-stealth"]["targets"]]
+    run = make_run(tmp_path, {0: [0.0] * 12}, suite="paper", task="stealth", dataset="coco-stealth", worst="max")
+    table = build("targeted", [run])
+    assert table.columns == (*((text,) for text in texts), ("all targets",))
+    assert {cell.measure.estimate.n for (_, column), cell in table.cells.items() if column[0] in texts} == {2}
 
 
 def test_every_published_number_names_its_source():

@@ -12,10 +12,13 @@ from PIL import Image
 from bench.cli import main
 from bench.committed import load_runs
 from bench.errors import UsageError
+from bench.measures import measured
+from bench.records import Run
+from bench.reload import config_of
 from bench.report import charts, gallery
-from bench.report.pages import write_report
+from bench.report.pages import _gradients, _Site, write_report
 from tests.bench.report_site import SCRIPT, make_site
-from tests.bench.runs import make_run
+from tests.bench.runs import make_header, make_record, make_run
 
 VOID = {"meta", "link", "img", "br"}
 
@@ -188,8 +191,6 @@ def test_only_a_report_is_written_over(tmp_path):
 
 
 def test_charts_take_their_colours_from_the_page_and_link_their_points(tmp_path):
-    from bench.measures import measured
-
     run = make_run(tmp_path / "run", {0: [100.0] * 4, 4: [100.0, 0.0, 0.0, 0.0]})
     found = measured([run])
     svg = charts.curves(found, {"fare4": 3}, lambda m: f"there#{m.eps_255:g}", "one")
@@ -203,3 +204,23 @@ def test_charts_take_their_colours_from_the_page_and_link_their_points(tmp_path)
     other = charts.curves(found, {"fare4": 3}, lambda m: "x", "two")
     ids = [set(re.findall(r'\bid="([^"]+)"', drawn)) for drawn in (svg, other)]
     assert not ids[0] & ids[1]
+
+
+def test_the_course_of_attacks_is_what_is_recorded(tmp_path):
+    records = [make_record(f"s{i}") for i in range(3)]
+    records += [make_record("s0", "a", 4.0, 0.0, evaluations=7), make_record("s1", "a", 4.0, 100.0, evaluations=100)]
+    records += [make_record("s2", "a", 2.0, 0.0, evaluations=1), make_record("s1", "b", 4.0, 0.0, evaluations=5)]
+    run = Run(tmp_path, make_header(), [*records, make_record("s3", "a", 4.0, None, error="no", evaluations=9)])
+    spent, most = _gradients([run], measured([run]), _Site([run]))
+    assert spent == {"fare4": [7, 105]}
+    assert most == {"fare4": 105}
+    svg = charts.standing({"fare4": [7, 105, float("inf")]}, most, {"fare4": 4}, "n")
+    assert "var(--series-4)" in svg
+
+
+def test_where_the_data_lay_is_taken_from_the_run(tmp_path):
+    header = make_header(config={"data_root": str(tmp_path), "arch": "ViT-L-14"}, limit=30, n_samples=30)
+    config = config_of(header)
+    assert (config.data_root, config.arch, config.n_samples, config.attack) == (tmp_path, "ViT-L-14", 30, "none")
+    assert config_of(header, data_root=tmp_path / "moved").data_root == tmp_path / "moved"
+    assert config_of(make_header()).data_root is None
