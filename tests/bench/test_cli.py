@@ -67,7 +67,6 @@ def test_lists_are_readable_by_machines(kind):
         (["run", "--encoder", "fare", "--task", "vqa", "--frobnicate"], "No such option"),
         (["train", "fare5"], "no recipe for 'fare5'"),
         (["table", "/no/such/runs"], "/no/such/runs"),
-        (["check", "--baseline", "/no/such/baseline"], "/no/such/baseline"),
         (["list", "encoders", "--suite", "mimi"], "did you mean 'mini'"),
     ],
 )

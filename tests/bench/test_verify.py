@@ -78,7 +78,7 @@ def test_another_image_inside_the_ball_is_found(run):
 
     setup = prepare(config_of(run.header))
     row = [sample.id for sample in setup.samples].index(record.sample_id)
-    save_file({"image": setup.images[row].contiguous()}, path)
+    save_file({"image": setup.images[[row]][0].contiguous()}, path)
     found = _fields(run.directory)
     assert {(record.sample_id, 4.0, field) for field in ("distance", "prediction", "score", "worst score")} <= found
 
