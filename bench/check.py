@@ -8,6 +8,7 @@ from bench.records import Run
 from bench.stats import (
     Alternative,
     Paired,
+    ceiling_of,
     eps_label,
     groups_of,
     holm,
@@ -138,7 +139,8 @@ def _compare_at(name: str, eps: float, new: Run, old: Run, allow_limit: bool, se
     lower_is_better = old.header.worst == "max"
     same = old.header.weights == new.header.weights
     alternative: Alternative = "two-sided" if same else "greater" if lower_is_better else "less"
-    change = paired(after, before, groups_of(old.records), seed, alternative=alternative)
+    change = paired(after, before, groups_of(old.records), seed, alternative=alternative,
+                    ceiling=ceiling_of(old.header.metric))  # fmt: skip
     return _Comparison(name, _mean(before), _mean(after), change, lower_is_better, same)
 
 

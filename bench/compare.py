@@ -6,7 +6,7 @@ from typing import Any
 
 from bench.errors import UsageError
 from bench.records import CLEAN, Record, Run
-from bench.stats import Paired, eps_label, groups_of, holm, paired, worst_scores
+from bench.stats import Paired, ceiling_of, eps_label, groups_of, holm, paired, worst_scores
 
 MEANING = ("task", "metric", "worst")  # runs that differ here do not measure the same thing
 CONDITIONS = (
@@ -160,7 +160,8 @@ def _at(a: Run, b: Run, eps: float, subset_allowed: bool) -> Comparison:
     if not shared:
         raise UsageError(f"{name}: {a.directory} and {b.directory} share no scored sample")
     first, second = ({sample: side[sample] for sample in shared} for side in scores)
-    change = paired(second, first, groups_of(record for record in a.records if record.sample_id in shared))
+    groups = groups_of(record for record in a.records if record.sample_id in shared)
+    change = paired(second, first, groups, ceiling=ceiling_of(header.metric))
     answers = [_worst_answers(run, eps, set(change.flipped)) for run in (a, b)]
     flips = [Flip(s, first[s], second[s], answers[0].get(s, ""), answers[1].get(s, "")) for s in change.flipped]
     flips.sort(key=lambda flip: -abs(flip.b_score - flip.a_score))

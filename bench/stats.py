@@ -212,12 +212,16 @@ def average_interval(
     return Estimate(value, min(low, value), max(high, value), n)
 
 
-def paired(a: Scores, b: Scores, groups: Groups, seed: int = 0, *, alternative: Alternative = "two-sided") -> Paired:
+def paired(
+    a: Scores, b: Scores, groups: Groups, seed: int = 0, *, alternative: Alternative = "two-sided",
+    ceiling: float | None = None,
+) -> Paired:  # fmt: skip
     """Compares two sets of scores on the samples that are in both.
 
     The exact McNemar test (McNemar 1947) where all scores are 0 or 100 and no group repeats; otherwise the
     exact permutation test that flips the sign of each group's summed difference. The interval is a bootstrap
-    over groups; where no sample, or every sample, flipped, it has the width of Wilson's.
+    over groups; where all differ alike, as when none flipped, that would claim certainty, and a bounded metric
+    has the width of Wilson's interval with one trial a group.
 
     Args:
         a: Sample id -> score.
@@ -225,6 +229,7 @@ def paired(a: Scores, b: Scores, groups: Groups, seed: int = 0, *, alternative: 
         groups: Sample id -> group.
         seed: Seed of the interval's resampling; the p-value is exact.
         alternative: "less" asks for evidence that a < b, "greater" that a > b.
+        ceiling: The metric's upper bound, its lower being 0; None if unbounded. Right-or-wrong scores have 100.
 
     Raises:
         ValueError: If no sample is in both.
@@ -237,9 +242,10 @@ def paired(a: Scores, b: Scores, groups: Groups, seed: int = 0, *, alternative: 
     value = _mean(differences)
     low, high = _bootstrap([(differences, groups)], seed)
     trials = len({groups[sample] for sample in shared})
-    if binary and high - low < 1e-9:
-        width = 100 * wilson(0, trials)[1]
-        low, high = max(value - width, -100.0), min(value + width, 100.0)
+    bound = 100.0 if binary else ceiling
+    if bound is not None and high - low < 1e-9:
+        width = bound * wilson(0, trials)[1]
+        low, high = max(value - width, -bound), min(value + width, bound)
     if binary and trials == len(shared):
         gains = sum(difference > 0 for difference in differences.values())
         p = mcnemar(gains, sum(difference < 0 for difference in differences.values()), alternative)

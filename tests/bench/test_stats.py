@@ -290,6 +290,13 @@ def test_when_none_or_all_flip_the_interval_has_a_width(gains):
     assert result.high == pytest.approx(min(100, 5 * gains + width))
 
 
+def test_no_change_of_graded_scores_is_not_certainty_either():
+    scores, groups = numbered([30.0, 60.0, 90.0, 100.0] * 10, per_group=2)
+    result = paired(scores, scores, groups, ceiling=100.0)
+    assert (result.low, result.high) == pytest.approx((-100 * wilson(0, 20)[1], 100 * wilson(0, 20)[1]))
+    assert paired(scores, scores, groups).high == 0.0  # without a bound there is no telling
+
+
 @pytest.mark.parametrize("alternative", ["two-sided", "less", "greater"])
 def test_sign_flips_agree_with_all_of_them(alternative):
     differences = [3.0, -1.0, -4.0, -2.5, -6.0, 0.0, 0.5, -5.0]
