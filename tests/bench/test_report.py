@@ -71,7 +71,7 @@ def pages(site):
 
 
 def test_there_is_a_page_a_run(pages):
-    assert len(pages) == 1 + 4
+    assert len(pages) == 1 + 5
 
 
 def test_every_link_leads_somewhere_inside_the_report(pages):
