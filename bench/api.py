@@ -75,7 +75,7 @@ def run(
         output: where run directories go.
         data_root: folder with the data sets' files; None for those embedded in the package.
         save_adversarial: keep the worst image of each sample and radius.
-        dataset: only these data sets of the task.
+        dataset: only these data sets of the task; or others by where they lie, see `bench.data.specs.parse`.
         protocol: "strict", or "paper" for the choices of the paper's released code.
         precision: "float32", or "bf16" or "fp16" to search for adversarial images in half precision; verdicts stay in
             float32 (but see `tasks.protocol.PAPER`).

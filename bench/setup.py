@@ -150,15 +150,18 @@ def _model(task: Task, encoder: Encoder, config: RunConfig) -> Any:
     if task.model == "encoder":
         return encoder
     from bench.models.llava import load_llava
+    from bench.models.memory import make_room
 
     suite = load_suite(config.suite)
-    return load_llava(
+    model = load_llava(
         catalogue.resolve_path(_vlm(config)),
         encoder,
         tower=config.tower,
         conversation_name=suite.conversation,
         pad_to_square=suite.image_aspect_ratio == "pad",
     )
+    make_room(model, config.batch_size, model.device)
+    return model
 
 
 def _vlm(config: RunConfig) -> str:

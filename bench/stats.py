@@ -4,6 +4,7 @@ Scores are per sample, on the metric's published scale (percent, or CIDEr x 100)
 group (an image) are not independent, so everything resamples groups, never samples.
 """
 
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -89,18 +90,24 @@ def worst_scores(header: RunHeader, records: Iterable[Record], eps_255: float) -
     Raises:
         ValueError: If the run has no such radius.
     """
+    _require_radius(header, eps_255)
     records = list(records)
-    left_out = unscored(header, records, eps_255)
-    lower_is_worse = header.worst == "min"
-    scores: dict[str, float] = {}
-    for record in records:
-        score = record.score
-        if score is None or record.error is not None or not (0 < record.eps_255 <= eps_255 or record.step == CLEAN):
-            continue
-        worst = scores.get(record.sample_id)
-        if worst is None or (score < worst if lower_is_worse else score > worst):
-            scores[record.sample_id] = score
-    return {sample: score for sample, score in scores.items() if sample not in left_out} if left_out else scores
+    scores = {r.sample_id: r.score for r in records if r.step == CLEAN and r.error is None and r.score is not None}
+    worse = operator.lt if header.worst == "min" else operator.gt
+    for record in records if eps_255 else ():
+        if 0 < record.eps_255 <= eps_255 and record.error is None and record.sample_id in scores:
+            score = record.score
+            if score is not None and worse(score, scores[record.sample_id]):
+                scores[record.sample_id] = score
+    if eps_255 and any(record.error is not None and record.eps_255 == eps_255 for record in records):
+        for sample in unscored(header, records, eps_255):
+            scores.pop(sample, None)
+    return scores
+
+
+def _require_radius(header: RunHeader, eps_255: float) -> None:
+    if eps_255 != 0 and eps_255 not in header.eps_255:
+        raise ValueError(f"no radius {eps_255}/255 in this run; it has {', '.join(map(str, header.eps_255))}")
 
 
 def unscored(header: RunHeader, records: Iterable[Record], eps_255: float) -> dict[str, str]:
@@ -111,8 +118,7 @@ def unscored(header: RunHeader, records: Iterable[Record], eps_255: float) -> di
     Raises:
         ValueError: If the run has no such radius.
     """
-    if eps_255 != 0 and eps_255 not in header.eps_255:
-        raise ValueError(f"no radius {eps_255}/255 in this run; it has {', '.join(map(str, header.eps_255))}")
+    _require_radius(header, eps_255)
     seen: set[str] = set()
     clean: set[str] = set()
     attacked: set[str] = set()

@@ -119,11 +119,18 @@ def list_suites(as_json: bool) -> None:
 @click.option("--suite", default="mini", show_default=True)
 @_json_option
 def list_datasets(suite: str, as_json: bool) -> None:
-    """Data sets of a suite: the task that asks them, samples, file format."""
+    """Data sets of a suite: the task that asks them, samples, file format. Some are run only when they are named."""
     chosen = load_suite(suite)
     rows = [
-        {"name": d, "task": task, "samples": plan.samples, "format": chosen.datasets.get(d, {}).get("format", "")}
+        {
+            "name": d,
+            "task": task,
+            "samples": chosen.datasets.get(d, {}).get("samples", plan.samples),
+            "format": chosen.datasets.get(d, {}).get("format", ""),
+            "by default": "no" if d in plan.optional else "yes",
+            "about": chosen.datasets.get(d, {}).get("about", ""),
+        }
         for task, plan in chosen.tasks.items()
-        for d in plan.datasets
+        for d in (*plan.datasets, *plan.optional)
     ]
     _print_rows(rows, as_json)

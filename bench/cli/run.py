@@ -14,7 +14,7 @@ from bench.errors import UsageError
 @click.option("--encoder", required=True, help="Name, alias or checkpoint path; several comma-separated.")
 @click.option("--task", required=True, help="Task name; several comma-separated; 'all' for every task of the suite.")
 @click.option("--suite", default="mini", show_default=True, help="Which models, data and sample counts.")
-@click.option("--dataset", default=None, help="Only these data sets, comma-separated. Default: all of the task.")
+@click.option("--dataset", default=None, help="Only these, comma-separated; or your own: vqa:FOLDER and others below.")
 @click.option("--eps", default=None, help="Radii in 1/255, e.g. 2,4 or 4/255. Default: the suite's.")
 @click.option("--attack", default=None, help="Attack preset, or 'none'. Default: the suite's choice for the task.")
 @click.option("--surrogate", default=None, help="Make the adversarial images on this encoder instead (transfer).")
@@ -45,6 +45,13 @@ def run(as_json: bool, quiet: bool, batch_size: str, **options: Any) -> None:
       bench run --encoder clip,fare --task zeroshot --eps 4 --attack autoattack
       bench run --encoder fare --task vqa --surrogate clip
       bench run --encoder path/to/visual.safetensors --task all --json
+    \b
+    Data of your own, relative to --data-root if that is given, or a .toml file with one row as in a suite:
+      bench run --encoder fare --task vqa --dataset vqa:FOLDER
+      bench run --encoder fare --task captioning --dataset karpathy:FOLDER
+      bench run --encoder fare --task zeroshot --dataset imagefolder:FOLDER,webdataset:FOLDER
+      bench run --encoder fare --task vqa --dataset "parquet:FILE?question=COLUMN&answers=COLUMN"
+      bench run --encoder fare --task vqa --dataset "hf:OWNER/NAME?split=validation"
     """  # noqa: D301
     from bench import api
 

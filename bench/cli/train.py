@@ -158,7 +158,8 @@ def _train(name: str, options: dict[str, Any]) -> None:
     warmup = round(0.07 * steps) if warmup is None else warmup
     schedule = Schedule(steps, take("batch"), take("lr"), warmup, take("weight_decay"))
     attack, flaws = take("attack"), take("flaws")
-    flaws = tuple(dict.fromkeys([*(paper_flaws(attack) if take("recipe") == "paper" else ()), *flaws]))
+    if take("recipe") == "paper":
+        flaws = tuple(sorted({*paper_flaws(attack), *flaws}))
     recipe = Recipe(
         name, take("eps"), schedule, take("inner_steps"), take("inner_step"), take("ramp"), take("seed"), attack,
         take("clean_weight"), flaws,

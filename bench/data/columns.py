@@ -1,6 +1,6 @@
 """Data sets in a table: Hugging Face data sets and parquet files, by a mapping of their columns."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -168,7 +168,7 @@ def _references(cells: Mapping[str, Any], names: Sequence[str], label: int | Non
         return (names[label],)
     role = "answers" if "answers" in cells else "captions"
     value = cells[role]
-    several: Iterable[Any] = [value] if isinstance(value, str) else value or []
+    several = value if isinstance(value, list) else [] if value is None else [value]
     texts = tuple(_text(v.get("answer") if isinstance(v, Mapping) else v, role, where) for v in several)
     if not texts:
         raise UsageError(f"{where} has no {role} to score against; remove the row, or choose a split that has them")

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from bench.errors import UsageError
-from bench.models import prefix
+from bench.models import memory, prefix
 from bench.models.encoder import Encoder
 from bench.models.llava_files import read_llava
 from bench.models.native import NativeTower
 from bench.models.prompts import Conversation, answer_ids, conversation, pad_left
-from bench.models.stored import FP16_GRADIENT_SCALE, PRECISIONS, follow_activations, scale_gradient
+from bench.models.stored import FP16_GRADIENT_SCALE, PRECISIONS, follow_activations, recompute_blocks, scale_gradient
 from tasks.base import AnswerScores
 
 
@@ -54,7 +54,9 @@ def load_llava(
     asked = getattr(model.config, "image_aspect_ratio", None) == "pad" or getattr(
         processor.image_processor, "do_pad", False
     )
-    return Llava(model, processor.tokenizer, used, talk, pads=bool(pad_to_square or asked)).to(device)
+    llava = Llava(model, processor.tokenizer, used, talk, pads=bool(pad_to_square or asked))
+    memory.check_weights(llava, device)
+    return llava.to(device)
 
 
 class Llava(nn.Module):
@@ -78,6 +80,7 @@ class Llava(nn.Module):
         self.eval().requires_grad_(False)
         self.tokenizer, self.talk, self.pads = tokenizer, talk, pads
         self.compute = torch.float32
+        self.checkpoints = False
         if self.stored != torch.float32:
             follow_activations(self.model)
         self.layer = int(self.model.config.vision_feature_layer)
@@ -126,7 +129,16 @@ class Llava(nn.Module):
                 parameter.data = parameter.data.to(dtype)  # parameters only: rotary frequencies stay float32
         twin = Llava(model, self.tokenizer, self.encoder.at(precision), self.talk, pads=self.pads)
         twin.compute = dtype
+        if self.checkpoints:
+            twin.checkpoint_activations()
         return twin
+
+    def checkpoint_activations(self) -> None:
+        """Trade time for memory: blocks of tower and language model run a second time in each backward pass."""
+        self.checkpoints = True
+        recompute_blocks(self)
+        if isinstance(self.encoder, Encoder):
+            self.encoder.visual.set_grad_checkpointing(True)
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """(3, H, W) float32 in [0, 1], not normalised: padded to a square where LLaVA-1.5 pads, then as the encoder."""

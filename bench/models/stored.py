@@ -4,10 +4,13 @@ A LLaVA-1.5-7B from the hub holds 13.5 GB of float16; in float32 it would be 27 
 used, forward and backward, so that verification in float32 needs no second copy and loses no bit.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FP16_GRADIENT_SCALE = 1024.0  # keeps small gradients above float16's smallest number; a power of two loses no bit
@@ -62,3 +65,15 @@ class _ScaledGradient(torch.autograd.Function):
 def scale_gradient(x: Tensor, factor: float) -> Tensor:
     """The same values; the gradient that flows back is multiplied by ``factor``."""
     return _ScaledGradient.apply(x, factor)  # type: ignore[no-untyped-call]
+
+
+def recompute_blocks(model: nn.Module) -> None:
+    """Activation checkpointing: a transformers block keeps its input only, and runs again for its gradient.
+
+    Unlike transformers' own switch, this works in evaluation mode and beside cached keys.
+    """
+    for block in model.modules():
+        if isinstance(block, GradientCheckpointingLayer) and "forward" not in vars(block):
+            block.forward = partial(  # type: ignore[method-assign]
+                checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
+            )

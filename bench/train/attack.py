@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from attacks.apgd import apgd
 from attacks.objective import Progress
 from attacks.threat import ThreatModel
+from bench.errors import UsageError
 from bench.train.objectives import Features, Loss, Target, take
 from bench.train.recipe import Recipe
 
@@ -120,6 +121,8 @@ def _apgd(
     tower: Tower, loss: Loss, images: Tensor, target: Target, start: Tensor, threat: ThreatModel, recipe: Recipe
 ) -> Attacked:
     """APGD with a first step of 2 eps; the flaws of the published training code by name."""
+    if "apgd-misclassified" in recipe.flaws and target.labels is None:
+        raise UsageError("the flaw apgd-misclassified compares with class ids: use images with labels, or leave it out")
     seen = _LastMisclassified(images, target.labels)
     normalised, misclassified = "apgd-normalised" in recipe.flaws, "apgd-misclassified" in recipe.flaws
     if "apgd-clean-start" in recipe.flaws:

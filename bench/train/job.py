@@ -1,5 +1,7 @@
 """A whole training job, as ``bench train fare ...`` asks for it."""
 
+import copy
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -92,7 +94,8 @@ def run(job: Job) -> Path:
 def _run(job: Job, world: World) -> Path:
     objective = load_objective(job.recipe.objective)
     source, held_out = _split(open_source(job.data), job)
-    base, original = (load_base(job.arch, job.weights, seed=job.recipe.seed) for _ in range(2))
+    base = load_base(job.arch, job.weights, seed=job.recipe.seed)
+    original = Encoder(copy.deepcopy(base.encoder.visual), base.encoder.preprocessing, base.encoder.text)
     classes = _classes(base, objective, job, source.classes)
     if job.checkpointing:
         checkpoint_activations(base.encoder)
@@ -101,16 +104,16 @@ def _run(job: Job, world: World) -> Path:
         source, base.encoder.preprocess, job.recipe.schedule.batch, seed=job.recipe.seed, world=world,
         threads=job.threads, skipped_file=job.output / "skipped.jsonl",
     )  # fmt: skip
-    for encoder in (base.encoder, original.encoder):
+    for encoder in (base.encoder, original):
         _to_device(encoder, world.device)
     classes = None if classes is None else classes.to(world.device)
-    evaluate = _evaluation(base.encoder, original.encoder, held_out, classes, job, world)
+    evaluate = _evaluation(base.encoder, original, held_out, classes, job, world)
     observe, close = tensorboard(job.output / "tensorboard") if world.main else (lambda row: None, lambda: None)
     finetune(
-        job.recipe.objective, base.encoder, original.encoder, job.recipe, stream, job.output,
+        job.recipe.objective, base.encoder, original, job.recipe, stream, job.output,
         objective=objective, classes=classes, checkpoint_every=job.checkpoint_every,
         settings={"arch": job.arch, "weights": job.weights, "data": job.data, "fingerprint": source.fingerprint,
-                  "held_out": len(held_out), "bfloat16": job.bfloat16},
+                  "held_out": len(held_out), "bfloat16": job.bfloat16, "classes": _digest(classes)},
         runtime=Runtime(world, job.micro_batch, job.bfloat16, job.compiled),
         hooks=Hooks(position=stream, observe=observe, evaluate=evaluate, evaluate_every=job.evaluate_every),
     )  # fmt: skip
@@ -202,6 +205,11 @@ def class_names(folders: tuple[str, ...] | None, file: Path | None) -> list[str]
     if len(folders) == len(open_clip.IMAGENET_CLASSNAMES) and all(_is_wordnet(name) for name in folders):
         return list(open_clip.IMAGENET_CLASSNAMES)  # sorted WordNet ids are ImageNet's order
     return [name.replace("_", " ") for name in folders]
+
+
+def _digest(classes: Tensor | None) -> str | None:
+    """Changes with the class names."""
+    return None if classes is None else hashlib.sha256(classes.cpu().numpy().tobytes()).hexdigest()[:16]
 
 
 def _is_wordnet(name: str) -> bool:

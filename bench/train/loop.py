@@ -159,8 +159,9 @@ def train(
     identity = json.loads(json.dumps({"schedule": asdict(schedule), **settings}))
     parameters = [p for module in trained.values() for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        parameters, lr=schedule.learning_rate, betas=schedule.betas, weight_decay=schedule.weight_decay
-    )
+        parameters, lr=schedule.learning_rate, betas=schedule.betas, weight_decay=schedule.weight_decay,
+        fused=all(p.is_cuda for p in parameters),
+    )  # fmt: skip
     run = Run(directory / "checkpoint.pt", trained, optimizer, identity, hooks.position)
     first = run.resume()
     log = _Log(name, directory / "metrics.jsonl", schedule, hooks, first)

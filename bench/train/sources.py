@@ -97,7 +97,9 @@ class ShardSource:
         urls = list(self.urls)
         rng.shuffle(urls)
         samples = wds.DataPipeline(
-            wds.SimpleShardList(urls), wds.tarfile_to_samples(), wds.shuffle(SHUFFLED, initial=SHUFFLED, rng=rng)
+            wds.SimpleShardList(urls),
+            wds.tarfile_to_samples(handler=_stop),
+            wds.shuffle(SHUFFLED, initial=SHUFFLED, rng=rng),
         )
         images = (raw for sample in samples if (raw := _raw_of_sample(sample)) is not None)
         raws = islice(images, start * size, None)
@@ -174,6 +176,13 @@ def _shards(spec: str, where: str) -> ShardSource:
     sizes = [f"{Path(u).name}:{Path(u).stat().st_size if Path(u).is_file() else '?'}" for u in urls]
     digest = hashlib.sha256("\n".join(sizes).encode()).hexdigest()
     return ShardSource(spec, tuple(urls), f"{len(urls)} shards, sha256 of names and sizes {digest[:16]}")
+
+
+def _stop(error: Exception) -> bool:
+    """A shard that cannot be read stops the run: going on without it would change the order of the others."""
+    raise UsageError(
+        f"a shard cannot be read: {type(error).__name__}: {error}; mend it and run the same command"
+    ) from error
 
 
 def _globbed(pattern: str) -> list[str]:

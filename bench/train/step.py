@@ -79,6 +79,8 @@ class Stepper:
         self._original = self._compile(feature_tower(original, objective))
         self._plain = feature_tower(tower, objective)
         if "batch-norm-on-attacked" in recipe.flaws and self.runtime.world.size > 1:
+            if self.runtime.world.device.type != "cuda":
+                raise TrainingError("batch-norm-on-attacked needs CUDA where several processes share a batch")
             self._plain = nn.SyncBatchNorm.convert_sync_batchnorm(self._plain)
         self._tower = self._compile(self._plain)
         self._parallel = self.runtime.world.parallel(self._tower)

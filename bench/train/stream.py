@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
@@ -118,7 +118,7 @@ class ImageStream:
             try:
                 return decode(raw, self._preprocess), raw
             except UNREADABLE as error:
-                self._skip(raw.id, f"{type(error).__name__}: {error}")
+                self._skip(raw.id, _reason(error))
         raise TrainingError(f"none of the {len(raws)} images of a batch can be read, e.g. {raws[index].id}; "
                             f"{self.skipped[raws[index].id]}")  # fmt: skip
 
@@ -133,6 +133,12 @@ class ImageStream:
     def close(self) -> None:
         """Stop the decoding threads."""
         self._pool.shutdown(cancel_futures=True)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image that Pillow knows"
+    return f"{type(error).__name__}: {error}"
 
 
 def decode(raw: Raw, preprocess: Callable[[Image.Image], Tensor]) -> Tensor:

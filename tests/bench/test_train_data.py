@@ -122,6 +122,7 @@ def test_unreadable_images_are_skipped_counted_and_named(folder, tmp_path):
     assert all(len(batch) == 10 for batch in batches)
     bad = {"cat/03.png", "dog/06.png", "dog/08.png"}
     assert stream.skipped.keys() == bad
+    assert stream.skipped["cat/03.png"] == "not an image that Pillow knows"
     assert {json.loads(line)["id"] for line in (tmp_path / "skipped.jsonl").read_text().splitlines()} == bad
     assert sorted(set(_flat(batches))) == [n for n in range(20) if n not in (3, 6, 8)]
 
@@ -131,6 +132,14 @@ def test_a_batch_without_one_readable_image_stops_the_run(folder):
         path.write_bytes(b"junk")
     with pytest.raises(UsageError, match="none of the 10 images of a batch can be read"):
         ImageStream(open_source(f"folder:{folder}"), to_tensor, 10)(0)
+
+
+def test_a_damaged_shard_stops_the_run_and_is_named(tmp_path):
+    spec = _shards(tmp_path)
+    content = (tmp_path / "001.tar").read_bytes()
+    (tmp_path / "001.tar").write_bytes(content[:3000])
+    with pytest.raises(UsageError, match=r"a shard cannot be read: .*001\.tar"):
+        _take(ImageStream(open_source(spec), to_tensor, 4), 10)
 
 
 def test_held_out_images_are_never_trained_on(folder):

@@ -237,6 +237,13 @@ def test_misclassified_by_dimension_returns_the_clean_image_where_the_dimension_
     assert same.tolist() == [label == 2 for label in target.labels.tolist()]
 
 
+def test_misclassified_by_dimension_needs_labels(case):
+    net, images, target, noise = case
+    unlabelled = (net, images, target._replace(labels=None), noise)
+    with pytest.raises(UsageError, match="compares with class ids"):
+        _attacked(unlabelled, attack="apgd", flaws=("apgd-misclassified",))
+
+
 def test_a_loss_that_is_not_finite_is_reported_and_never_zeroed(case):
     _, images, target, noise = case
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from bench.errors import UsageError
 from bench.models.encoder import Encoder, Preprocessing, TextTower
 from bench.train.adversarial import finetune
+from bench.train.distributed import World
 from bench.train.loop import Schedule
 from bench.train.objectives import COSINE, FARE, FARE_PATCHES, TECOA
 from bench.train.recipe import Recipe
@@ -168,6 +169,13 @@ def test_batch_statistics_stay_the_originals_unless_the_flaw_is_asked_for(flaws,
     assert torch.equal(tower.norm.running_mean, before) != moves
     assert torch.equal(original.norm.running_mean, before)
     assert tower.dropout.training
+
+
+def test_statistics_of_a_shared_batch_need_cuda():
+    runtime = Runtime(World(0, 2))
+    recipe = replace(RECIPE, flaws=("batch-norm-on-attacked",))
+    with pytest.raises(UsageError, match="needs CUDA"):
+        Stepper(_WithStatistics(), _WithStatistics(), FARE, recipe, _batch, runtime=runtime)
 
 
 def test_frozen_restores_every_mode_and_flag():
