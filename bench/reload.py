@@ -40,6 +40,7 @@ def config_of(
         device=device,
         data_root=data_root,
         protocol=str(header.protocol.get("name", DEFAULT_PROTOCOL)),
+        precision=str(header.protocol["precision"]) if header.protocol.get("half_verdicts") else "float32",
         tower=str(header.protocol.get("tower", "encoder")),
         arch=arch or then.get("arch"),
         vlm=header.model if header.model != suite.vlm else None,

@@ -157,6 +157,8 @@ class _Judge:
     def __init__(self, run: Run, setup: Setup, store: ImageStore, progress: bool) -> None:
         self.run, self.setup, self.store, self.progress = run, setup, store, progress
         self.rows = {sample.id: row for row, sample in enumerate(setup.samples)}
+        searched = {str(step["name"]) for step in run.header.attack_steps if step.get("precision") == "search"}
+        self.half_steps = {CLEAN, *searched}
         self.scores: dict[tuple[str, float], float] = {}  # what was recomputed, by (sample, radius)
 
     def clean(self, records: Sequence[Record]) -> list[Mismatch]:
@@ -233,11 +235,22 @@ class _Judge:
             for first in range(0, len(records), BATCH):
                 batch = records[first : first + BATCH]
                 samples: list[Sample] = [self.setup.samples[self.rows[record.sample_id]] for record in batch]
-                said = self.setup.victim.predict(torch.stack(list(images[first : first + BATCH])), samples)
+                said = self._ask(batch, torch.stack(list(images[first : first + BATCH])), samples)
                 for record, sample, prediction in zip(batch, samples, said, strict=True):
                     found += self._judge(record, sample, prediction)
                 bar.update(len(batch))
         return found
+
+    def _ask(self, records: Sequence[Record], images: Tensor, samples: Sequence[Sample]) -> list[str]:
+        """The answers of the model whose word counted: in half precision only where the run's protocol trusts it."""
+        said = [""] * len(records)
+        halves = [self.setup.half is not None and record.step in self.half_steps for record in records]
+        for half in set(halves):
+            victim = self.setup.half.victim if half and self.setup.half is not None else self.setup.victim
+            rows = [row for row, is_half in enumerate(halves) if is_half == half]
+            for row, answer in zip(rows, victim.predict(images[rows], [samples[row] for row in rows]), strict=True):
+                said[row] = answer
+        return said
 
     def _judge(self, record: Record, sample: Sample, prediction: str) -> Iterator[Mismatch]:
         score = self.setup.task.score(prediction, sample)

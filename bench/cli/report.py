@@ -9,7 +9,8 @@ import click
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the report.")
 @click.option("--title", default="Robustness report", show_default=True)
-@click.option("--gallery", "most", type=click.IntRange(0), default=12, show_default=True, help="Samples shown a run.")
+@click.option("--gallery", "most", type=click.IntRange(0), default=12, show_default=True,
+              help="Samples shown of each run that kept images. 0 spares loading data and models.")  # fmt: skip
 @click.option("--data-root", type=click.Path(path_type=Path), default=None, help="Where the runs' data files lie.")
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 def report(runs: tuple[Path, ...], output: Path, title: str, most: int, data_root: Path | None, quiet: bool) -> None:

@@ -6,7 +6,6 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.config import load_suite
 from bench.errors import UsageError
 from bench.records import CLEAN, Record, Run
 from bench.stats import eps_label
@@ -79,22 +78,18 @@ def cards(run: Run, most: int, images: Path, prefix: str, data_root: Path | None
         UsageError: the run's data or encoder cannot be loaded, or the data are not those of the run.
     """
     from bench.adversarial import ImageStore
-    from bench.data.images import fingerprint, open_image
-    from bench.models.load import load_encoder
     from bench.reload import config_of
-    from bench.setup import load_dataset
+    from bench.setup import prepare
 
-    config = config_of(run.header, data_root=data_root)
-    dataset = load_dataset(config)
-    if fingerprint(dataset) != run.header.dataset_fingerprint:
+    setup = prepare(config_of(run.header, data_root=data_root))
+    if setup.header.dataset_fingerprint != run.header.dataset_fingerprint:
         raise UsageError(f"{run.directory}: the data set {run.header.dataset!r} is not the one that was run")
-    encoder = load_encoder(config.encoder, load_suite(config.suite).encoders, config.arch)
-    samples = {sample.id: sample for sample in dataset.samples}
+    rows = {sample.id: row for row, sample in enumerate(setup.samples)}
     store = ImageStore(run.directory / "adversarial")
     made = []
     for place, shown in enumerate(choose(run, most)):
-        sample = samples[shown.sample_id]
-        clean = encoder.preprocess(open_image(sample.image))
+        row = rows[shown.sample_id]
+        sample, clean = setup.samples[row], setup.images[[row]][0].cpu()
         pictures = _save(clean, shown, store, images, f"{prefix}-{place}")
         made.append(Card(shown, sample.prompt, sample.references[0], *pictures))
     return made

@@ -27,6 +27,8 @@ def make_site(folder: Path) -> Path:
         made = {0: [100.0] * 5, 2: [100.0, 100.0, *[score] * 3], 4: [100.0, *[score] * 4]}
         place = folder / "runs" / "made up" / f"{len(encoder)} vqa"
         make_run(place, made, encoder=encoder, suite="mini")
+    place = folder / "runs" / "made up" / "without the smaller radius"
+    make_run(place, {0: [100.0] * 5, 4: [0.0] * 5}, encoder="tecoa4", suite="mini")
     return write_report(load_runs([folder / "runs"]), folder / "report", progress=False)
 
 

@@ -71,7 +71,7 @@ def pages(site):
 
 
 def test_there_is_a_page_a_run(pages):
-    assert len(pages) == 1 + 4
+    assert len(pages) == 1 + 5
 
 
 def test_every_link_leads_somewhere_inside_the_report(pages):
@@ -154,7 +154,8 @@ def test_a_report_without_images_says_how_to_get_them(tmp_path):
 
 
 def test_images_whose_data_are_not_at_hand_are_said_so(tmp_path):
-    run = make_run(tmp_path / "run", {0: [100.0], 4: [0.0]})
+    changes = {"task": "zeroshot", "dataset": "mini-shape", "model": None}
+    run = make_run(tmp_path / "run", {0: [100.0], 4: [0.0]}, **changes)
     (run.directory / "adversarial").mkdir()
     text = write_report([run], tmp_path / "report", progress=False).read_text()
     assert "is not the one that was run" in text

@@ -4,16 +4,21 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 import bench
+from bench.adversarial import ImageStore
 from bench.cli import main
 from bench.errors import UsageError
 from bench.records import Run, load_run
-from bench.verify import kept_records, verify
+from bench.reload import config_of
+from bench.setup import prepare
+from bench.verify import _Judge, kept_records, verify
 from tests.bench.runs import make_header, make_record, make_run
 
 
@@ -73,9 +78,6 @@ def test_a_moved_pixel_is_found(run):
 def test_another_image_inside_the_ball_is_found(run):
     """The clean image itself: nearer than recorded, and the model gets it right."""
     path, record = _image_of(run)
-    from bench.reload import config_of
-    from bench.setup import prepare
-
     setup = prepare(config_of(run.header))
     row = [sample.id for sample in setup.samples].index(record.sample_id)
     save_file({"image": setup.images[[row]][0].contiguous()}, path)
@@ -167,6 +169,29 @@ def test_the_kept_image_is_the_last_that_made_things_worse(tmp_path, worst, bett
     assert of(clean, ("a", 2.0, bad), ("b", 2.0, bad), ("c", 2.0, worse)) == {("s0", 2.0): "c"}
     assert of(clean, ("a", 2.0, bad), ("a", 4.0, bad)) == {("s0", 2.0): "a"}
     assert of(clean, ("a", 2.0, bad), ("a", 4.0, worse)) == {("s0", 2.0): "a", ("s0", 4.0): "a"}
+
+
+def test_verdicts_that_a_protocol_takes_in_half_precision_are_asked_for_there(tmp_path):
+    result = bench.run(
+        encoder="clip", task="zeroshot", dataset="mini-shape", limit=6, attack="pgd", eps=4, save_adversarial=True,
+        output=tmp_path, protocol="paper", precision="bf16", jobs=1, progress=False,
+    )  # fmt: skip
+    run = result.runs[0]
+    assert config_of(run.header).precision == "bf16"
+    assert verify(run, progress=False).mismatches == ()
+    asked = _Judge(run, prepare(config_of(run.header)), ImageStore(tmp_path), False)
+    asked.setup = replace(asked.setup, half=SimpleNamespace(victim=_Says("half")), victim=_Says("full"))
+    records = [make_record(step="clean"), make_record(step="pgd"), make_record(step="again")]
+    assert asked._ask(records, asked.setup.images[[0, 1, 2]], asked.setup.samples[:3]) == ["half", "half", "full"]
+
+
+class _Says:
+    def __init__(self, word):
+        self.word = word
+
+    def predict(self, images, samples):
+        assert len(images) == len(samples)
+        return [self.word] * len(images)
 
 
 # ---- the command -----------------------------------------------------------------------------------------
