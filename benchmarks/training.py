@@ -155,28 +155,34 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     both = sides(arguments, schedule, batches)
     chosen = {name: side for name, side in both.items() if arguments.only in (None, name)}
     seconds: dict[str, list[float]] = {name: [] for name in chosen}
+    processor: dict[str, list[float]] = {name: [] for name in chosen}
     memory: dict[str, float] = {}
     losses: dict[str, list[float]] = {name: [] for name in chosen}
     for step in range(1, arguments.warm + arguments.rounds + 1):
         for name, side in chosen.items():
             if arguments.device.startswith("cuda"):
                 torch.cuda.reset_peak_memory_stats()
-            before = clock(arguments.device)
+            before, worked = clock(arguments.device), time.process_time()
             losses[name].append(side.step(step))
             if step > arguments.warm:
                 seconds[name].append(clock(arguments.device) - before)
+                processor[name].append(time.process_time() - worked)
             memory[name] = peak_memory(arguments.device)
     result: dict[str, object] = {"arch": arguments.arch, "batch": arguments.batch, "device": arguments.device}
     for name, times in seconds.items():
         typical = statistics.median(times)
         hours = PAPER_STEPS * PAPER_BATCH / arguments.batch * typical / 3600
         result[name] = {
-            "seconds_per_step": round(typical, 4), "images_per_second": round(arguments.batch / typical, 2),
+            "seconds_per_step": round(typical, 4),
+            "processor_seconds_per_step": round(statistics.median(processor[name]), 4),
+            "images_per_second": round(arguments.batch / typical, 2),
             "peak_memory_gb": round(memory[name], 2), "hours_for_20000_steps_of_128": round(hours, 1),
             "cost": None if arguments.price is None else round(hours * arguments.price, 2),
         }  # fmt: skip
     if len(chosen) == 2:
         result["speedup"] = round(statistics.median(p / b for p, b in zip(*seconds.values(), strict=True)), 3)
+        ratios = (p / b for p, b in zip(*processor.values(), strict=True))
+        result["speedup_in_processor_time"] = round(statistics.median(ratios), 3)
         apart = [abs(p - b) / abs(p) for p, b in zip(*losses.values(), strict=True)]
         result["relative_difference_of_losses"] = {"first_step": apart[0], "largest": max(apart)}
     return result

@@ -62,6 +62,7 @@ def _hub_folder(base: Base, directory: Path) -> list[Path]:
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in text.state_dict().items()}
     whole |= {f"visual.{name}": tensor for name, tensor in visual_state(base.encoder).items()}
     save_file(whole, directory / MODEL)
+    (directory / MODEL).chmod((directory / VISUAL).stat().st_mode & 0o777)  # safetensors makes it the owner's alone
     config = {"model_cfg": base.model_cfg, "preprocess_cfg": base.preprocess_cfg}
     (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     if base.folder is not None and base.folder.resolve() != directory.resolve():

@@ -206,6 +206,16 @@ def test_each_flaw_of_pgd_changes_the_images_and_none_leaves_the_ball(case, flaw
     assert ThreatModel("linf", 8 / 255).contains(flawed.images, images).all()
 
 
+def test_a_start_outside_the_box_is_never_the_result(case):
+    """Where pushing out of the box pays most and steps are too small to change that."""
+    _, images, _, noise = case
+    target = Target(Features(images.flatten(1)))
+    recipe = Recipe("fare", 8, PAPER, inner_step_255=1e-4, flaws=("first-gradient-outside-box",))
+    found = attack(lambda x: Features(x.flatten(1)), FARE.loss, images, target, noise, recipe, 0).images
+    assert found.min() >= 0
+    assert found.max() <= 1
+
+
 def test_inert_momentum_does_nothing(case):
     """sign(0.9 v + sign g) is sign g wherever g is not zero."""
     assert torch.equal(_attacked(case).images, _attacked(case, flaws=("inert-momentum",)).images)
