@@ -27,7 +27,15 @@ SHAPES = [  # image, patch, width, layers, heads, mlp ratio, activation
     (30, 10, 48, 5, 3, 4.9231, QuickGELU),
     (42, 14, 32, 2, 4, 2.25, nn.GELU),
 ]
-CLOSE = {"atol": 2e-5, "rtol": 1e-5}
+
+
+def _agree(found, expected):
+    """Equal but for float32 rounding, which goes with the largest value."""
+    return found.shape == expected.shape and (found - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def _pixels(batch, size):
+    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(size))
 
 
 def _tower(size, patch, width, layers, heads, ratio, activation):
@@ -42,14 +50,14 @@ def _encoder(visual, size):
 @pytest.mark.parametrize("shape", SHAPES)
 @torch.no_grad()
 def test_to_transformers(shape):
-    visual, pixels = _tower(*shape), torch.randn(2, 3, shape[0], shape[0])
+    visual, pixels = _tower(*shape), _pixels(2, shape[0])
     projected = to_clip_vision_model_with_projection(visual)
-    assert torch.allclose(projected(pixels).image_embeds, visual(pixels), **CLOSE)
+    assert _agree(projected(pixels).image_embeds, visual(pixels))
     bare = to_clip_vision_model(visual)(pixels, output_hidden_states=True)
-    assert torch.allclose(bare.pooler_output @ visual.proj, visual(pixels), **CLOSE)
+    assert _agree(bare.pooler_output @ visual.proj, visual(pixels))
     encoder = _encoder(visual, shape[0])
     for layer in range(-shape[3], 0):
-        assert torch.allclose(encoder.patch_tokens(pixels, layer), bare.hidden_states[layer][:, 1:], **CLOSE)
+        assert _agree(encoder.patch_tokens(pixels, layer), bare.hidden_states[layer][:, 1:])
         positive = shape[3] + 1 + layer  # transformers' hidden_states[0] are the embeddings
         assert torch.equal(encoder.patch_tokens(pixels, positive), encoder.patch_tokens(pixels, layer))
 
@@ -70,14 +78,14 @@ def test_there_and_back_is_the_same_state(shape):
 @pytest.mark.parametrize("changes", [{}, {"layer_norm_eps": 1e-2, "num_hidden_layers": 1, "intermediate_size": 45}])
 @torch.no_grad()
 def test_from_transformers(activation, changes):
-    config, pixels = checkpoints.vision_config(activation, **changes), torch.randn(2, 3, 28, 28)
+    config, pixels = checkpoints.vision_config(activation, **changes), _pixels(2, 28)
     projected = checkpoints.randomise(CLIPVisionModelWithProjection(config), 1)
     visual = to_open_clip_tower(projected)
     assert activation_of(visual) == activation
-    assert torch.allclose(visual(pixels), projected(pixels).image_embeds, **CLOSE)
+    assert _agree(visual(pixels), projected(pixels).image_embeds)
     bare = checkpoints.randomise(CLIPVisionModel(config), 2)
     visual = to_open_clip_tower(bare, torch.eye(32))
-    assert torch.allclose(visual(pixels), bare(pixels).pooler_output, **CLOSE)
+    assert _agree(visual(pixels), bare(pixels).pooler_output)
     assert vision_config(visual).layer_norm_eps == config.layer_norm_eps
 
 
@@ -90,10 +98,10 @@ def test_a_whole_clip_from_transformers(tmp_path, activation, end):
     ours = to_open_clip(theirs)
     ids = torch.randint(5, 80, (3, 24))
     ids[:, 9] = ids[0, 15] = 86 if end == 2 else end
-    pixels = torch.randn(3, 3, 28, 28)
+    pixels = _pixels(3, 28)
     expected = theirs(input_ids=ids, pixel_values=pixels)
-    assert torch.allclose(ours.encode_text(ids, normalize=True), expected.text_embeds, **CLOSE)
-    assert torch.allclose(ours.encode_image(pixels, normalize=True), expected.image_embeds, **CLOSE)
+    assert _agree(ours.encode_text(ids, normalize=True), expected.text_embeds)
+    assert _agree(ours.encode_image(pixels, normalize=True), expected.image_embeds)
     assert ours.logit_scale.item() == pytest.approx(theirs.logit_scale.item())
 
 
@@ -101,22 +109,22 @@ def test_a_whole_clip_from_transformers(tmp_path, activation, end):
 def test_patch_tokens_come_before_the_final_norm():
     """open_clip applies its final norm to the tokens it returns beside the embedding; LLaVA reads them before."""
     visual = _tower(*SHAPES[0])
-    pixels = torch.randn(2, 3, 48, 48)
+    pixels = _pixels(2, 48)
     tokens = _encoder(visual, 48).patch_tokens(pixels, layer=-1)
     visual.output_tokens = True
     _, normed = visual(pixels)
-    assert torch.allclose(visual.ln_post(tokens), normed, **CLOSE)
+    assert _agree(visual.ln_post(tokens), normed)
     assert not torch.allclose(tokens, normed, atol=0.1)
 
 
 def test_a_converted_tower_keeps_the_gradient():
     visual = _tower(*SHAPES[1])
-    leaf = torch.randn(1, 3, 28, 28, requires_grad=True)
+    leaf = _pixels(1, 28).requires_grad_()
     (ours,) = torch.autograd.grad(visual(leaf).square().sum(), leaf)
     (theirs,) = torch.autograd.grad(
         to_clip_vision_model_with_projection(visual)(leaf).image_embeds.square().sum(), leaf
     )
-    assert torch.allclose(ours, theirs, atol=1e-3, rtol=1e-3)
+    assert (ours - theirs).abs().max() < 1e-4 * theirs.abs().max()
 
 
 # ---- Refusals --------------------------------------------------------------------------------------------------------
@@ -179,7 +187,7 @@ def test_a_layer_that_is_not_there_is_refused(layer):
 def test_full_size_towers(name):
     torch.manual_seed(0)
     visual = open_clip.create_model(name).visual.eval()
-    pixels = torch.randn(2, 3, 224, 224)
+    pixels = _pixels(2, 224)
     theirs = to_clip_vision_model_with_projection(copy.deepcopy(visual))
     found = theirs(pixels, output_hidden_states=True)
     scale = visual(pixels).abs().max()

@@ -21,8 +21,12 @@ from bench.models.load import load_encoder, load_row
 from tests.bench import checkpoints
 
 PIXELS = torch.rand(2, 3, 28, 28, generator=torch.Generator().manual_seed(0))
-CLOSE = {"atol": 2e-5, "rtol": 1e-5}
 TEXTS = ["red star", "blue ring"]
+
+
+def _agree(found, expected):
+    """Equal but for float32 rounding, which goes with the largest value."""
+    return found.shape == expected.shape and (found - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
 def _standardised(pixels, facts=checkpoints.OPENAI):
@@ -58,9 +62,9 @@ def test_an_open_clip_folder_by_path(tmp_path, weights, quick):
     config = checkpoints.open_clip_config(quick_gelu=quick)
     model = checkpoints.open_clip_folder(tmp_path / "mine", config, weights=weights)
     encoder = load_encoder(str(tmp_path / "mine"))
-    assert torch.allclose(encoder(PIXELS), model.encode_image(_standardised(PIXELS)), **CLOSE)
+    assert _agree(encoder(PIXELS), model.encode_image(_standardised(PIXELS)))
     tokens = open_clip.SimpleTokenizer(context_length=16)(TEXTS)
-    assert torch.allclose(encoder.text.embed(TEXTS), model.encode_text(tokens, normalize=True), **CLOSE)
+    assert _agree(encoder.text.embed(TEXTS), model.encode_text(tokens, normalize=True))
     assert isinstance(encoder.visual.transformer.resblocks[0].mlp.gelu, QuickGELU if quick else nn.GELU)
     assert encoder.preprocessing.interpolation == "bicubic"
 
@@ -71,7 +75,7 @@ def test_a_hub_row_is_read_from_the_cache(tmp_path, cache):
     checkpoints.into_hub_cache(tmp_path / "repo", cache, "someone/robust-clip")
     row = EncoderRow("robust", hub="someone/robust-clip", activation="gelu", preprocessing=checkpoints.OPENAI)
     encoder = load_row(row, {})
-    assert torch.allclose(encoder(PIXELS), model.encode_image(_standardised(PIXELS)), **CLOSE)
+    assert _agree(encoder(PIXELS), model.encode_image(_standardised(PIXELS)))
 
 
 def test_a_pinned_revision_is_not_replaced_by_another(tmp_path, cache):
@@ -128,7 +132,7 @@ def test_open_clips_own_architecture_with_weights_from_the_cache(tmp_path, cache
         preprocessing=checkpoints.OPENAI,
     )  # fmt: skip
     encoder = load_row(row, {})
-    assert torch.allclose(encoder(PIXELS), model.encode_image(_standardised(PIXELS)), **CLOSE)
+    assert _agree(encoder(PIXELS), model.encode_image(_standardised(PIXELS)))
     tower = tmp_path / "fare_eps_2.pt"
     torch.save({"vision_encoder_state_dict": checkpoints.open_clip_model(config, 5).visual.state_dict()}, tower)
     replaced = load_row(EncoderRow("fare", base="clip", visual=str(tower)), {"clip": row})
@@ -151,7 +155,7 @@ def test_an_encoder_with_a_tokenizer_and_pixels_of_its_own(tmp_path, cache):
     row = EncoderRow("delta", hub="zw123/delta", preprocessing=facts)
     encoder = load_row(row, {})
     assert encoder.preprocessing.resize_mode == "squash"
-    assert torch.allclose(encoder(PIXELS), model.encode_image(_standardised(PIXELS, facts)), **CLOSE)
+    assert _agree(encoder(PIXELS), model.encode_image(_standardised(PIXELS, facts)))
     assert encoder.text.tokenizer(["red star"])[0, :4].count_nonzero() > 1
     assert encoder.patch_tokens(PIXELS).shape == (2, 16, 32)
     with pytest.raises(UsageError, match="says mean"):
@@ -173,7 +177,7 @@ def test_a_convnext_gives_embeddings_but_no_patch_tokens(tmp_path):
     model = checkpoints.open_clip_folder(tmp_path / "mine", config)
     encoder = load_encoder(str(tmp_path / "mine"))
     pixels = torch.rand(1, 3, 32, 32)
-    assert torch.allclose(encoder(pixels), model.encode_image(_standardised(pixels)), **CLOSE)
+    assert _agree(encoder(pixels), model.encode_image(_standardised(pixels)))
     assert encoder.at("bf16")(pixels).dtype == torch.float32
     with pytest.raises(UsageError, match="no vision transformer"):
         encoder.patch_tokens(pixels)
@@ -275,10 +279,10 @@ def test_a_state_dict_takes_the_suites_text_tower_and_activation(tmp_path, world
     path = tmp_path / f"mine{suffix}"
     save_file(state, path) if suffix == ".safetensors" else torch.save({"epoch": 1, "state_dict": state}, path)
     encoder = load_encoder(str(path), "small")
-    assert torch.allclose(encoder(PIXELS), model.encode_image(_standardised(PIXELS)), **CLOSE)
+    assert _agree(encoder(PIXELS), model.encode_image(_standardised(PIXELS)))
     tokens = open_clip.SimpleTokenizer(context_length=16)(TEXTS)
     expected = (model if whole else world).encode_text(tokens, normalize=True)
-    assert torch.allclose(encoder.text.embed(TEXTS), expected, **CLOSE)
+    assert _agree(encoder.text.embed(TEXTS), expected)
 
 
 def test_arch_must_say_the_activation_of_a_state_dict(tmp_path, world, monkeypatch):
@@ -355,11 +359,11 @@ def test_a_clip_model_folder(tmp_path, activation):
     encoder = load_encoder(str(tmp_path / "leaf"))
     ids = encoder.text.tokenizer(TEXTS)
     expected = model(input_ids=ids, pixel_values=_standardised(PIXELS))
-    assert torch.allclose(nn.functional.normalize(encoder(PIXELS), dim=-1), expected.image_embeds, **CLOSE)
-    assert torch.allclose(encoder.text.embed(TEXTS), expected.text_embeds, **CLOSE)
+    assert _agree(nn.functional.normalize(encoder(PIXELS), dim=-1), expected.image_embeds)
+    assert _agree(encoder.text.embed(TEXTS), expected.text_embeds)
     assert encoder.text.scale.item() == pytest.approx(model.logit_scale.exp().item(), rel=1e-5)
     hidden = model.vision_model(_standardised(PIXELS), output_hidden_states=True).hidden_states[-2]
-    assert torch.allclose(encoder.patch_tokens(PIXELS), hidden[:, 1:], **CLOSE)
+    assert _agree(encoder.patch_tokens(PIXELS), hidden[:, 1:])
 
 
 def test_a_clip_model_on_the_hub_without_processor_and_tokenizer(tmp_path, cache):
@@ -390,9 +394,9 @@ def test_a_clip_vision_model_folder_takes_the_suites_text_tower(tmp_path, world,
     encoder = load_encoder(str(tmp_path / "tower"), "small")
     found = model(_standardised(PIXELS))
     expected = found.image_embeds if projected else found.pooler_output @ world.visual.proj
-    assert torch.allclose(encoder(PIXELS), expected, **CLOSE)
+    assert _agree(encoder(PIXELS), expected)
     tokens = open_clip.SimpleTokenizer(context_length=16)(TEXTS)
-    assert torch.allclose(encoder.text.embed(TEXTS), world.encode_text(tokens, normalize=True), **CLOSE)
+    assert _agree(encoder.text.embed(TEXTS), world.encode_text(tokens, normalize=True))
 
 
 def test_vision_towers_that_do_not_fit_are_refused(tmp_path, world):
