@@ -47,6 +47,10 @@ class Suite:
         vlm: folder or hub id of the vision-language model that encoders are swapped into.
         eps: radii in 1/255 for "linf", in plain l2 units for "l2".
         datasets: where each data set's files lie under a data root, and in which format.
+        conversation: how the vision-language model is asked: a name of `bench.models.prompts.CONVERSATIONS`
+            ("vicuna_v1" for LLaVA-1.5, with its system sentence); by default the checkpoint's own chat template.
+        image_aspect_ratio: "pad" for images padded to squares before they are resized, as LLaVA-1.5 was trained; by
+            default what the checkpoint's configuration says, else the encoder's centre crop.
     """
 
     name: str
@@ -58,6 +62,8 @@ class Suite:
     seed: int
     tasks: Mapping[str, TaskPlan]
     datasets: Mapping[str, Mapping[str, Any]]
+    conversation: str | None = None
+    image_aspect_ratio: str | None = None
 
 
 def suite_names() -> list[str]:
