@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from bench.data.selection import select
 from bench.errors import UsageError
 from bench.setup import prepare
 from tasks.base import Dataset, Sample
+from tasks.captioning import Captioning
 from tasks.protocol import PROTOCOLS
 from tasks.zeroshot import ZeroShot, distinct_names
 from tests.bench.official import write_questions
@@ -232,6 +234,28 @@ def test_a_predicted_class_is_its_own_even_where_names_repeat(mini, tmp_path, br
     doubled = _run(task="zeroshot", dataset=f"webdataset:{base}", attack="none", output=tmp_path / "b").records
     assert {r.prediction for r in plain} <= set(names)
     assert {r.prediction for r in doubled} <= {f"{names[0]} #0", f"{names[0]} #{len(names) - 1}", *names[1:-1]}
+
+
+# Captions.
+
+
+def test_a_caption_is_broken_below_the_data_sets_own_threshold():
+    sample = Sample("a", Path("x"), "p", ("a cat",), "a")
+    coco, flickr = (Captioning(Dataset("d", (sample,), broken_below=bound)) for bound in (10.0, 2.0))
+    assert (coco.lost(5, sample), flickr.lost(5, sample), flickr.lost(1.9, sample)) == (True, False, True)
+
+
+def test_attacks_lead_away_from_their_own_captions_and_scores_use_the_references():
+    """The references and what is led away from differ in number and in text."""
+    asked = []
+    model = SimpleNamespace(answers=lambda prompts, answers: asked.append((prompts, answers)))
+    sample = Sample("a", Path("x"), "p", ("a cat on a mat",), "a", attack_references=("first", "second"))
+    other = Sample("b", Path("y"), "p", ("two dogs by the sea",), "b")
+    task = Captioning(Dataset("d", (sample, other)))
+    assert task.score("a cat on a mat", sample) > task.score("first", sample)
+    assert [task.applies(f"reference-{n}", sample) for n in range(3)] == [True, True, False]
+    task.bind(model).objective(torch.zeros(1, 3, 2, 2), [sample], "reference-1")
+    assert asked == [(["p"], ["second"])]
 
 
 # Places: third-party data that no suite knows.

@@ -17,7 +17,7 @@ from tests.bench.official import SIZE, WDS, write_official
 
 WEIGHTS = Path(str(resources.files("bench"))) / "mini/weights"
 ENCODER, VLM = str(WEIGHTS / "clip"), str(WEIGHTS / "llava")
-LIMIT = 3
+LIMIT = 14  # the miniature models were trained on other prompts: of so many they still answer some right
 
 
 @pytest.fixture(scope="module")
