@@ -30,14 +30,14 @@ from tests.toys import trained_toy
 
 
 def test_a_volley_breaks_what_its_steps_break_one_by_one(attack):
-    together = attack(short("autoattack")[1:])
+    together = attack([replace(step, volley="all") for step in short("autoattack")[1:]])
     apart = attack([replace(step, volley="") for step in short("autoattack")[1:]])
     assert robust(together) == robust(apart)
     assert 0 < len(robust(together)) < COUNT
 
 
 def test_a_lost_sample_keeps_the_step_that_broke_it_and_the_cost_of_all(attack):
-    steps = [replace(step, start="clean") for step in short("autoattack")[1:]]
+    steps = [replace(step, start="clean", volley="all") for step in short("autoattack")[1:]]
     found = attack(steps)
     by_sample = {}
     for record in found.records:
