@@ -43,7 +43,7 @@ def run(
     attack: str | None = None,
     limit: int | None = None,
     seed: int | None = None,
-    surrogate: str | None = None,
+    surrogate: str | Sequence[str] | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     output: str | Path = "results/runs",
@@ -69,7 +69,8 @@ def run(
         attack: preset name, or "none"; the suite's choice for each task by default.
         limit: score only the first so many samples; such runs carry a banner and enter no committed table.
         seed: of all random starts; the suite's by default.
-        surrogate: make the adversarial images on this encoder and score them on ``encoder`` (transfer).
+        surrogate: make the adversarial images on this encoder and score them on ``encoder`` (transfer); several
+            give a run for every pair.
         batch_size: samples attacked at once; None adapts to memory. Never changes a result.
         device: "auto", "cpu", "cuda", ...
         output: where run directories go.

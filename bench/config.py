@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib import resources
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tasks.protocol import PROTOCOLS
 
 DEFAULT_OUTPUT = Path("results/runs")
 DEFAULT_PROTOCOL = "strict"
+TRANSFER = "transfer"  # the preset that makes sense on a surrogate only
 PRECISIONS = ("float32", "bf16", "fp16")
 TOWERS = ("encoder", "native")
 
@@ -219,7 +221,7 @@ def resolve(
     attack: str | None = None,
     limit: int | None = None,
     seed: int | None = None,
-    surrogate: str | None = None,
+    surrogate: str | Sequence[str] | None = None,
     dataset: str | Sequence[str] | None = None,
     protocol: str = DEFAULT_PROTOCOL,
     precision: str = "float32",
@@ -250,6 +252,7 @@ def resolve(
             raise registry.unknown(kind, value, known)
     radii = chosen.eps if eps is None else parse_eps(eps)
     aliases = catalogue.aliases()
+    sources = [None] if surrogate is None else [aliases.get(source, source) for source in _listed(surrogate)]
     configs = []
     for one in _listed(encoder):
         for name in tasks:
@@ -257,12 +260,14 @@ def resolve(
             used = attack or plan.attack
             if used != "none":
                 preset(used)
-            for each, place in _chosen_datasets(plan, name, dataset, data_root):
+            if used == TRANSFER and surrogate is None:
+                raise UsageError("attack 'transfer' needs --surrogate, the encoder on which the images are made")
+            for (each, place), source in product(_chosen_datasets(plan, name, dataset, data_root), sources):
                 row = chosen.datasets.get(each, {}) if place is None else place.row
                 configs.append(
                     RunConfig(
                         suite, aliases.get(one, one), name, each, row.get("samples", plan.samples), used, chosen.norm,
-                        radii, chosen.seed if seed is None else seed, limit, aliases.get(surrogate or "", surrogate),
+                        radii, chosen.seed if seed is None else seed, limit, source,
                         protocol=protocol, precision=precision, tower=tower, place=place,
                         data_root=data_root if place is None else place.root, **rest,
                     )

@@ -1,11 +1,13 @@
 """``bench list``: what there is."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 import click
 
+from attacks.presets import AttackStep
 from bench.config import load_suite, preset, suite_names
 
 
@@ -103,9 +105,19 @@ def list_attacks(as_json: bool) -> None:
     rows = []
     for name in [*PRESETS, *registry.plugins("bench.attacks")]:
         found = preset(name)
-        steps = ", ".join(f"{s.name} ({s.kind} {s.steps})" for s in found.steps)
-        rows.append({"name": name, "about": found.description, "steps": steps})
+        rows.append({"name": name, "steps": _steps(found.steps), "about": found.description})
     _print_rows(rows, as_json)
+
+
+def _steps(steps: Sequence[AttackStep]) -> str:
+    """Steps in order, those in a row that differ in their names only as one: "apgd-t-1..9 (apgd 100)"."""
+    alike = groupby(steps, lambda s: (s.name.rstrip("0123456789"), s.kind, s.steps))
+    words = []
+    for (stem, kind, count), group in alike:
+        names = [step.name for step in group]
+        span = names[0] if len(names) == 1 else f"{names[0]}..{names[-1].removeprefix(stem)}"
+        words.append(f"{span} ({kind} {count})")
+    return ", ".join(words)
 
 
 @list_group.command(name="suites")

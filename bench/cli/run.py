@@ -17,7 +17,7 @@ from bench.errors import UsageError
 @click.option("--dataset", default=None, help="Only these, comma-separated; or your own: vqa:FOLDER and others below.")
 @click.option("--eps", default=None, help="Radii in 1/255, e.g. 2,4 or 4/255. Default: the suite's.")
 @click.option("--attack", default=None, help="Attack preset, or 'none'. Default: the suite's choice for the task.")
-@click.option("--surrogate", default=None, help="Make the adversarial images on this encoder instead (transfer).")
+@click.option("--surrogate", default=None, help="Make the images on this encoder instead; several give a matrix.")
 @click.option("--limit", type=int, default=None, help="Only the first N samples; marks the run as partial.")
 @click.option("--batch-size", default="auto", show_default=True, help="Samples at once; never changes a result.")
 @click.option("--seed", type=int, default=None, help="Of all random starts. Default: the suite's.")
@@ -44,6 +44,7 @@ def run(as_json: bool, quiet: bool, batch_size: str, **options: Any) -> None:
       bench run --encoder fare --task vqa
       bench run --encoder clip,fare --task zeroshot --eps 4 --attack autoattack
       bench run --encoder fare --task vqa --surrogate clip
+      bench run --encoder clip,fare --surrogate clip,fare --task vqa --attack transfer
       bench run --encoder path/to/visual.safetensors --task all --json
     \b
     Data of your own, relative to --data-root if that is given, or a .toml file with one row as in a suite:
@@ -61,6 +62,7 @@ def run(as_json: bool, quiet: bool, batch_size: str, **options: Any) -> None:
         click.echo(json.dumps(result.rows(), indent=1))
         return
     _show(result.runs)
+    _show_transfers(result.runs)
     click.echo("\nrecords:")
     for one in result.runs:
         click.echo(f"  {one.directory}")
@@ -79,3 +81,10 @@ def _show(runs: Any) -> None:
 
     rows = [*tables.summary(runs), *tables.averages(runs)]
     click.echo(tables.to_text(tables.table(rows, list(dict.fromkeys(r.header.encoder for r in runs)))))
+
+
+def _show_transfers(runs: Any) -> None:
+    from bench.transfer import transfer_matrices
+
+    for title, matrix in transfer_matrices(runs):
+        click.echo(f"\n{title}: images made on (column), scored on (row)\n\n{matrix.round(1).to_string()}")

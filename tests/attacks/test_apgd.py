@@ -5,9 +5,9 @@ import torch
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 
 from attacks.apgd import apgd, checkpoints
-from attacks.objective import Classification, TargetedClassification, runner_up
+from attacks.objective import Classification, Progress, TargetedClassification, runner_up
 from attacks.threat import ThreatModel
-from tests.toys import ClassificationToy, Scripted, generators, toy_images, trained_toy
+from tests.toys import ClassificationToy, LinearObjective, Scripted, generators, toy_images, trained_toy
 
 UP = torch.ones(3, 8, 8)
 THREATS = {"linf": ThreatModel("linf", 16 / 255), "l2": ThreatModel("l2", 0.7)}
@@ -175,6 +175,27 @@ def test_targeted_attack_on_three_classes_is_refused():
     objective = TargetedClassification(toy.model, toy.labels, (toy.labels + 1) % 3)
     with pytest.raises(ValueError, match="at least 4 classes"):
         apgd(objective, toy.images, THREATS["linf"], steps=2)
+
+
+def test_siblings_leave_together():
+    """Two goals for each of three images; the second goal of image 1 is reached on the way, so both of its rows end."""
+    toy, threat = trained_toy(), THREATS["linf"]
+    clean = toy.images[:3].repeat(2, 1, 1, 1)
+    looks = []
+
+    def goal(images, rows):
+        looks.append(rows.tolist())
+        progress = LinearObjective(torch.ones(3, 8, 8))(images, rows)
+        return Progress(progress.loss, (rows == 4) & (len(looks) == 3))
+
+    outcome = apgd(goal, clean, threat, steps=5, siblings=torch.tensor([0, 1, 2, 0, 1, 2]))
+    assert looks[2] == [0, 1, 2, 3, 4, 5]
+    assert looks[3] == [0, 2, 3, 5]
+    assert outcome.fooled.tolist() == [False] * 4 + [True, False]
+    assert outcome.evaluations.tolist() == [5, 3, 5, 5, 2, 5]
+    looks.clear()
+    apgd(goal, clean, threat, steps=5)
+    assert looks[3] == [0, 1, 2, 3, 5]
 
 
 @pytest.mark.parametrize("options", [{"first_step": -1.0}, {"first_step": float("nan")}, {"first_checkpoint": "zero"}])

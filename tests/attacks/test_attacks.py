@@ -168,6 +168,21 @@ def test_eight_together_equal_eight_alone(attack, threat, stop):
 
 
 @every_attack
+@pytest.mark.parametrize("size", [1, 7])
+def test_batches_of_any_size_give_the_same_images(attack, size):
+    """The toy computes in float64, so nothing but the attack could make a difference."""
+    toy, threat = trained_toy(), THREATS["linf"]
+    images, labels = toy.images[:32], toy.labels[:32]
+    start = threat.random_start(images, generators(32))
+    whole = attack(Classification(toy.model, labels), images, threat, init=start)
+    for rows in torch.arange(32).split(size):
+        part = attack(Classification(toy.model, labels[rows]), images[rows], threat, init=start[rows])
+        torch.testing.assert_close(part.images, whole.images[rows], rtol=0, atol=1e-9)
+        torch.testing.assert_close(part.loss, whole.loss[rows], rtol=0, atol=1e-5)
+        assert torch.equal(part.fooled, whole.fooled[rows])
+
+
+@every_attack
 @every_threat
 @pytest.mark.parametrize("steps", [0, 3])
 def test_a_start_outside_the_ball_is_moved_inside(attack, threat, steps):

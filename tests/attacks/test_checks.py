@@ -2,9 +2,11 @@
 
 import torch
 
-from attacks.checks import gradient_verdict
+from attacks.apgd import apgd
+from attacks.checks import gradient_verdict, logits_verdict, noise_verdict, repeatable_verdict
 from attacks.objective import Classification
-from tests.toys import trained_toy
+from attacks.threat import ThreatModel
+from tests.toys import LinearObjective, generators, toy_images, trained_toy
 
 
 class KilledGradient(torch.autograd.Function):
@@ -61,3 +63,47 @@ def test_saturated_cross_entropy_is_seen_and_dlr_helps():
     hot = lambda images: 1e4 * toy.model(images)  # noqa: E731
     assert not gradient_verdict(Classification(hot, toy.labels), toy.images).ok
     assert gradient_verdict(Classification(hot, toy.labels, "dlr"), toy.images).ok
+
+
+THREAT = ThreatModel("linf", 16 / 255)
+
+
+def objective(wrap=lambda images: images, output=lambda logits: logits):
+    toy = trained_toy()
+    return Classification(lambda images: output(toy.model(wrap(images))), toy.labels), toy.images
+
+
+def test_a_repeatable_model_passes_and_a_randomised_one_does_not():
+    assert repeatable_verdict(*objective()).ok
+    found = repeatable_verdict(*objective(lambda images: images + 0.01 * torch.randn_like(images)))
+    assert not found.ok
+    assert "have another loss" in found.detail
+
+
+def test_logits_pass_and_probabilities_do_not():
+    assert logits_verdict(*objective()).ok
+    assert not logits_verdict(*objective(output=lambda logits: logits.softmax(1))).ok
+    assert logits_verdict(LinearObjective(torch.ones(3, 8, 8)), toy_images(2)) is None
+
+
+def test_probabilities_of_a_sigmoid_do_not_look_like_a_softmax():
+    assert logits_verdict(*objective(output=torch.sigmoid)).ok
+
+
+def test_an_attack_beats_noise_unless_its_gradient_is_killed():
+    goal, images = objective()
+    seeds = range(len(images))
+    start = THREAT.random_start(images, generators(len(images), seed=5))
+    assert noise_verdict(goal, images, apgd(goal, images, THREAT, steps=10, init=start), THREAT, seeds).ok
+    killed, _ = objective(KilledGradient.apply)
+    stuck = apgd(killed, images, THREAT, steps=10, init=start)
+    found = noise_verdict(killed, images, stuck, THREAT, seeds)
+    assert not found.ok
+    assert "one random image" in found.detail
+
+
+def test_samples_that_noise_fools_say_nothing_of_the_attack():
+    toy = trained_toy()
+    wrong = Classification(toy.model, (toy.labels + 1) % 10)  # fooled whatever the image
+    idle = apgd(wrong, toy.images, THREAT, steps=0)
+    assert noise_verdict(wrong, toy.images, idle, THREAT, range(48)).ok

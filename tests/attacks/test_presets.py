@@ -31,6 +31,26 @@ def test_autoattack_runs_cross_entropy_then_nine_targets():
     }
 
 
+def test_the_papers_zero_shot_attack_has_five_restarts_of_cross_entropy():
+    steps = PRESETS["autoattack-paper"].steps
+    assert [step.goal for step in steps[:5]] == ["untargeted"] * 5
+    assert len({step.name for step in steps[:5]}) == 5, "the name is part of a start's seed"
+    assert steps[5:] == PRESETS["autoattack"].steps[1:]
+
+
+def test_all_of_autoattack_is_its_standard_version():
+    steps = PRESETS["autoattack-full"].steps
+    assert steps[:10] == PRESETS["autoattack"].steps
+    assert [(step.kind, step.steps) for step in steps[10:]] == [("fab-t", 100), ("square", 5000)]
+
+
+def test_the_published_rounds_in_single_precision_are_so_in_every_run():
+    precision = {step.name: step.precision for step in PRESETS["ensemble-vqa"].steps}
+    assert precision == {
+        **{f"reference-{n}": "search" for n in range(5)}, "again": "float32", "maybe": "float32", "Word": "float32"
+    }  # fmt: skip
+
+
 def test_ensembles_follow_the_published_rounds():
     rounds = [(step.goal, step.start) for step in PRESETS["ensemble-vqa"].steps]
     assert rounds[:5] == [(f"reference-{n}", "clean") for n in range(5)]

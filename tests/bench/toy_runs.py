@@ -1,0 +1,88 @@
+"""Whole runs on a toy classifier, in milliseconds: data, model and configuration made up in memory."""
+
+from dataclasses import replace
+
+import torch
+from PIL import Image
+
+from attacks.presets import PRESETS, Preset
+from bench import runner
+from bench.config import RunConfig
+from bench.records import load_run
+from bench.setup import Setup
+from bench.stats import worst_scores
+from tasks.base import Dataset, Sample
+from tasks.zeroshot import ZeroShot, _Classifier
+from tests.bench.runs import make_header
+from tests.toys import trained_toy
+
+COUNT, RADIUS = 24, 16.0
+NAMES = tuple("abcdefghij")
+
+
+class ToyEncoder:
+    """The toy's logits as an embedding; class weights make it a zero-shot classifier."""
+
+    def __init__(self, spoil=lambda images: images):
+        self.spoil = spoil
+        self.seen = []
+
+    def __call__(self, images):
+        self.seen.append(len(images))
+        return trained_toy().model(self.spoil(images))
+
+    def patch_tokens(self, images):
+        return images.flatten(2).mT  # (B, 64, 3)
+
+
+class Linear(_Classifier):
+    """Logits as they are: normalising them would make this another model than the toy."""
+
+    def logits(self, images):
+        return self.encoder(images)
+
+
+def victim(**options):
+    return Linear(ToyEncoder(**options), torch.eye(10), 1.0, NAMES)
+
+
+def make_setup(attack, judge=None, source=None, half=None, eps=(RADIUS,)):
+    toy = trained_toy()
+    picture = Image.new("RGB", (8, 8))
+    samples = tuple(
+        Sample(f"s{k:02d}", picture, "", (NAMES[label],), f"s{k:02d}")
+        for k, label in enumerate(toy.labels[:COUNT].tolist())
+    )
+    dataset = Dataset("toy", samples, classnames=NAMES)
+    header = make_header(
+        task="zeroshot", dataset="toy", metric="accuracy (%)", attack=attack, eps_255=eps, n_samples=COUNT, model=None
+    )
+    judge = judge or victim()
+    source = source or judge
+    return Setup(ZeroShot(dataset), judge, source, source.encoder, toy.images[:COUNT], header, half)
+
+
+def run(tmp_path, steps, *, setup=None, monkeypatch=None, **changes):
+    steps = PRESETS[steps].steps if isinstance(steps, str) else steps
+    monkeypatch.setitem(PRESETS, "toy", Preset("", tuple(steps)))
+    eps = changes.get("eps", (RADIUS,))
+    config = RunConfig(
+        suite="mini", encoder="toy", task="zeroshot", dataset="toy", samples=COUNT, attack="toy", norm="linf",
+        eps=eps, seed=0, device="cpu", output=tmp_path,
+    )  # fmt: skip
+    directory = runner.carry_out(
+        replace(config, **changes), setup or make_setup("toy", eps=eps), progress=False
+    )  # fmt: skip
+    return load_run(directory)
+
+
+def short(preset, steps=12):
+    return [replace(step, steps=steps) for step in PRESETS[preset].steps]
+
+
+def robust(found, eps=RADIUS):
+    return {s for s, score in worst_scores(found.header, found.records, eps).items() if score == 100}
+
+
+def bare(records):
+    return sorted((r.sample_id, r.step, r.eps_255, r.prediction, r.score, r.evaluations) for r in records)
