@@ -1,7 +1,8 @@
 """The adversarial images of a run on disk: the worst of each sample and radius, exact in float32 and as PNG."""
 
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tasks.base import Sample
+
+WAITING = "waiting"
 
 
 def as_png(images: Tensor) -> Tensor:
@@ -23,7 +26,11 @@ def _bytes(images: Tensor) -> Tensor:
 
 
 class ImageStore:
-    """One safetensors file a sample and radius under ``directory``, replaced atomically; a PNG beside it if asked."""
+    """One safetensors file a sample and radius under ``directory``; a PNG beside it if asked.
+
+    An image waits until its record is written, and only then takes its place: whenever the run dies, the images in
+    place are those that the records speak of.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -34,21 +41,35 @@ class ImageStore:
         name = sample_id if plain else sha256(sample_id.encode()).hexdigest()
         return self.directory / f"{eps:g}" / f"{name}.safetensors"
 
-    def put(self, sample_id: str, eps: float, image: Tensor, *, png: bool = False) -> None:
-        """Save one image (3, H, W) exactly, and if asked beside it as an 8-bit PNG."""
-        path = self.path(sample_id, eps)
+    def put(self, sample_id: str, step: str, eps: float, image: Tensor, *, png: bool = False) -> None:
+        """Let one image (3, H, W) of a step wait, exact, and if asked as an 8-bit PNG too."""
+        path = self._waiting(sample_id, step, eps)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
         if png:
-            Image.fromarray(_bytes(image).permute(1, 2, 0).cpu().numpy()).save(temporary, format="png")
-            os.replace(temporary, path.with_suffix(".png"))
-        save_file({"image": image.detach().cpu().contiguous()}, temporary)
-        os.replace(temporary, path)
+            Image.fromarray(_bytes(image).permute(1, 2, 0).cpu().numpy()).save(path.with_suffix(".png"))
+        save_file({"image": image.detach().cpu().contiguous()}, path)
+
+    def settle(self, recorded: Iterable[tuple[str, str, float]]) -> None:
+        """Put waiting images of recorded (sample, step, radius) in their place, and discard all others that wait."""
+        for sample_id, step, eps in recorded:
+            waiting, path = self._waiting(sample_id, step, eps), self.path(sample_id, eps)
+            if not waiting.exists():
+                continue
+            for suffix in (".png", ".safetensors"):  # the exact image last: while it waits, the pair is not in place
+                if waiting.with_suffix(suffix).exists():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(waiting.with_suffix(suffix), path.with_suffix(suffix))
+        shutil.rmtree(self.directory / WAITING, ignore_errors=True)
+
+    def _waiting(self, sample_id: str, step: str, eps: float) -> Path:
+        name = sha256(repr((sample_id, step, float(eps))).encode()).hexdigest()
+        return self.directory / WAITING / f"{name}.safetensors"
 
     def worst(self, samples: Sequence[Sample], clean: Tensor, eps: float) -> Tensor:
         """The saved image of each sample at the largest radius up to ``eps``; the clean one where none is saved."""
         images = clean.clone()
-        radii = sorted((float(p.name) for p in self.directory.glob("*") if float(p.name) <= eps), reverse=True)
+        present = (float(p.name) for p in self.directory.glob("*") if p.name != WAITING)
+        radii = sorted((radius for radius in present if radius <= eps), reverse=True)
         for k, sample in enumerate(samples):
             path = next((p for r in radii if (p := self.path(sample.id, r)).exists()), None)
             if path is not None:

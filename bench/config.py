@@ -177,6 +177,16 @@ class RunConfig:
     force: bool = False  # begin anew beside a run that cannot be resumed
     place: Place | None = None  # where the data set lies, if the suite does not know it
 
+    def as_json(self) -> dict[str, Any]:
+        """Every field as JSON data, for the record."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, Place):
+                return {"name": value.name, "row": dict(value.row), "root": str(value.root), "where": value.where}
+            return str(value) if isinstance(value, Path) else value
+
+        return {one.name: plain(getattr(self, one.name)) for one in fields(self)}
+
     @property
     def n_samples(self) -> int:
         """Samples to score."""

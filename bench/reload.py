@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from bench.config import DEFAULT_PROTOCOL, RunConfig, load_suite
+from bench.data.specs import Place
 from bench.records import RunHeader
 
 
@@ -43,5 +44,6 @@ def config_of(
         precision=str(header.protocol["precision"]) if header.protocol.get("half_verdicts") else "float32",
         tower=str(header.protocol.get("tower", "encoder")),
         arch=arch or then.get("arch"),
+        place=Place(**{**then["place"], "root": Path(then["place"]["root"])}) if then.get("place") else None,
         vlm=header.model if header.model != suite.vlm else None,
     )

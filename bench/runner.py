@@ -72,6 +72,8 @@ class _Runner:
         self.steps: Sequence[AttackStep] = () if config.attack == "none" else preset(config.attack).steps
         keep = config.save_adversarial or any(step.start == "best" for step in self.steps)
         self.store = ImageStore(run.directory / "adversarial") if keep else None
+        if self.store is not None:
+            self.store.settle(self.done)  # what an earlier process recorded but did not live to put in place
         self.protocol = PROTOCOLS[config.protocol]
         self.conditions = Conditions(
             seed=config.seed,
@@ -109,7 +111,7 @@ class _Runner:
 
     def _judge(self, precision: str) -> Victim:
         """Whose word counts for a step of this precision: only a protocol that says so trusts half precision."""
-        half = self.setup.half if precision == "search" else None
+        half = self.setup.half if precision == "search" and self.config.surrogate is None else None
         return half.victim if half is not None and self.protocol.half_verdicts else self.setup.victim
 
     def attack(self) -> None:
@@ -248,14 +250,14 @@ class _Runner:
         return kept, rows
 
     def _keep_worst(self, records: list[Record], images: Tensor, eps: float) -> None:
-        """Save the images that are worse than all before them, before their records are written."""
+        """Let the images that are worse than all before them wait until their records are written."""
         if self.store is None:
             return
         best = worst_scores(self.setup.header, self.records, eps)
         for record, image in zip(records, images, strict=True):
             if record.score is not None and self.sign * record.score < self.sign * best[record.sample_id]:
                 best[record.sample_id] = record.score
-                self.store.put(record.sample_id, eps, image, png=self.config.save_adversarial)
+                self.store.put(record.sample_id, record.step, eps, image, png=self.config.save_adversarial)
 
     def _record(
         self, sample: Sample, step: str, eps: float, prediction: str, *, seconds: float, error: str | None = None,
@@ -283,6 +285,8 @@ class _Runner:
                 continue
             self.batches.done(len(batch) * width)
             self.append(records)
+            if self.store is not None:
+                self.store.settle(record.key for record in records)
             self.records += records
             self.done |= {record.key for record in records if record.error is None}
             rows = rows[len(batch) :]

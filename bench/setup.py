@@ -230,4 +230,5 @@ def _header(
         packages={name: version(name) for name in PACKAGES},
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         started=datetime.now(UTC).isoformat(timespec="seconds"),
+        config=config.as_json(),
     )

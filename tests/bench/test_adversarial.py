@@ -1,0 +1,52 @@
+"""Adversarial images on disk: exact, and in step with the records whenever the run dies."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bench.adversarial import WAITING, ImageStore, as_png
+from tasks.base import Sample
+
+SAMPLE = Sample("7", Image.new("RGB", (4, 4)), "", (), "7")
+CLEAN = torch.zeros(1, 3, 4, 4)
+FIRST, SECOND = torch.full((3, 4, 4), 0.123456), torch.full((3, 4, 4), 0.654321)
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = ImageStore(tmp_path / "adversarial")
+    store.put("7", "first", 4.0, FIRST)
+    store.settle([("7", "first", 4.0)])
+    return store
+
+
+def test_an_image_comes_back_exactly(store):
+    assert torch.equal(store.worst([SAMPLE], CLEAN, 4.0)[0], FIRST)
+    assert torch.equal(store.worst([SAMPLE], CLEAN, 2.0), CLEAN)
+
+
+def test_an_image_waits_for_its_record(store):
+    store.put("7", "second", 4.0, SECOND, png=True)
+    assert torch.equal(store.worst([SAMPLE], CLEAN, 4.0)[0], FIRST)
+    store.settle([("7", "second", 4.0)])
+    assert torch.equal(store.worst([SAMPLE], CLEAN, 4.0)[0], SECOND)
+    png = torch.from_numpy(np.array(Image.open(store.path("7", 4.0).with_suffix(".png"))))
+    assert torch.equal(png.permute(2, 0, 1).float() / 255, as_png(SECOND[None])[0])
+
+
+def test_an_image_whose_record_was_never_written_is_discarded(store):
+    """As after a kill between the two: the step is done again from the same start as before."""
+    store.put("7", "second", 4.0, SECOND)
+    again = ImageStore(store.directory)
+    again.settle([("7", "first", 4.0)])
+    assert torch.equal(again.worst([SAMPLE], CLEAN, 4.0)[0], FIRST)
+    assert not (store.directory / WAITING).exists()
+
+
+def test_an_image_whose_record_was_written_is_put_in_place_later(store):
+    """As after a kill between record and image."""
+    store.put("7", "second", 4.0, SECOND)
+    again = ImageStore(store.directory)
+    again.settle([("7", "first", 4.0), ("7", "second", 4.0)])
+    assert torch.equal(again.worst([SAMPLE], CLEAN, 4.0)[0], SECOND)
