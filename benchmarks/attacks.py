@@ -6,8 +6,8 @@
     python benchmarks/attacks.py --only peers --write BENCHMARKS.md
 
 Every row is measured in this one process, both sides on the same model, images and radius, one after the other, on one
-thread; seconds are those of the processor, so that a busy machine counts less. Our side is the whole run: clean answers,
-attack, certificate, verification, records on disk. (torchattacks pins an old requests, hence --no-deps.)
+thread; seconds are those of the processor, so that a busy machine counts less. Our side is the whole run: clean
+answers, attack, certificate, verification, records on disk. (torchattacks pins an old requests, hence --no-deps.)
 """
 
 import argparse
