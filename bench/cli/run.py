@@ -58,6 +58,7 @@ def run(as_json: bool, quiet: bool, batch_size: str, **options: Any) -> None:
 
     options["batch_size"] = _batch_size(batch_size)
     result = api.run(**options, progress=not quiet)
+    _warn(result.runs)
     if as_json:
         click.echo(json.dumps(result.rows(), indent=1))
         return
@@ -81,6 +82,14 @@ def _show(runs: Any) -> None:
 
     rows = [*tables.summary(runs), *tables.averages(runs)]
     click.echo(tables.to_text(tables.table(rows, list(dict.fromkeys(r.header.encoder for r in runs)))))
+
+
+def _warn(runs: Any) -> None:
+    """Say on stderr which sanity checks failed: such a score may mean nothing."""
+    for run in runs:
+        for check in run.header.checks:
+            if not check["ok"]:
+                click.echo(f"check failed: {check['name']} in {run.directory}: {check['detail']}", err=True)
 
 
 def _show_transfers(runs: Any) -> None:

@@ -7,6 +7,7 @@ from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from attacks.apgd import apgd, checkpoints
 from attacks.objective import Classification, Progress, TargetedClassification, runner_up
 from attacks.threat import ThreatModel
+from benchmarks.yardsticks import plain_apgd
 from tests.toys import ClassificationToy, LinearObjective, Scripted, generators, toy_images, trained_toy
 
 UP = torch.ones(3, 8, 8)
@@ -175,6 +176,15 @@ def test_targeted_attack_on_three_classes_is_refused():
     objective = TargetedClassification(toy.model, toy.labels, (toy.labels + 1) % 3)
     with pytest.raises(ValueError, match="at least 4 classes"):
         apgd(objective, toy.images, THREATS["linf"], steps=2)
+
+
+def test_the_plain_loop_that_the_benchmark_measures_against_is_the_same_attack():
+    toy, threat = trained_toy(), THREATS["linf"]
+    for row in range(4):
+        images, labels = toy.images[row : row + 1], toy.labels[row : row + 1]
+        goal = Classification(toy.model, labels)
+        ours = apgd(goal, images, threat, steps=40, first_step=1.0, stop_when_fooled=False)
+        assert torch.equal(plain_apgd(goal, images, images, threat.eps, 40), ours.images)
 
 
 def test_siblings_leave_together():

@@ -4,12 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from attacks.kinds import KINDS
 from attacks.presets import AttackStep
+from bench import api
+from bench.cli import main
 from bench.records import Record
 from bench.verdicts import run_verdicts
-from tests.bench.runs import make_record
+from tests.bench.runs import make_record, make_run
 from tests.bench.toy_runs import RADIUS, make_setup, short, victim
 from tests.toys import trained_toy
 
@@ -139,6 +142,18 @@ def test_plain_clip_must_be_broken():
     assert name not in verdicts(records([100.0] * 12), surrogate="fare4")
     assert name not in verdicts(records([100.0] * 12), eps=(2.0,))
     assert name not in verdicts(records([100.0] * 3))
+
+
+def test_the_command_line_says_which_checks_failed(tmp_path, monkeypatch):
+    failing = {"name": "plain_clip_is_broken", "ok": False, "detail": "the run is not credible"}
+    run = make_run(tmp_path, {0: [100.0], 4: [100.0]})
+    run.header.checks.extend([failing, {"name": "no_errors", "ok": True, "detail": ""}])
+    monkeypatch.setattr(api, "run", lambda **options: api.Result((run,)))
+    shown = CliRunner().invoke(main, ["run", "--encoder", "clip", "--task", "vqa", "--json"])
+    assert "check failed: plain_clip_is_broken" in shown.stderr
+    assert "the run is not credible" in shown.stderr
+    assert "no_errors" not in shown.stderr
+    assert shown.exit_code == 0
 
 
 def test_the_toy_is_what_these_tests_need():
