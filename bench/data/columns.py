@@ -38,7 +38,7 @@ def table(
         name: of the data set.
         root: the folder that the paths are relative to.
         source: a parquet file, a folder that the ``datasets`` library can load, or the hub id of a data set that is
-            in the local cache of the hub (`bench data fetch` puts it there; nothing is downloaded here).
+            in the local cache of the hub (`hf download --repo-type dataset` puts it there; nothing is downloaded here).
         columns: which column holds a role, e.g. ``{"question": "query"}``; by default the one called like the role.
             "image" must be there; "id" is by default the row's number, "image_id" the id.
         split: which split; of a parquet file the only one.

@@ -71,6 +71,8 @@ def presence(name: str, row: Mapping[str, Any], root: Path) -> Presence:
 
 def files_needed(row: Mapping[str, Any], root: Path) -> list[Needed]:
     """Every file and folder that a row names; of a tar set also what its folder must hold."""
+    if row.get("format") == "table" and not (root / str(row["source"])).exists():
+        return []  # perhaps in the hub's cache: reading it tells
     found = [_needed(row[key], root) for key in PATHS if key in row]
     if row.get("format") != "webdataset":
         return found

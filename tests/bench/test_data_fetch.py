@@ -223,6 +223,12 @@ def test_a_place_can_be_checked_and_an_unknown_name_is_refused(root):
     assert (done.exit_code, "did you mean 'textvqa'?" in done.output) == (2, True)
 
 
+def test_a_table_that_is_neither_here_nor_in_the_cache_is_a_fault(tmp_path):
+    done = cli("check", "--data-root", tmp_path, "--dataset", "hf:someone/absent")
+    assert done.exit_code == 1
+    assert "hf download --repo-type dataset" in done.output
+
+
 def test_fetching_puts_every_file_where_the_suite_looks(root, server, tmp_path, monkeypatch):
     """A tar set, whose number of shards is known only once its first files are there."""
     folder = root / "wds_vtab-cifar10"
