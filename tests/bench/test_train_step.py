@@ -1,5 +1,6 @@
 """One training step: what is computed, micro-batches, precision, architectures, several processes."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -136,6 +137,24 @@ def test_checkpointed_activations_change_nothing():
     assert torch.allclose(*gradients, rtol=1e-4, atol=1e-5 * gradients[0].abs().max())
     with pytest.raises(UsageError, match="no activation checkpointing"):
         checkpoint_activations(_Counting())
+
+
+def test_compiled_towers_give_the_same_and_are_traced_once(monkeypatch):
+    """Traced by dynamo and run eagerly: three graphs (original, attack, update), no recompilation from step to step."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    gradients = []
+    for compiled in (False, True):
+        tower, original = _pair(layers=1)
+        stepper = Stepper(tower, original, FARE, RECIPE, _batch, runtime=Runtime(compiled=compiled))
+        for step in (1, 2):
+            tower.visual.zero_grad()
+            stepper(step)
+        gradients.append(_gradients(tower))
+    assert (gradients[0] - gradients[1]).norm() < 1e-4 * gradients[0].norm()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 3
+    assert not torch._dynamo.utils.counters["graph_break"]
 
 
 def test_patches_are_those_that_llava_reads():
