@@ -57,6 +57,7 @@ def list_encoders(suite: str, as_json: bool) -> None:
     if not as_json:
         columns = ("name", "alias", "architecture", "training", "on disk", "licence", "about")
         rows = [{column: _cell(row[column]) for column in columns} for row in rows]
+        rows = [{**row, "on disk": "no" if row["on disk"] == "-" else row["on disk"]} for row in rows]
     _print_rows(rows, as_json)
 
 
