@@ -102,6 +102,12 @@ class ImageTextEncoder(Protocol):
 class VisionLanguageModel(Protocol):
     """A model that answers prompts about images, built around an image encoder."""
 
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """(3, H, W) float32 in [0, 1]: the pixels that an attack may change, not normalised."""
+
+    def at(self, precision: str) -> "VisionLanguageModel":
+        """The same model computing in "float32", "bf16" or "fp16"; images and losses stay float32."""
+
     def answers(self, prompts: Sequence[str], answers: Sequence[str]) -> "AnswerLoss":
         """Prepare prompts and answers for scoring many candidate images; tokenises once."""
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import LlavaForConditionalGeneration
 
+from bench import setup
+from bench.config import load_suite, resolve
 from bench.errors import UsageError
 from bench.models import prefix
 from bench.models.encoder import Encoder
@@ -288,6 +291,30 @@ def test_half_precision_search_is_close_and_gives_float32(folder, encoder, image
     assert 0.95 < ratio < 1.05  # the inner scale of fp16 gradients is taken out again
     again, _ = _gradient(llava, images)
     assert torch.equal(again.nll, expected.nll)
+
+
+# ---- As a run loads it -----------------------------------------------------------------------------------
+
+
+def _prepared(**options):
+    return setup.prepare(resolve(encoder="clip", task="vqa", limit=2, device="cpu", attack="none", **options)[0])
+
+
+def test_a_run_with_the_native_tower_sees_through_it():
+    own, swapped = _prepared(tower="native"), _prepared()
+    assert own.header.protocol["tower"] == "native"
+    assert own.header.weights["language"] != swapped.header.weights["language"]  # the tower is part of it
+    assert torch.equal(own.images, swapped.images)
+    assert own.victim.predict(own.images, own.samples) == swapped.victim.predict(swapped.images, swapped.samples)
+
+
+def test_how_a_suite_asks_is_recorded_where_it_differs_from_the_checkpoint(monkeypatch):
+    assert "conversation" not in _prepared().header.protocol
+    suite = replace(load_suite("mini"), conversation="vicuna_v1", image_aspect_ratio="pad")
+    monkeypatch.setattr(setup, "load_suite", lambda name: suite)
+    run = _prepared()
+    asked = {key: run.header.protocol[key] for key in ("conversation", "image_aspect_ratio")}
+    assert asked == {"conversation": "vicuna_v1", "image_aspect_ratio": "pad"}
 
 
 # ---- Refusals --------------------------------------------------------------------------------------------
