@@ -71,7 +71,7 @@ def run(tmp_path, steps, *, setup=None, monkeypatch=None, **changes):
         eps=eps, seed=0, device="cpu", output=tmp_path,
     )  # fmt: skip
     directory = runner.carry_out(
-        replace(config, **changes), setup or make_setup("toy", eps=eps), progress=False
+        replace(config, **changes), setup or make_setup("toy", eps=eps)
     )  # fmt: skip
     return load_run(directory)
 
