@@ -166,6 +166,16 @@ def test_a_run_at_native_size_attacks_the_files_pixels(mini, tmp_path):
     assert prepare(native).header.dataset_fingerprint != prepare(config).header.dataset_fingerprint
 
 
+def test_images_of_native_size_reach_the_attack_as_they_are(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (32, 32), (7, 8, 9)).save(tmp_path / name / "1.png")
+    config = resolve(encoder="clip", task="zeroshot", dataset=f"imagefolder:{tmp_path}", attack="none")[0]
+    native = replace(config, place=replace(config.place, row={**config.place.row, "native_size": True}))
+    assert prepare(config).images.pixels.shape == (2, 3, 48, 48)
+    assert prepare(native).images.pixels.shape == (2, 3, 32, 32)
+
+
 def test_the_preprocessing_is_the_vision_language_models_if_it_has_one(mini, monkeypatch):
     from bench.models.llava import Llava
 
