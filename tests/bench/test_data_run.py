@@ -19,8 +19,9 @@ from bench.data.bank import ids_left_out, read_pictures
 from bench.data.export import export_mini
 from bench.data.images import fingerprint
 from bench.data.selection import select
+from bench.data.specs import parse
 from bench.errors import UsageError
-from bench.setup import prepare
+from bench.setup import load_dataset, prepare
 from tasks.base import Dataset, Sample
 from tasks.captioning import Captioning
 from tasks.protocol import PROTOCOLS
@@ -165,6 +166,16 @@ def test_a_run_at_native_size_attacks_the_files_pixels(mini, tmp_path):
     assert prepare(native).header.dataset_fingerprint != prepare(config).header.dataset_fingerprint
 
 
+def test_images_of_native_size_reach_the_attack_as_they_are(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (32, 32), (7, 8, 9)).save(tmp_path / name / "1.png")
+    config = resolve(encoder="clip", task="zeroshot", dataset=f"imagefolder:{tmp_path}", attack="none")[0]
+    native = replace(config, place=replace(config.place, row={**config.place.row, "native_size": True}))
+    assert prepare(config).images.pixels.shape == (2, 3, 48, 48)
+    assert prepare(native).images.pixels.shape == (2, 3, 32, 32)
+
+
 def test_the_preprocessing_is_the_vision_language_models_if_it_has_one(mini, monkeypatch):
     from bench.models.llava import Llava
 
@@ -303,6 +314,17 @@ def test_a_place_runs_as_the_suites_row_does(mini, tmp_path):
     by_name = _run(**options, data_root=mini, limit=SIZE, output=tmp_path / "a").records
     by_place = _run(**options, dataset=f"vqa:{mini / 'mini-vqa'}", output=tmp_path / "b").records
     assert {r.sample_id: r.prediction for r in by_name} == {r.sample_id: r.prediction for r in by_place}
+
+
+def test_what_the_header_says_of_a_place_leads_back_to_it(mini, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(mini / "mini-vqa", tmp_path / "deep" / "harbour")
+    config = resolve(encoder="clip", task="vqa", dataset="vqa:harbour", data_root=Path("deep"))[0]
+    then = fingerprint(load_dataset(config))
+    monkeypatch.chdir("/")
+    again = parse(config.place.where, None, load_suite("mini").tasks["vqa"].defaults)
+    now = load_dataset(replace(config, place=again, data_root=again.root))
+    assert fingerprint(now) == then
 
 
 def test_mini_runs_say_nothing_new():
