@@ -59,7 +59,7 @@ def make_setup(attack, judge=None, source=None, half=None, eps=(RADIUS,)):
     )
     judge = judge or victim()
     source = source or judge
-    return Setup(ZeroShot(dataset), judge, source, source.encoder, toy.images[:COUNT], header, half)
+    return Setup(ZeroShot(dataset), judge, source, source.encoder, toy.images[:COUNT], header, {}, half)
 
 
 def run(tmp_path, steps, *, setup=None, monkeypatch=None, **changes):
