@@ -69,7 +69,7 @@ def apgd(
         raise ValueError(f"first_checkpoint must be one of {choices}, got {first_checkpoint!r}")
     start = checked_start(images, init, threat)
     ledger = Ledger(start, stop_when_fooled=stop_when_fooled)
-    climb = _Climb.begin(images.detach(), start, first_step * threat.eps)
+    climb = _Climb.begin(images.detach(), start, threat, first_step)
     windows = dict(zip(checkpoints(steps), _windows(steps), strict=True))
     for done in range(steps):
         if len(climb.rows) == 0:
@@ -120,6 +120,8 @@ class _Climb:
 
     rows: Tensor  # which of the B samples
     clean: Tensor
+    lower: Tensor  # pixel bounds of the allowed images
+    upper: Tensor
     image: Tensor  # the current iterate
     previous: Tensor  # the iterate before it
     gradient: Tensor  # at the current iterate
@@ -131,17 +133,20 @@ class _Climb:
     reviewed_loss: Tensor  # (b,) highest loss at the last checkpoint
 
     @classmethod
-    def begin(cls, clean: Tensor, start: Tensor, step: float) -> _Climb:
+    def begin(cls, clean: Tensor, start: Tensor, threat: ThreatModel, first_step: float) -> _Climb:
         rows = torch.arange(len(clean), device=clean.device)
+        lower, upper = threat.box(clean)
         nothing, zero = torch.zeros_like(start), start.new_zeros(len(start))
         return cls(
             rows=rows,
             clean=clean,
+            lower=lower,
+            upper=upper,
             image=start,
             previous=start,
             gradient=nothing,
             best_gradient=nothing,
-            step=start.new_full((len(start), 1, 1, 1), step),
+            step=start.new_full((len(start), 1, 1, 1), first_step * threat.eps),
             last_loss=zero,
             rises=torch.zeros_like(rows),
             halved=torch.ones_like(rows, dtype=torch.bool),  # the first checkpoint ignores a missing new best
@@ -184,8 +189,9 @@ class _Climb:
 
     def move(self, threat: ThreatModel, fresh: float) -> None:
         """A gradient step, of weight `fresh`, mixed with a continuation of the last move."""
-        ahead = threat.project(threat.steepest(self.gradient).mul_(self.step).add_(self.image), self.clean)
+        box = self.lower, self.upper
+        ahead = threat.project(threat.steepest(self.gradient).mul_(self.step).add_(self.image), self.clean, box)
         mixed = ahead.sub_(self.image).mul_(fresh).add_(self.image)
         if fresh < 1:
             mixed += (self.image - self.previous).mul_(1 - fresh)
-        self.previous, self.image = self.image, threat.project(mixed, self.clean)
+        self.previous, self.image = self.image, threat.project(mixed, self.clean, box)

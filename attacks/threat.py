@@ -42,20 +42,27 @@ class ThreatModel:
         if self.norm == "linf" and self.eps > 1:
             raise ValueError(f"eps is in pixel units of [0, 1]: got {self.eps!r}, meant {self.eps}/255?")
 
-    def project(self, candidate: Tensor, clean: Tensor) -> Tensor:
+    def box(self, clean: Tensor) -> tuple[Tensor, Tensor]:
+        """Lowest and highest pixels (B, 3, H, W) of the allowed images around `clean`, for `project`."""
+        if self.norm == "linf":
+            return (clean - self.eps).clamp_(min=0.0), (clean + self.eps).clamp_(max=1.0)
+        return torch.zeros_like(clean), torch.ones_like(clean)
+
+    def project(self, candidate: Tensor, clean: Tensor, box: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Move candidates (B, 3, H, W) into the ball around `clean`, then into [0, 1].
+
+        Who projects often computes `box` once.
 
         The second move stays in the ball: clean pixels lie in [0, 1], so clamping brings every pixel nearer.
         An l2 candidate that already lies inside is returned bit for bit.
         """
+        lower, upper = self.box(clean) if box is None else box
         if self.norm == "linf":
-            inside = torch.clamp(candidate, clean - self.eps, clean + self.eps)
-        else:
-            delta = candidate - clean
-            length = _length(delta)
-            scaled = clean + delta * (self.eps / length.clamp_min(_TINY))
-            inside = torch.where(length > self.eps, scaled, candidate)
-        return inside.clamp_(0.0, 1.0)
+            return torch.clamp(candidate, lower, upper)
+        delta = candidate - clean
+        length = _length(delta)
+        scaled = clean + delta * (self.eps / length.clamp_min(_TINY))
+        return torch.clamp(torch.where(length > self.eps, scaled, candidate), lower, upper)
 
     def steepest(self, gradient: Tensor) -> Tensor:
         """The direction (B, 3, H, W) of unit norm in which a loss with this gradient grows fastest.

@@ -114,7 +114,7 @@ class RoundedAsOfficial(ThreatModel):
     the same rounding, all that is left to differ is the algorithm.
     """
 
-    def project(self, candidate, clean):
+    def project(self, candidate, clean, box=None):
         delta = candidate - clean
         return (clean + self.steepest(delta) * l2_length(delta).clamp_max(self.eps)).clamp(0, 1)
 
