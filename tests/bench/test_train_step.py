@@ -302,8 +302,8 @@ def test_two_processes_with_micro_batches_equal_one(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run([*command, str(script), str(tmp_path)], env=environment, capture_output=True, text=True,
-                          timeout=180)  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
+                          timeout=600)  # fmt: skip
+    assert done.returncode == 0, done.stderr
     (first, size), (second, _) = (torch.load(tmp_path / f"rank{r}.pt", weights_only=True) for r in (0, 1))
     assert size == 2
     assert all(torch.equal(first[k], second[k]) for k in first)
