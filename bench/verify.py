@@ -230,7 +230,7 @@ class _Judge:
     def _answers(self, records: Sequence[Record], images: Sequence[Tensor], label: str) -> list[Mismatch]:
         found: list[Mismatch] = []
         bar = tqdm(total=len(records), desc=f"{self.run.header.encoder} {self.run.header.dataset} {label}",
-                   disable=not self.progress, leave=False)  # fmt: skip
+                   disable=None if self.progress else True, leave=False)  # fmt: skip
         with bar:
             for first in range(0, len(records), BATCH):
                 batch = records[first : first + BATCH]

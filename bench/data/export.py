@@ -53,7 +53,7 @@ def export_mini(directory: Path, size: int | None = None, progress: bool = True)
     try:
         shutil.rmtree(stage, ignore_errors=True)
         stage.mkdir(parents=True)
-        for name in tqdm(NAMES, desc="export", disable=not progress):
+        for name in tqdm(NAMES, desc="export", disable=None if progress else True):
             _WRITERS[str(rows[name]["format"])](build(name, size or SIZE), rows[name], stage)
         _move_in(stage, directory, folders.values())
         about = {

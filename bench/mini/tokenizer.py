@@ -1,6 +1,6 @@
 """Word-level tokenizers of the closed mini vocabulary, as transformers fast tokenizers."""
 
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from bench.mini.language import words
@@ -9,8 +9,13 @@ IMAGE_TOKEN = "<image>"
 
 
 def clip_tokenizer() -> PreTrainedTokenizerFast:
-    """For CLIP: every text is closed by ``</s>``, the highest id, whose position open_clip pools."""
-    return _build(["<pad>", "<unk>", "<s>", *words(), "</s>"], "<s> $A </s>")
+    """For CLIP: every text is closed by ``</s>``, the highest id, whose position open_clip pools.
+
+    Periods vanish: the mini world writes none, but many prompt templates end in one.
+    """
+    tokenizer = _build(["<pad>", "<unk>", "<s>", *words(), "</s>"], "<s> $A </s>")
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace(".", "")
+    return tokenizer
 
 
 def llava_tokenizer() -> PreTrainedTokenizerFast:

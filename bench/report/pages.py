@@ -89,7 +89,7 @@ def write_report(
     first.write_text(index, encoding="utf-8")
     (directory / "runs").mkdir(exist_ok=True)
     pictures = {(card.shown.run.directory, card.shown.sample_id): card for card in shown}
-    for run in tqdm(runs, desc="pages", disable=not progress, leave=False):
+    for run in tqdm(runs, desc="pages", disable=None if progress else True, leave=False):
         page = environment.get_template("run.html").render(**context, **_run_context(run, site, pictures))
         (directory / "runs" / f"{site.page(run.directory)}.html").write_text(page, encoding="utf-8")
     return first
@@ -267,7 +267,7 @@ def _gallery(
     """The cards of all runs that kept images, and why others of them have none."""
     cards, problems = [], []
     keeping = [run for run in site.runs if gallery.has_images(run)] if most else []
-    for number, run in enumerate(tqdm(keeping, desc="gallery", disable=not progress, leave=False)):
+    for number, run in enumerate(tqdm(keeping, desc="gallery", disable=None if progress else True, leave=False)):
         try:
             cards += gallery.cards(run, most, images, f"r{number}", data_root)
         except UsageError as error:

@@ -267,3 +267,9 @@ def test_a_tower_of_another_width_is_refused(plain, tmp_path):
 def test_a_folder_without_llava_is_refused(plain, tmp_path):
     with pytest.raises(UsageError, match="no LLaVA checkpoint"):
         load_llava(str(tmp_path), plain)
+
+
+def test_a_template_may_end_in_a_period():
+    """The mini world writes none; as an unknown word it would hide the class name that it is glued to."""
+    text = load_encoder("clip").text
+    assert torch.equal(text.embed(["a photo of a star."]), text.embed(["a photo of a star"]))
