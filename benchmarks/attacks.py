@@ -62,7 +62,9 @@ def load(case: Case, output: Path) -> tuple[object, Setup]:
         encoder=case.encoder, task=case.task, dataset=case.dataset, attack=case.attack, eps=case.eps,
         limit=case.samples, suite="mini-full", output=output, device="cpu",
     )  # fmt: skip
-    return config, prepare(config)
+    setup = prepare(config)
+    everything = setup.images[range(len(setup.samples))]  # one tensor, for peers that know nothing of batches
+    return config, replace(setup, images=everything)  # type: ignore[arg-type]
 
 
 def ours(case: Case, output: Path) -> Cost:
@@ -158,7 +160,7 @@ def targeted(quick: bool) -> list[str]:
     case = Case("clip", "stealth", "mini-stealth", preset, 4.0, tried)
     with tempfile.TemporaryDirectory() as scratch:
         config, setup = load(case, Path(scratch))
-        run = load_run(carry_out(config, setup, progress=False))  # type: ignore[arg-type]
+        run = load_run(carry_out(config, setup))  # type: ignore[arg-type]
     said = [r for r in run.records if r.step != "clean" and r.score == 100]
     names = {r.sample_id for r in said}
     rows = [k for k, sample in enumerate(setup.samples) if sample.id in names]
