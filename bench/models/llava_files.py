@@ -1,12 +1,16 @@
 """A LLaVA checkpoint folder in transformers' format, read with nothing missing."""
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor, LlavaForConditionalGeneration
+from transformers.utils import logging
 
 from bench.errors import UsageError
 
@@ -33,7 +37,8 @@ def read_llava(path: str, dtype: torch.dtype | str, *, tower: bool) -> tuple[Lla
             raise UsageError(f"{path} holds a model of type {config.model_type!r}, not LLaVA-1.5 ('llava')")
         _check_weight_files(Path(path))
         processor = AutoProcessor.from_pretrained(path)
-        loaded: Any = LlavaForConditionalGeneration.from_pretrained(path, dtype=dtype, output_loading_info=True)
+        with _bar_on_terminals_only():
+            loaded: Any = LlavaForConditionalGeneration.from_pretrained(path, dtype=dtype, output_loading_info=True)
     except _UNREADABLE as error:
         raise UsageError(f"{path} holds no LLaVA checkpoint that can be read: {error}") from error
     model, report = loaded
@@ -41,6 +46,19 @@ def read_llava(path: str, dtype: torch.dtype | str, *, tower: bool) -> tuple[Lla
         raise UsageError(f"{path} lacks {len(absent)} of the model's tensors: {absent[:3]}; download it again")
     _check_image_token(path, config, processor)
     return model, processor
+
+
+@contextmanager
+def _bar_on_terminals_only() -> Iterator[None]:
+    """Transformers' bar of the weights loaded so far has no place in a log."""
+    hide = not sys.stderr.isatty() and logging.is_progress_bar_enabled()
+    if hide:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if hide:
+            logging.enable_progress_bar()
 
 
 def _check_weight_files(folder: Path) -> None:
