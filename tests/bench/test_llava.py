@@ -304,8 +304,10 @@ def test_a_run_with_the_native_tower_sees_through_it():
     own, swapped = _prepared(tower="native"), _prepared()
     assert own.header.protocol["tower"] == "native"
     assert own.header.weights["language"] != swapped.header.weights["language"]  # the tower is part of it
-    assert torch.equal(own.images, swapped.images)
-    assert own.victim.predict(own.images, own.samples) == swapped.victim.predict(swapped.images, swapped.samples)
+    assert torch.equal(own.images.pixels, swapped.images.pixels)
+    assert own.victim.predict(own.images.pixels, own.samples) == swapped.victim.predict(
+        swapped.images.pixels, swapped.samples
+    )
 
 
 def test_how_a_suite_asks_is_recorded_where_it_differs_from_the_checkpoint(monkeypatch):
