@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this file's folder would hide the package of its name
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder would hide the package "attacks"
 
 import torch
 

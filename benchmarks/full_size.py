@@ -10,8 +10,12 @@ memory, and the estimate for it.
 
 import argparse
 import resource
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder would hide the package "attacks"
 
 import torch
 from open_clip.transformer import QuickGELU, VisionTransformer

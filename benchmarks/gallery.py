@@ -6,6 +6,8 @@ Usage: python benchmarks/gallery.py results/mini/gallery.png
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder would hide the package "attacks"
+
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torchvision.transforms.functional import to_pil_image

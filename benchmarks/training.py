@@ -15,9 +15,12 @@ import copy
 import json
 import resource
 import statistics
+import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder would hide the package "attacks"
 
 import torch
 from torch import Tensor, nn
