@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attacks.outcome import Outcome
 from attacks.presets import EMBEDDING, AttackStep
 from attacks.threat import ThreatModel
 from bench.adversarial import ImageStore, as_png
@@ -29,6 +30,7 @@ from tasks.base import Sample, Victim
 from tasks.protocol import PROTOCOLS
 
 CLEAN = "clean"
+CHECKED = 32  # samples of the first batch attacked that the sanity checks look at; each costs a few passes
 
 
 def execute(config: RunConfig, *, display: Display | None = None) -> Path:
@@ -208,7 +210,11 @@ class _Runner:
         outcome, problems = search(job, goal, self.conditions)
         samples = job.sample_rows
         if self.first_batch is None:
-            self.first_batch = FirstBatch.of(goal, job.repeated, start_of(job, self.conditions), outcome, job.threat)
+            few = slice(CHECKED)
+            self.first_batch = FirstBatch.of(
+                goal, job.repeated[few], start_of(job, self.conditions)[few], Outcome(*(part[few] for part in outcome)),
+                job.threat,
+            )  # fmt: skip
         predictions = judge.predict(outcome.images, samples)
         saved = judge.predict(as_png(outcome.images), samples) if self.config.save_adversarial else None
         seconds = (time.monotonic() - began) / len(samples)
