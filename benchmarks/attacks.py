@@ -1,6 +1,6 @@
 """The attack engine beside its peers: gradient evaluations, CPU seconds and the scores that are left.
 
-    pip install -e '.[test]' && pip install --no-deps torchattacks
+    pip install -e '.[test]' && pip install --no-deps torchattacks scipy
     OMP_NUM_THREADS=1 python benchmarks/attacks.py            # about 40 minutes on one core
     OMP_NUM_THREADS=1 python benchmarks/attacks.py --quick    # a few minutes
     python benchmarks/attacks.py --only peers --write BENCHMARKS.md

@@ -84,13 +84,14 @@ def test_a_run_killed_in_each_stage_and_while_it_resumes_ends_as_if_it_had_not_b
 @pytest.mark.parametrize(("task", "attack"), [("zeroshot", "pgd"), ("vqa", "answers")])
 def test_every_moment_of_every_stage_can_be_the_last(tmp_path, task, attack):
     """Each command dies at another moment; `answers` goes on from saved images, which must be saved in time too."""
-    plan = [(command(task, tmp_path / "straight", attack), "none", 1)]
+    straight, killed = (command(task, tmp_path / name, attack, limit=12) for name in ("straight", "killed"))
+    plan = [(straight, "none", 1)]
     random.seed(0)
     for nth in (1, 2, 3):
         for moment in ("loading", "opening", "recovering", "before-records", "amid-records", "after-records"):
-            plan.append((command(task, tmp_path / "killed", attack), moment, random.randint(1, nth)))
-    plan += [(command(task, tmp_path / "killed", attack), f"{m}-finish", 1) for m in ("before", "amid", "after")]
-    plan.append((command(task, tmp_path / "killed", attack), "none", 1))
+            plan.append((killed, moment, random.randint(1, nth)))
+    plan += [(killed, f"{m}-finish", 1) for m in ("before", "amid", "after")]
+    plan.append((killed, "none", 1))
     ended, shown = carry_out(*plan)
     assert (ended[0], ended[-1]) == (0, 0), shown
     assert set(ended[1:-1]) <= {-signal.SIGKILL, 0}, shown
