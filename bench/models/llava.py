@@ -180,12 +180,13 @@ class Llava(nn.Module):
 
     def _hidden(self, embedded: Tensor, mask: Tensor, positions: Tensor, past: Cache | None) -> Tensor:
         """Last hidden states (B, T, H)."""
-        return self.model.model.language_model(
+        model = self.model.model.language_model
+        return model(
             inputs_embeds=embedded,
             attention_mask=mask,
             position_ids=positions,
-            past_key_values=past,
             use_cache=past is not None,
+            **{prefix.cache_argument(type(model).forward): past},
         ).last_hidden_state
 
     def _logits(self, hidden: Tensor) -> Tensor:

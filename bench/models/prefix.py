@@ -1,6 +1,8 @@
 """Keys and values of the text before the image: computed once, the same for every question, step and image."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -9,6 +11,12 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 SHORTEST = 16  # tokens; shorter prefixes cost less to compute again than to attend to from a cache
+
+
+@lru_cache
+def cache_argument(forward: Callable[..., Any]) -> str:
+    """What a language model calls its cache: transformers 5.24 has another name for it, and 5.40 drops the old one."""
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
 
 
 class _FixedLayer(DynamicLayer):
