@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
@@ -25,26 +25,15 @@ PLAIN_ENCODER, ANCHOR_EPS, ANCHOR_SHARE, ANCHOR_SAMPLES = "clip", 4.0, 0.25, 10
 LOSS_SLACK = 1e-4  # relative
 
 
-@dataclass(frozen=True)
-class FirstBatch:
-    """What there is to check while the first batch attacked is in memory."""
-
-    found: tuple[Verdict, ...]
-
-    @classmethod
-    def of(
-        cls, objective: Objective, clean: Tensor, start: Tensor, outcome: Outcome, threat: ThreatModel
-    ) -> FirstBatch:
-        """Look at a batch before and after its attack, which began at the images `start`."""
-        gradient = gradient_verdict(objective, start)
-        found = [gradient, repeatable_verdict(objective, clean), logits_verdict(objective, clean)]
-        if not outcome.failed.all():
-            found.append(noise_verdict(objective, clean, outcome, threat, range(len(clean))))
-        return cls(tuple(verdict for verdict in found if verdict is not None))
-
-    def verdicts(self) -> list[Verdict]:
-        """All of them."""
-        return list(self.found)
+def batch_verdicts(
+    objective: Objective, clean: Tensor, start: Tensor, outcome: Outcome, threat: ThreatModel
+) -> tuple[Verdict, ...]:
+    """Look at a batch before and after its attack, which began at the images `start`, while it is in memory."""
+    gradient = gradient_verdict(objective, start)
+    found = [gradient, repeatable_verdict(objective, clean), logits_verdict(objective, clean)]
+    if not outcome.failed.all():
+        found.append(noise_verdict(objective, clean, outcome, threat, range(len(clean))))
+    return tuple(verdict for verdict in found if verdict is not None)
 
 
 def run_verdicts(

@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import to_tensor
 
-from attacks.objective import Classification
+from attacks.kinds import KINDS
+from attacks.objective import Classification, Progress
 from attacks.presets import EMBEDDING, PRESETS, AttackStep
 from attacks.threat import ThreatModel
 from bench.adversarial import ImageStore
-from bench.batches import BatchSize
+from bench.batches import TOO_LARGE, BatchSize, within_memory
 from bench.errors import UsageError
 from bench.records import Record
 from bench.search import Job, objective
@@ -88,6 +89,47 @@ def test_square_refuses_what_is_no_classifier(attack):
         attack([AttackStep("square", "square", 10, EMBEDDING, "clean", 0.0)])
 
 
+# ---- Successes that are none ------------------------------------------------------------------------------
+
+
+class Boastful:
+    """A victim whose objective takes every image for a success; what it answers is honest."""
+
+    def __init__(self, honest):
+        self.honest, self.encoder, self.predict = honest, honest.encoder, honest.predict
+
+    def objective(self, images, samples, goal):
+        inner = self.honest.objective(images, samples, goal)
+
+        def claim(candidates, rows):
+            progress = inner(candidates, rows)
+            return Progress(progress.loss, torch.ones_like(progress.fooled))
+
+        return claim
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("protocol", ["strict", "paper"])
+def test_a_success_that_the_judge_does_not_see_is_searched_on(attack, precision, protocol):
+    """As where an answer that counts begins with another token than all accepted answers."""
+    half = HalfPrecision(Boastful(victim()), ToyEncoder()) if precision != "float32" else None
+    boasting = attack(short("apgd"), setup=make_setup("toy", judge=Boastful(victim()), half=half), precision=precision,
+                      protocol=protocol)  # fmt: skip
+    honest = attack(short("apgd"), protocol=protocol)
+    assert robust(boasting) == robust(honest)
+    assert 0 < len(robust(honest)) < COUNT
+    spent = {r.sample_id: r.evaluations for r in boasting.records if r.step != "clean"}
+    assert set(spent.values()) == {12}, "all steps of one search, none of the search that stopped at once"
+    assert all(r.distance_255 > 0 for r in boasting.records if r.step != "clean" and r.score == 0)
+
+
+def test_a_success_that_is_one_is_not_searched_again(attack, monkeypatch):
+    seen, honest = [], KINDS["apgd"]
+    monkeypatch.setitem(KINDS, "apgd", lambda *job: (seen.append(job[-1].stop_when_fooled), honest(*job))[1])
+    attack(short("apgd"))
+    assert seen == [True]
+
+
 # ---- Precision -------------------------------------------------------------------------------------------
 
 
@@ -135,8 +177,6 @@ def test_a_step_in_single_precision_ignores_the_half_precision_model(attack):
 
 @pytest.mark.parametrize(("protocol", "wanted"), [("strict", "start"), ("paper", "reference")])
 def test_the_protocol_settles_the_first_checkpoint(attack, monkeypatch, protocol, wanted):
-    from attacks.kinds import KINDS
-
     seen, honest = [], KINDS["apgd"]
     monkeypatch.setitem(KINDS, "apgd", lambda *job: (seen.append(job[-1].first_checkpoint), honest(*job))[1])
     attack(short("apgd", 2), protocol=protocol)
@@ -275,8 +315,104 @@ def test_out_of_memory_halves_and_never_grows_again(monkeypatch):
     batches.out_of_memory(64)
     batches.done(32)
     assert batches.size == 32
-    with pytest.raises(UsageError, match="batch size 1"):
-        batches.out_of_memory(1)
+    batches.out_of_memory(1)
+    assert batches.size == 1
+
+
+def test_large_images_go_in_small_batches_on_a_cpu():
+    """There, what does not fit gets the process killed."""
+    cpu = torch.device("cpu")
+    assert [BatchSize(None, cpu, side).size for side in (48, 224)] == [256, 4]
+    assert BatchSize(32, cpu, 224).size == 32
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 17.9 GB)"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you "
+                     "tried to allocate 400000000000000 bytes. Error code 12 (Cannot allocate memory)"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:75] . DefaultCPUAllocator: not enough memory: you tried to "),
+        MemoryError(),
+    ],
+)  # fmt: skip
+def test_running_out_of_memory_is_recognised_in_all_its_wordings(error):
+    def work(batch):
+        raise error
+
+    assert within_memory(work, [1, 2]) is None
+
+
+def test_a_real_allocation_that_fails_is_recognised():
+    assert within_memory(lambda batch: torch.empty(10**15), [1]) is None
+
+
+def test_any_other_error_is_passed_on():
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        within_memory(lambda batch: _raise(RuntimeError("CUDA error: an illegal memory access was encountered")), [1])
+
+
+def _raise(error):
+    raise error
+
+
+class Narrow:
+    """Memory for a number of images at once, and none at all for the images of some samples."""
+
+    def __init__(self, room, shut_out=()):
+        toy = trained_toy()
+        self.room, self.refused, self.sizes = room, toy.images[list(shut_out)], []
+
+    def __call__(self, images):
+        near = (images.detach()[:, None] - self.refused).abs().flatten(2).amax(2) < 0.07 + RADIUS / 255
+        if len(images) > self.room or bool(near.any()):
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        self.sizes.append(len(images))
+        return images
+
+
+def test_too_little_memory_for_a_batch_changes_no_result(attack):
+    narrow = Narrow(5)
+    starved = attack(short("apgd"), setup=make_setup("toy", judge=victim(spoil=narrow)))
+    assert bare(starved.records) == bare(attack(short("apgd")).records)
+    assert max(narrow.sizes) <= 5
+
+
+def test_too_little_memory_for_a_volley_takes_its_steps_one_by_one(attack):
+    steps = short("autoattack")
+    starved = attack(steps, setup=make_setup("toy", judge=victim(spoil=Narrow(1))))
+    assert robust(starved) == robust(attack(steps))
+    assert starved.header.status == "complete"
+
+
+def test_a_sample_that_does_not_fit_alone_is_an_error_and_no_other_is_lost(attack):
+    starved = attack(short("apgd"), setup=make_setup("toy", judge=victim(spoil=Narrow(24, shut_out=[3]))))
+    failed = {r.sample_id: r.error for r in starved.records if r.error}
+    assert failed == {"s03": TOO_LARGE}
+    assert starved.header.status == "failed"
+    others = [[row for row in bare(one.records) if row[0] != "s03"] for one in (starved, attack(short("apgd")))]
+    assert others[0] == others[1]
+
+
+def test_a_step_that_failed_is_taken_again_by_the_same_command(attack, tmp_path):
+    """And the steps after it are not held back: what a radius comes to is the worst of all that went well."""
+    steps = [replace(step, start="clean") for step in short("autoattack")[:3]]
+
+    class Failing(Boastful):
+        def objective(self, images, samples, goal):
+            inner = self.honest.objective(images, samples, goal)
+            return lambda x, rows: Progress(inner(x, rows).loss * torch.nan, inner(x, rows).fooled)
+
+    once = {"output": tmp_path / "same"}
+    first = attack(steps, setup=make_setup("toy", source=Failing(victim()), judge=victim()), **once)
+    assert {r.step for r in first.records if r.error} == {step.name for step in steps}
+    assert first.header.status == "failed"
+    again = attack(steps, **once)
+    assert again.header.status == "complete"
+    assert robust(again) == robust(attack(steps))
 
 
 def test_the_toy_is_a_classifier_like_any():
