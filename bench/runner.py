@@ -51,6 +51,24 @@ def carry_out(config: RunConfig, setup: Setup, *, display: Display | None = None
     return store.directory
 
 
+def best_goal(steps: Sequence[AttackStep], records: Sequence[Record], eps: float, sign: int) -> str:
+    """The goal of the first step to which a sample owes its worst score; the first goal if none did harm.
+
+    As in the released code of arXiv 2402.12336: only a strictly worse result counts, ties keep the earlier one.
+
+    Args:
+        steps: of the attack.
+        records: of the sample, in order, its clean one among them.
+        eps: radius as recorded.
+        sign: 1 where the attacker lowers scores, -1 where he raises them.
+    """
+    goals = {step.name: step.goal for step in steps if step.goal != "best"}
+    scores = [r for r in records if r.score is not None and (r.step == CLEAN or 0 < r.eps_255 <= eps)]
+    tried = [r for r in scores if r.step == CLEAN or r.step in goals]
+    worst = min(tried, key=lambda r: (sign * (r.score or 0), r.step != CLEAN))
+    return goals.get(worst.step, steps[0].goal)
+
+
 class _Runner:
     """One run's state: what is recorded, and how each sample stands."""
 
@@ -131,7 +149,7 @@ class _Runner:
                 continue
             steps = []
             for step in volley:
-                goal = self._best_goal(sample, eps) if step.goal == "best" else step.goal
+                goal = self._goal(step, sample, eps)
                 fits = goal == EMBEDDING or task.applies(goal, sample)
                 if fits and (sample.id, step.name, eps) not in self.done:
                     steps.append(replace(step, goal=goal))
@@ -139,18 +157,14 @@ class _Runner:
                 by_steps.setdefault(tuple(steps), []).append(row)
         return by_steps
 
+    def _goal(self, step: AttackStep, sample: Sample, eps: float) -> str:
+        if step.goal != "best":
+            return step.goal
+        return best_goal(self.steps, [r for r in self.records if r.sample_id == sample.id], eps, self.sign)
+
     def _scores(self, eps: float) -> dict[str, float]:
         """What each sample is left with at a radius by all that went well: a step that failed may be taken again."""
         return worst_scores(self.setup.header, [r for r in self.records if r.error is None], eps)
-
-    def _best_goal(self, sample: Sample, eps: float) -> str:
-        """The goal of the first step to which the sample owes its worst score; the first goal if none did harm."""
-        goals = {step.name: step.goal for step in self.steps if step.goal != "best"}
-        mine = [r for r in self.records if r.sample_id == sample.id and r.score is not None]
-        clean = [r for r in mine if r.step == CLEAN]
-        tried = [r for r in mine if 0 < r.eps_255 <= eps and r.step in goals]
-        worst = min([*clean, *tried], key=lambda r: self.sign * (r.score or 0))
-        return self.steps[0].goal if worst.step == CLEAN else goals[worst.step]
 
     def _take(self, steps: tuple[AttackStep, ...], rows: list[int], eps: float, threat: ThreatModel) -> None:
         """Take one step, or the steps of a volley side by side; one by one where memory has no room for them."""
