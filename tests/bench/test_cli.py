@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from bench.cli import main
+from bench.records import read_records
 
 ROOT = Path(__file__).parents[2]
 
@@ -134,3 +135,4 @@ def test_a_plugin_is_listed_and_run(plugin, tmp_path):
                             str(tmp_path), "--jobs", "1"))  # fmt: skip
     assert {(r["encoder"], r["task"], r["attack"], r["n"]) for r in rows} == {("blurred", "warmth", "two-steps", 12)}
     assert rows[0]["value"] >= rows[-1]["value"]
+    assert "guess" in {record.step for record in read_records(rows[0]["run_dir"])}, "a kind of attack of its own"
