@@ -10,17 +10,20 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
+from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+from safetensors.torch import load_file
 from torchvision.transforms.functional import to_tensor
 
 from attacks.kinds import KINDS
-from attacks.objective import Classification, Progress
+from attacks.objective import Classification, Progress, runner_up
 from attacks.presets import EMBEDDING, PRESETS, AttackStep
 from attacks.threat import ThreatModel
 from bench.adversarial import ImageStore
+from bench.attempts import UNITS, threat_model
 from bench.batches import TOO_LARGE, BatchSize, within_memory
 from bench.errors import UsageError
 from bench.records import Record
-from bench.search import Job, objective
+from bench.search import Conditions, Job, objective, start_of
 from bench.setup import HalfPrecision
 from bench.stats import worst_scores
 from tasks.zeroshot import ZeroShot
@@ -53,16 +56,77 @@ def test_a_lost_sample_keeps_the_step_that_broke_it_and_the_cost_of_all(attack):
     assert any(records[0].evaluations > 12 for records in lost), "siblings cost, too"
 
 
-@pytest.mark.parametrize("preset", ["autoattack", "autoattack-paper"])
-def test_batches_of_any_size_record_the_same(attack, preset):
-    whole, seven, single = (attack(short(preset, 6), batch_size=size) for size in (32, 7, 1))
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("preset", ["autoattack", "autoattack-paper", "pgd", "embedding"])
+def test_batches_of_any_size_record_the_same(attack, preset, norm):
+    eps = RADIUS if norm == "linf" else 0.7
+    options = {"norm": norm, "eps": (eps,), "setup": make_setup("toy", eps=(eps,)), "save_adversarial": True}
+    whole, seven, single = (attack(short(preset, 6), batch_size=size, **options) for size in (32, 7, 1))
     assert bare(whole.records) == bare(seven.records) == bare(single.records)
+    for other in (seven, single):
+        assert losses(other) == pytest.approx(losses(whole), rel=0, abs=1e-5)
+        assert [name for name, _ in images(other)] == [name for name, _ in images(whole)]
+        for (_, image), (_, wanted) in zip(images(other), images(whole), strict=True):
+            torch.testing.assert_close(image, wanted, rtol=0, atol=1e-9)
+
+
+def losses(found):
+    return [r.loss for r in sorted(found.records, key=lambda r: r.key) if r.step != "clean"]
+
+
+def images(found):
+    """Names and pixels of a run's saved images."""
+    paths = sorted((found.directory / "adversarial").rglob("*.safetensors"))
+    return [(path.name, load_file(path)["image"]) for path in paths]
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_an_empty_ball_gives_the_clean_result_bit_for_bit(attack, norm):
+    """Of every kind of attack; the judge answers what it answers to the clean image."""
+    steps = [*short("autoattack", 4), *short("autoattack-full", 4)[-2:], *short("pgd", 4), *short("embedding", 4)]
+    found = attack(steps, norm=norm, eps=(0.0,), setup=make_setup("toy", eps=(0.0,)))
+    clean = {r.sample_id: r.prediction for r in found.records if r.step == "clean"}
+    attacked = [r for r in found.records if r.step != "clean"]
+    assert {r.step for r in attacked} == {step.name for step in steps}
+    assert all(r.distance_255 == 0 and r.prediction == clean[r.sample_id] and r.error is None for r in attacked)
 
 
 def test_a_volley_of_attacks_that_share_no_forward_pass_is_refused(attack):
     steps = [AttackStep(f"ce-{n}", "apgd", 2, "untargeted", "random", 2.0, volley="ce") for n in range(2)]
     with pytest.raises(UsageError, match=r"volley 'ce'.*side by side"):
         attack(steps)
+
+
+def of_autoattack(samples, images, labels, threat, seed):
+    """The samples that pyautoattack's APGD-CE and APGD-T leave standing, from the starts that the runner draws."""
+    model, standing = trained_toy().model, list(range(len(samples)))
+    for step in short("autoattack", 30):
+        if not standing:
+            break
+        left, true = images[standing], labels[standing]
+        job = Job((step,), [samples[k] for k in standing], left, threat.eps * UNITS[threat.norm], threat)
+        start = start_of(job, Conditions(seed, "reference", True, None))
+        options = {"n_iter": 30, "norm": {"linf": "Linf", "l2": "L2"}[threat.norm], "eps": threat.eps, "device": "cpu"}
+        if step.goal == "untargeted":
+            theirs = APGDAttack(model, loss="ce", **options)
+        else:
+            theirs = APGDAttack_targeted(model, **options)
+            theirs.y_target = runner_up(model(left), true, int(step.goal.removeprefix("targeted-")))
+        theirs.init_hyperparam(left)
+        robust_ones = theirs.attack_single_run(left, true, x_init=start)[1]
+        standing = [k for k, stands in zip(standing, robust_ones.tolist(), strict=True) if stands]
+    return {samples[k].id for k in standing}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(("norm", "eps"), [("linf", RADIUS), ("linf", 24.0), ("l2", 0.5), ("l2", 0.7)])
+def test_the_preset_autoattack_leaves_standing_what_pyautoattack_leaves_standing(attack, norm, eps, seed):
+    """The whole of it, run by the runner: both losses, nine targets, survivors only; sample by sample."""
+    setup, toy = make_setup("toy", eps=(eps,)), trained_toy()
+    found = attack(short("autoattack", 30), setup=setup, norm=norm, eps=(eps,), seed=seed, protocol="paper")
+    labels, threat = toy.labels[:COUNT], threat_model(norm, eps)
+    assert robust(found, eps) == of_autoattack(setup.samples, setup.images, labels, threat, seed)
+    assert 0 < len(robust(found, eps)) < COUNT
 
 
 # ---- All of AutoAttack -----------------------------------------------------------------------------------
