@@ -16,6 +16,7 @@ from bench.errors import UsageError
 @click.option("--suite", default="mini", show_default=True, help="Which models, data and sample counts.")
 @click.option("--dataset", default=None, help="Only these, comma-separated; or your own: vqa:FOLDER and others below.")
 @click.option("--eps", default=None, help="Radii in 1/255, e.g. 2,4 or 4/255. Default: the suite's.")
+@click.option("--norm", default=None, help="linf, or l2 with --eps in plain units, e.g. 0.5. Default: the suite's.")
 @click.option("--attack", default=None, help="Attack preset, or 'none'. Default: the suite's choice for the task.")
 @click.option("--surrogate", default=None, help="Make the images on this encoder instead; several give a matrix.")
 @click.option("--limit", type=int, default=None, help="Only the first N samples; marks the run as partial.")
