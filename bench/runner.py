@@ -19,6 +19,7 @@ from bench.adversarial import ImageStore
 from bench.attempts import Attempts, scored, threat_model
 from bench.batches import TOO_LARGE, BatchSize, within_memory
 from bench.config import RunConfig, preset
+from bench.errors import UsageError
 from bench.progress import Display, Silent
 from bench.records import Record, RunStore, open_run, read_records
 from bench.search import Conditions, Job
@@ -43,12 +44,25 @@ def execute(config: RunConfig, *, display: Display | None = None) -> Path:
 
 def carry_out(config: RunConfig, setup: Setup, *, display: Display | None = None) -> Path:
     """Carry out a run on what is loaded already; errors as of `execute`."""
+    _refuse_lost_images(config)
     with open_run(config.directory, setup.header, force=config.force) as store:
         runner = _Runner(config, setup, store, read_records(store.directory), display or Silent())
         runner.clean()
         runner.attack()
         store.finish("failed" if runner.failures() else "complete", runner.verdicts())
     return store.directory
+
+
+def _refuse_lost_images(config: RunConfig) -> None:
+    """Images are asked for, but a part of this run was carried out without keeping them."""
+    if not config.save_adversarial or not (config.directory / "run.json").is_file():
+        return
+    lost = sum(r.step != CLEAN and r.score is not None and r.png_score is None for r in read_records(config.directory))
+    if lost:
+        raise UsageError(
+            f"{config.directory} holds {lost} attacks that were carried out without --save-adversarial: their images "
+            "are gone. Choose another --output, or delete the run"
+        )
 
 
 def best_goal(steps: Sequence[AttackStep], records: Sequence[Record], eps: float, sign: int) -> str:

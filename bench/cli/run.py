@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from bench.cli.root import CHECK_FAILED
 from bench.config import DEFAULT_OUTPUT
 from bench.errors import UsageError
 
@@ -38,7 +39,7 @@ from bench.errors import UsageError
 def run(as_json: bool, quiet: bool, batch_size: str, **options: Any) -> None:
     """Evaluate encoders on tasks, clean and under attack.
 
-    Runs are resumable: the same command goes on where it stopped.
+    Runs are resumable: the same command goes on where it stopped. Exit code 1: some samples have no score.
 
     \b
     Examples:
@@ -62,12 +63,14 @@ def run(as_json: bool, quiet: bool, batch_size: str, **options: Any) -> None:
     _warn(result.runs)
     if as_json:
         click.echo(json.dumps(result.rows(), indent=1))
-        return
-    _show(result.runs)
-    _show_transfers(result.runs)
-    click.echo("\nrecords:")
-    for one in result.runs:
-        click.echo(f"  {one.directory}")
+    else:
+        _show(result.runs)
+        _show_transfers(result.runs)
+        click.echo("\nrecords:")
+        for one in result.runs:
+            click.echo(f"  {one.directory}")
+    if any(one.header.status != "complete" for one in result.runs):
+        click.get_current_context().exit(CHECK_FAILED)  # samples without a score; the same command tries them again
 
 
 def _batch_size(text: str) -> int | None:

@@ -331,6 +331,14 @@ def test_rounding_to_8_bits_can_undo_an_attack(attack):
     assert all(r.png_score == 100 for r in attacked)
 
 
+def test_images_of_attacks_that_were_not_kept_are_not_promised(attack, tmp_path):
+    once = {"output": tmp_path / "same"}
+    attack(short("apgd", 2), **once)
+    with pytest.raises(UsageError, match=r"24 attacks .* without --save-adversarial: their images are gone"):
+        attack(short("apgd", 2), **once, save_adversarial=True)
+    assert attack(short("apgd", 2), **once).header.status == "complete"
+
+
 def test_records_without_a_png_score_are_written_as_before():
     line = Record("s", "g", "clean", 0.0, "a", 100.0, None, 0.0, 0, (), None, 0.1).to_json()
     assert "png_score" not in line
