@@ -6,11 +6,13 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from attacks.presets import PRESETS
 from bench.cli import main
 from bench.records import read_records
 
@@ -109,6 +111,16 @@ def test_a_partial_run_carries_its_banner(tmp_path):
     assert result.exit_code == 0, result.output
     assert "Partial results" in result.stdout
     assert str(tmp_path) in result.stdout
+
+
+def test_attacks_are_listed_with_their_steps():
+    shown = CliRunner().invoke(main, ["list", "attacks"]).stdout
+    assert "apgd-ce (apgd 100), apgd-t-1..9 (apgd 100), fab-t (fab-t 100), square (square 5000)" in shown
+    rows = {
+        row["name"]: row["steps"] for row in json.loads(CliRunner().invoke(main, ["list", "attacks", "--json"]).stdout)
+    }
+    assert [step["goal"] for step in rows["ensemble-vqa"]][-3:] == ["best", "target:maybe", "target:Word"]
+    assert rows["stealth"] == [asdict(step) for step in PRESETS["stealth"].steps]
 
 
 # ---- A third-party package -------------------------------------------------------------------------------

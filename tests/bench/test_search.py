@@ -27,7 +27,7 @@ from bench.search import Conditions, Job, objective, start_of
 from bench.setup import HalfPrecision
 from bench.stats import worst_scores
 from tasks.zeroshot import ZeroShot
-from tests.bench.toy_runs import COUNT, NAMES, RADIUS, ToyEncoder, bare, make_setup, robust, short, victim
+from tests.bench.toy_runs import COUNT, NAMES, RADIUS, Linear, ToyEncoder, bare, make_setup, robust, short, victim
 from tests.toys import trained_toy
 
 # ---- Volleys ---------------------------------------------------------------------------------------------
@@ -140,12 +140,41 @@ def test_all_of_autoattack_runs_and_its_black_box_half_finds_nothing_new(attack)
     assert "white_box_at_least_black_box" in verdicts
 
 
-def test_square_is_the_same_in_any_batch(attack):
-    step = AttackStep("square", "square", 150, "untargeted", "clean", 0.0)
-    wide = {"eps": (40.0,), "setup": make_setup("toy", eps=(40.0,))}
-    whole, single = (attack([step], batch_size=size, **wide) for size in (32, 5))
-    assert bare(whole.records) == bare(single.records)
-    assert 0 < len(robust(whole, 40.0)) < COUNT
+@pytest.mark.parametrize(
+    ("kind", "steps", "norm", "eps"),
+    [("square", 150, "linf", 40.0), ("square", 100, "l2", 1.5), ("fab-t", 6, "linf", 14.0), ("fab-t", 6, "l2", 0.5)],
+)
+def test_borrowed_attacks_are_the_same_in_any_batch_and_stay_in_the_ball(attack, kind, steps, norm, eps):
+    step = AttackStep(kind, kind, steps, "untargeted", "clean", 0.0)
+    ball = {"norm": norm, "eps": (eps,), "setup": make_setup("toy", eps=(eps,))}
+    whole, seven, single = (attack([step], batch_size=size, **ball) for size in (32, 7, 1))
+    assert bare(whole.records) == bare(seven.records) == bare(single.records)
+    assert all(r.error is None and r.distance_255 <= 1.00001 * eps for r in whole.records)
+    assert 0 < len(robust(whole, eps)) < COUNT
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 5])
+def test_all_of_autoattack_runs_on_few_classes(attack, classes):
+    """Targets are clamped to the rivals there are; targeted DLR needs four classes."""
+    steps = [*short("autoattack-full", 6)[:-1], replace(PRESETS["autoattack-full"].steps[-1], steps=20)]
+    found = attack(steps, setup=few_classes(classes), eps=(2.0,))
+    targeted = {r.step for r in found.records if r.step.startswith("apgd-t")}
+    assert targeted == ({f"apgd-t-{rank}" for rank in range(1, classes)} if classes >= 4 else set())
+    assert {"apgd-ce", "fab-t", "square"} <= {r.step for r in found.records}
+    assert not [r for r in found.records if r.error]
+
+
+def few_classes(classes):
+    """A set-up of the runner on a toy of its own."""
+    toy, names = trained_toy(classes), NAMES[:classes]
+    encoder = SimpleNamespace(patch_tokens=None)
+    judge = Linear(toy.model, torch.eye(classes), 1.0, names)
+    setup = make_setup("toy", eps=(2.0,))
+    samples = tuple(
+        replace(s, references=(names[k],)) for s, k in zip(setup.samples, toy.labels.tolist(), strict=False)
+    )
+    task = ZeroShot(replace(setup.task.dataset, samples=samples, classnames=names))
+    return replace(setup, task=task, images=toy.images[:COUNT], victim=judge, surrogate=judge, encoder=encoder)
 
 
 def test_square_refuses_what_is_no_classifier(attack):
@@ -270,7 +299,7 @@ def test_the_embedding_attack_breaks_samples_without_their_labels(attack):
 # ---- Laws ------------------------------------------------------------------------------------------------
 
 
-def test_scores_never_rise_with_eps_or_with_more_steps(attack):
+def test_scores_never_rise_with_eps(attack):
     radii = (4.0, 16.0, 32.0)
     scores = [
         worst_scores(found.header, found.records, eps)
@@ -280,8 +309,19 @@ def test_scores_never_rise_with_eps_or_with_more_steps(attack):
     for smaller, larger in pairwise(scores):
         assert all(larger[s] <= smaller[s] for s in smaller)
     assert sum(scores[0].values()) > sum(scores[-1].values())
-    brief, long = (attack([AttackStep("pgd", "pgd", n, "untargeted", "clean", 0.2)]) for n in (1, 10))
-    assert robust(long) <= robust(brief)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_scores_never_rise_with_more_steps(attack, norm):
+    """Neither with more steps of one climb, nor with more rounds."""
+    eps = RADIUS if norm == "linf" else 0.7
+    ball = {"norm": norm, "eps": (eps,), "setup": make_setup("toy", eps=(eps,))}
+    climbs = [[AttackStep("pgd", "pgd", n, "untargeted", "clean", 0.2)] for n in (1, 4, 10, 30)]
+    rounds = [[*climbs[0], *short("autoattack", 8)][:n] for n in (1, 2, 11)]
+    for series in (climbs, rounds):
+        left = [robust(attack(steps, **ball), eps) for steps in series]
+        assert all(more <= fewer for fewer, more in pairwise(left))
+        assert left[-1] < left[0]
 
 
 def test_a_repeated_run_saves_the_same_images_bit_for_bit(attack, tmp_path):
