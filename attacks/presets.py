@@ -82,6 +82,13 @@ PRESETS: dict[str, Preset] = {
             AttackStep("square", "square", SQUARE_QUERIES, "untargeted", "clean", 0.0),
         ),
     ),
+    "apgd-square": Preset(
+        "APGD, then 1000 queries of the black-box Square attack: where that finds more, gradients are masked",
+        (
+            AttackStep("apgd", "apgd", 100, "untargeted", "random", 2.0),
+            AttackStep("square", "square", 1000, "untargeted", "clean", 0.0),
+        ),
+    ),
     "autoattack-paper": Preset(
         "APGD on cross-entropy from five random starts, then targeted APGD: the paper's zero-shot evaluation",
         (*(replace(_APGD_CE, name=f"apgd-ce-{n}") for n in range(1, PAPER_RESTARTS + 1)), *_APGD_T),

@@ -14,6 +14,7 @@ from torch import Tensor
 from tasks.base import Sample
 
 WAITING = "waiting"
+LONGEST_NAME = 200  # bytes; file systems end at 255, with the suffix
 
 
 def as_png(images: Tensor) -> Tensor:
@@ -37,7 +38,7 @@ class ImageStore:
 
     def path(self, sample_id: str, eps: float) -> Path:
         """Where an image lies; ids that are no file names are hashed."""
-        plain = sample_id.replace("-", "").replace("_", "").isalnum()
+        plain = sample_id.replace("-", "").replace("_", "").isalnum() and len(sample_id.encode()) <= LONGEST_NAME
         name = sample_id if plain else sha256(sample_id.encode()).hexdigest()
         return self.directory / f"{eps:g}" / f"{name}.safetensors"
 

@@ -40,6 +40,7 @@ def run(
     task: str | Sequence[str],
     suite: str = "mini",
     eps: str | float | Sequence[str | float] | None = None,
+    norm: str | None = None,
     attack: str | None = None,
     limit: int | None = None,
     seed: int | None = None,
@@ -65,7 +66,8 @@ def run(
         encoder: catalogue name, alias, plugin name or path to a checkpoint; several as a list or comma-separated.
         task: task name; several likewise; "all" for every task of the suite.
         suite: which models, data and sample counts.
-        eps: radii in 1/255 for l-inf; the suite's by default.
+        eps: radii in 1/255 for l-inf, in plain units of pixels in [0, 1] for l2; the suite's by default.
+        norm: "linf" or "l2"; the suite's by default.
         attack: preset name, or "none"; the suite's choice for each task by default.
         limit: score only the first so many samples; such runs carry a banner and enter no committed table.
         seed: of all random starts; the suite's by default.
@@ -92,8 +94,8 @@ def run(
         RecordsError: a run directory is in use, holds another run, or cannot be written.
     """
     configs = resolve(
-        encoder=encoder, task=task, suite=suite, eps=eps, attack=attack, limit=limit, seed=seed, surrogate=surrogate,
-        batch_size=batch_size, device=device, output=Path(output),
+        encoder=encoder, task=task, suite=suite, eps=eps, norm=norm, attack=attack, limit=limit, seed=seed,
+        surrogate=surrogate, batch_size=batch_size, device=device, output=Path(output),
         data_root=None if data_root is None else Path(data_root), save_adversarial=save_adversarial,
         dataset=dataset, protocol=protocol, precision=precision, tower=tower, arch=arch, vlm=vlm, force=force,
     )  # fmt: skip

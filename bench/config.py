@@ -21,6 +21,7 @@ DEFAULT_OUTPUT = Path("results/runs")
 DEFAULT_PROTOCOL = "strict"
 TRANSFER = "transfer"  # the preset that makes sense on a surrogate only
 PRECISIONS = ("float32", "bf16", "fp16")
+NORMS = ("linf", "l2")
 TOWERS = ("encoder", "native")
 
 
@@ -122,29 +123,33 @@ def preset(name: str) -> Preset:
     raise registry.unknown("attack", name, [*PRESETS, *registry.plugins("bench.attacks"), "none"])
 
 
-def parse_eps(text: str | float | Sequence[str | float]) -> tuple[float, ...]:
-    """Radii in 1/255, ascending: "2,4", "4/255", 4 or [2, 4] (also in plain l2 units, where the norm is l2).
+def parse_eps(text: str | float | Sequence[str | float], norm: str = "linf") -> tuple[float, ...]:
+    """Radii, ascending: "2,4", "4/255", 4 or [2, 4] in 1/255 for "linf", "0.5" in plain units for "l2".
 
     Raises:
-        UsageError: not a number, negative, or so large that it must be a slip.
+        UsageError: not a number, not above 0, or such that it must be a slip.
     """
     parts = text.replace(",", " ").split() if isinstance(text, str) else text
-    radii = [_radius(part) for part in ([parts] if isinstance(parts, int | float) else parts)]
+    radii = [_radius(part, norm) for part in ([parts] if isinstance(parts, int | float) else parts)]
     if not radii:
-        raise UsageError("no eps given; write it in 1/255, for example --eps 2,4")
+        raise UsageError(f"no eps given; write it {_EXAMPLES[norm]}")
     return tuple(sorted(set(radii)))
 
 
-def _radius(part: str | float) -> float:
+_EXAMPLES = {"linf": "in 1/255, for example --eps 2,4 or 4/255", "l2": "in plain l2 units, for example --eps 0.5"}
+
+
+def _radius(part: str | float, norm: str) -> float:
+    bare = part.removesuffix("/255") if isinstance(part, str) and norm == "linf" else part
     try:
-        value = float(part.removesuffix("/255")) if isinstance(part, str) else float(part)
+        value = float(bare)
     except ValueError:
-        raise UsageError(f"eps {part!r} is not a number; write it in 1/255, for example 4 or 4/255") from None
+        raise UsageError(f"eps {part!r} is not a number; write it {_EXAMPLES[norm]}") from None
     if not math.isfinite(value) or value <= 0:
         raise UsageError(f"eps must be above 0 (the clean score is always reported), got {part!r}")
-    if value < 0.1:
+    if norm == "linf" and value < 0.1:
         raise UsageError(f"eps is counted in 1/255: {part!r} means {value}/255; did you mean {value * 255:.3g}?")
-    if value > 255:
+    if norm == "linf" and value > 255:
         raise UsageError(f"eps {part!r} exceeds the pixel range; it is counted in 1/255")
     return value
 
@@ -228,6 +233,7 @@ def resolve(
     task: str | Sequence[str],
     suite: str = "mini",
     eps: str | float | Sequence[str | float] | None = None,
+    norm: str | None = None,
     attack: str | None = None,
     limit: int | None = None,
     seed: int | None = None,
@@ -255,12 +261,16 @@ def resolve(
             raise UsageError(f"suite {suite!r} has no data sets for task {name!r}")
     if limit is not None and limit < 1:
         raise UsageError(f"--limit must be at least 1, got {limit}")
+    ball = chosen.norm if norm is None else norm
     for kind, value, known in (
-        ("protocol", protocol, tuple(PROTOCOLS)), ("precision", precision, PRECISIONS), ("tower", tower, TOWERS)
+        ("protocol", protocol, tuple(PROTOCOLS)), ("precision", precision, PRECISIONS), ("tower", tower, TOWERS),
+        ("norm", ball, NORMS),
     ):  # fmt: skip
         if value not in known:
             raise registry.unknown(kind, value, known)
-    radii = chosen.eps if eps is None else parse_eps(eps)
+    if eps is None and ball != chosen.norm:
+        raise UsageError(f"the radii of suite {suite!r} are for {chosen.norm}; give --eps, {_EXAMPLES[ball]}")
+    radii = chosen.eps if eps is None else parse_eps(eps, ball)
     aliases = catalogue.aliases()
     sources = [None] if surrogate is None else [aliases.get(source, source) for source in _listed(surrogate)]
     configs = []
@@ -276,7 +286,7 @@ def resolve(
                 row = chosen.datasets.get(each, {}) if place is None else place.row
                 configs.append(
                     RunConfig(
-                        suite, aliases.get(one, one), name, each, row.get("samples", plan.samples), used, chosen.norm,
+                        suite, aliases.get(one, one), name, each, row.get("samples", plan.samples), used, ball,
                         radii, chosen.seed if seed is None else seed, limit, source,
                         protocol=protocol, precision=precision, tower=tower, place=place,
                         data_root=data_root if place is None else place.root, **rest,

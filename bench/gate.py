@@ -62,7 +62,8 @@ def rerun(baseline: Sequence[Run], samples: int, jobs: int | None = None) -> lis
             for run in guarded
             for config in resolve(
                 encoder=run.header.encoder, task=run.header.task, suite=run.header.suite, eps=run.header.eps_255,
-                attack=run.header.attack, limit=samples, seed=run.header.seed, output=Path(scratch),
+                attack=run.header.attack, limit=samples, seed=run.header.seed, norm=run.header.norm,
+                output=Path(scratch),
             )
             if config.dataset == run.header.dataset
         ]  # fmt: skip

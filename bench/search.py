@@ -1,6 +1,7 @@
 """One batch of one attack step: start, search, certificate. Trusts no attack function: what it returns is measured."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -96,14 +97,14 @@ def search(job: Job, goal: Objective, conditions: Conditions) -> tuple[Outcome, 
     siblings = torch.arange(len(job.samples), device=clean.device).repeat(len(job.steps))
     how = Search(
         step=step,
-        init=start_of(job, conditions),
+        init=start_of(job, conditions).clone(),
         seeds=[_seed(conditions.seed, s.id, step.name, job.eps) % SEED_RANGE for s in job.sample_rows],
         stop_when_fooled=conditions.stop_when_fooled,
         first_checkpoint=cast(FirstCheckpoint, conditions.first_checkpoint),
         siblings=siblings if len(job.steps) > 1 else None,
     )
-    try:
-        outcome = attack_function(step.kind)(goal, clean, job.threat, how)
+    try:  # on copies: an attack that changes its input must not move the ball
+        outcome = attack_function(step.kind)(goal, clean.clone(), job.threat, how)
     except ValueError as error:
         raise UsageError(f"attack step {step.name!r}: {error}") from error
     return certify(outcome, clean, job.threat, step)
@@ -125,6 +126,7 @@ def certify(outcome: Outcome, clean: Tensor, threat: ThreatModel, step: AttackSt
         return blank, [f"{who} {wrong}"] * size
     finite = outcome.images.isfinite().flatten(1).all(dim=1)
     inside = threat.contains(outcome.images, clean)
+    losses = outcome.loss.tolist()
     problems: list[str | None] = []
     for k in range(len(clean)):
         problem = None
@@ -132,6 +134,8 @@ def certify(outcome: Outcome, clean: Tensor, threat: ThreatModel, step: AttackSt
             problem = "the loss or its gradient is not finite"
         elif not bool(finite[k]):
             problem = f"{who} returned pixels that are not finite"
+        elif not math.isfinite(losses[k]):
+            problem = f"{who} returned the loss {losses[k]}"
         elif not bool(inside[k]):
             others = threat.contains(outcome.images[k].expand_as(clean), clean)
             where = "lies in the ball of another sample: were rows reordered?" if others.any() else "left the ball"
@@ -139,19 +143,27 @@ def certify(outcome: Outcome, clean: Tensor, threat: ThreatModel, step: AttackSt
         problems.append(problem)
     allowed = torch.tensor([p is None for p in problems], device=clean.device)
     shown = torch.where(allowed[:, None, None, None], outcome.images, clean)
-    return outcome._replace(images=shown), problems
+    return outcome._replace(images=shown.detach()), problems
 
 
 def _misshapen(outcome: object, clean: Tensor) -> str | None:
     """Why a result cannot even be measured."""
     if not isinstance(outcome, Outcome):
         return f"returned a {type(outcome).__name__}, not an attacks.outcome.Outcome"
+    for name, part in outcome._asdict().items():
+        if not isinstance(part, Tensor):
+            return f"returned {name} as a {type(part).__name__}, not a tensor"
+        if part.device != clean.device:
+            return f"returned {name} on {part.device}, not on {clean.device}"
     if outcome.images.shape != clean.shape or outcome.images.dtype != torch.float32:
         found, wanted = tuple(outcome.images.shape), tuple(clean.shape)
         return f"returned images {found} {outcome.images.dtype}, not {wanted} torch.float32"
     for name in ("loss", "fooled", "failed", "evaluations"):
         if (shape := tuple(getattr(outcome, name).shape)) != clean.shape[:1]:
             return f"returned {name} of shape {shape}, not ({len(clean)},)"
+    for name in ("fooled", "failed"):
+        if (kind := getattr(outcome, name).dtype) != torch.bool:
+            return f"returned {name} as {kind}, not torch.bool"
     return None
 
 

@@ -59,11 +59,13 @@ def table(rows: Iterable[Mapping[str, Any]], encoders: Sequence[str] = ()) -> "p
         raise ValueError("no rows: there is nothing to tabulate")
     keys = _identifying(rows)
     headers = {part: read_header(part) for row in rows for part in row["run_dir"].split(os.pathsep)}
-    labels = [eps_label(eps) for eps in sorted({row["eps_255"] for row in rows})]
+    norms = {part: header.norm for part, header in headers.items()}
+    radii = sorted({(row["eps_255"], norms[row["run_dir"].split(os.pathsep)[0]]) for row in rows})
+    labels = list(dict.fromkeys(eps_label(eps, norm) for eps, norm in radii))
     lines: dict[tuple, Row] = {}
     for row in sorted(rows, key=_sorter(rows, encoders)):
         line = lines.setdefault(tuple(row[key] for key in keys), {"n": []} | {key: row[key] for key in keys})
-        line[eps_label(row["eps_255"])] = _cell(row, headers)
+        line[eps_label(row["eps_255"], norms[row["run_dir"].split(os.pathsep)[0]])] = _cell(row, headers)
         line["n"].append(row["n"])
     for line in lines.values():
         least, most = min(line["n"]), max(line["n"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
@@ -25,26 +25,15 @@ PLAIN_ENCODER, ANCHOR_EPS, ANCHOR_SHARE, ANCHOR_SAMPLES = "clip", 4.0, 0.25, 10
 LOSS_SLACK = 1e-4  # relative
 
 
-@dataclass(frozen=True)
-class FirstBatch:
-    """What there is to check while the first batch attacked is in memory."""
-
-    found: tuple[Verdict, ...]
-
-    @classmethod
-    def of(
-        cls, objective: Objective, clean: Tensor, start: Tensor, outcome: Outcome, threat: ThreatModel
-    ) -> FirstBatch:
-        """Look at a batch before and after its attack, which began at the images `start`."""
-        gradient = gradient_verdict(objective, start)
-        found = [gradient, repeatable_verdict(objective, clean), logits_verdict(objective, clean)]
-        if not outcome.failed.all():
-            found.append(noise_verdict(objective, clean, outcome, threat, range(len(clean))))
-        return cls(tuple(verdict for verdict in found if verdict is not None))
-
-    def verdicts(self) -> list[Verdict]:
-        """All of them."""
-        return list(self.found)
+def batch_verdicts(
+    objective: Objective, clean: Tensor, start: Tensor, outcome: Outcome, threat: ThreatModel
+) -> tuple[Verdict, ...]:
+    """Look at a batch before and after its attack, which began at the images `start`, while it is in memory."""
+    gradient = gradient_verdict(objective, start)
+    found = [gradient, repeatable_verdict(objective, clean), logits_verdict(objective, clean)]
+    if not outcome.failed.all():
+        found.append(noise_verdict(objective, clean, outcome, threat, range(len(clean))))
+    return tuple(verdict for verdict in found if verdict is not None)
 
 
 def run_verdicts(
@@ -52,8 +41,9 @@ def run_verdicts(
 ) -> list[dict[str, Any]]:
     """All verdicts on a finished run, ready to be stored."""
     latest = {record.key: record for record in records}.values()
-    failed = sum(record.error is not None for record in latest)
-    verdicts = [Verdict("no_errors", not failed, f"{failed} samples failed"), *first]
+    errors = [record.error for record in latest if record.error is not None]
+    detail = f"{len(errors)} samples failed" + (f"; the first: {errors[0]}" if errors else "")
+    verdicts = [Verdict("no_errors", not errors, detail), *first]
     sound = [record for record in latest if record.error is None]
     clean = {r.sample_id: r for r in sound if r.step == CLEAN}
     attacked = [r for r in sound if r.step != CLEAN and r.sample_id in clean]
@@ -81,17 +71,20 @@ def _below_clean(attacked: Sequence[Record], clean: dict[str, Record], task: Tas
 
 
 def _grows_with_eps(attacked: Sequence[Record]) -> Verdict:
-    """In a larger ball the highest loss is at least as high; of samples that the same step attacked in both."""
+    """In a larger ball the highest loss is at least as high; of samples that the same step attacked in both.
+
+    Where the score changed, the step may have stopped at the first image that fooled, whose loss is not the highest.
+    """
     radii = sorted({r.eps_255 for r in attacked})
-    loss = {(r.sample_id, r.step, r.eps_255): r.loss for r in attacked if r.loss is not None}
+    found = {(r.sample_id, r.step, r.eps_255): (r.loss, r.score) for r in attacked if r.loss is not None}
     gains = [
-        larger - smaller
+        larger[0] - loss
         for low, high in pairwise(radii)
-        for (sample, step, eps), smaller in loss.items()
-        if eps == low and (larger := loss.get((sample, step, high))) is not None
+        for (sample, step, eps), (loss, score) in found.items()
+        if eps == low and (larger := found.get((sample, step, high))) is not None and larger[1] == score
     ]
     mean = sum(gains) / len(gains) if gains else 0.0
-    scale = max((abs(value) for value in loss.values()), default=0.0)
+    scale = max((abs(loss) for loss, _ in found.values()), default=0.0)
     detail = f"from one radius to the next the loss grows by {mean:+.3g} on average over {len(gains)} pairs"
     return Verdict("loss_grows_with_eps", mean >= -LOSS_SLACK * scale, detail)
 

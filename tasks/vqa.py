@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from attacks.objective import Objective, Progress
 from tasks.base import AnswerLoss, Dataset, Sample, VisionLanguageModel
 from tasks.metrics import vqa_accuracy
+from tasks.metrics.vqa_accuracy import ARTICLES, NUMBERS
 from tasks.protocol import STRICT, Protocol
 
 REFERENCE, TARGET = "reference-", "target:"
@@ -65,6 +66,16 @@ def frequent_answers(references: Sequence[str]) -> list[str]:
     return [answer for answer, _ in Counter(references).most_common()]
 
 
+def spellings(answer: str) -> set[str]:
+    """How a model may begin an answer that is scored as this one: in other cases, behind an article, as a number word.
+
+    What begins otherwise may still count; no claim depends on it (see `AnswerObjective`).
+    """
+    words = [answer, *(word for word, digit in NUMBERS.items() if digit == answer), NUMBERS.get(answer.lower(), answer)]
+    cases = {form for word in words for form in (word, word.lower(), word.upper(), word.capitalize())}
+    return cases | {form for article in ARTICLES for form in (article, article.capitalize())}
+
+
 def first_phrase(text: str) -> str:
     """Cut an answer where the model begins a new question, or at the first comma and space."""
     return re.split(r"Question|Answer|Short|, ", text, maxsplit=1)[0].strip()
@@ -74,6 +85,7 @@ def first_phrase(text: str) -> str:
 class _Answerer:
     model: VisionLanguageModel
     dataset: Dataset
+    begins: dict[str, int] = field(default_factory=dict)  # text -> first token: annotators say the same things
 
     def prompts(self, samples: Sequence[Sample]) -> list[str]:
         return [s.prompt + self.dataset.prompt_suffix for s in samples]
@@ -83,10 +95,17 @@ class _Answerer:
         said = self.model.generate(images, self.prompts(samples), max_new_tokens=self.dataset.max_new_tokens)
         return [first_phrase(text) for text in said]
 
+    def _first_tokens(self, references: Sequence[str]) -> list[int]:
+        """What accepted answers begin with, in all their spellings."""
+        texts = sorted(set().union(*map(spellings, set(references))))
+        unknown = [text for text in texts if text not in self.begins]
+        self.begins.update(zip(unknown, self.model.first_tokens(unknown), strict=True))
+        return sorted({self.begins[text] for text in texts})
+
     def objective(self, images: Tensor, samples: Sequence[Sample], goal: str) -> Objective:
         """Goals as of `reference_rank` (away from the N-th most frequent answer) and "target:TEXT" (towards it)."""
         prompts = self.prompts(samples)
-        accepted = [self.model.first_tokens(sorted(set(s.references))) for s in samples]
+        accepted = [self._first_tokens(s.references) for s in samples]
         if goal.startswith(TARGET):
             wanted = [goal.removeprefix(TARGET)] * len(samples)
             return AnswerObjective(self.model.answers(prompts, wanted), accepted, sign=-1.0)
@@ -96,10 +115,11 @@ class _Answerer:
 
 
 class AnswerObjective:
-    """Away from (sign 1) or towards (sign -1) given answers; fooled once no accepted answer can follow.
+    """Away from (sign 1) or towards (sign -1) given answers; fooled once no accepted answer seems to follow.
 
-    An answer whose first token begins none of the accepted answers cannot become one of them. The runner verifies
-    each verdict by generating, so an accepted answer spelled otherwise costs time, never correctness.
+    An answer whose first token begins none of the accepted answers hardly becomes one of them. The runner verifies
+    each verdict by generating, and searches on where the answer still counts, so an accepted answer spelled
+    otherwise costs time, never correctness.
     """
 
     def __init__(self, loss: AnswerLoss, accepted: Sequence[Sequence[int]], sign: float) -> None:

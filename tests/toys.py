@@ -80,21 +80,37 @@ class ConvClassifier(nn.Module):
         return self.head(torch.tanh(self.convolution(images.double() - 0.5)).flatten(1)).float()
 
 
+class Perceptron(nn.Module):
+    """Another seeded classifier: kinked where the first is smooth, in float64 for the same reason."""
+
+    def __init__(self, classes: int = CLASSES, seed: int = 0) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.layers = nn.Sequential(nn.Linear(3 * SIDE * SIDE, 64), nn.ReLU(), nn.Linear(64, classes))
+        self.double()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images.double().flatten(1) - 0.5).float()
+
+
 @dataclass(frozen=True)
 class ClassificationToy:
     """A trained classifier with images that it gets right."""
 
-    model: ConvClassifier
+    model: nn.Module
     images: Tensor
     labels: Tensor
 
 
 @lru_cache
-def trained_toy(classes: int = CLASSES, count: int = 48) -> ClassificationToy:
+def trained_toy(
+    classes: int = CLASSES, count: int = 48, kind: type[nn.Module] = ConvClassifier, seed: int = 0
+) -> ClassificationToy:
     """Trained on noisy prototypes. Attacks at linf 16/255 or l2 0.7 break some images and not others."""
-    noise = torch.Generator().manual_seed(7)
+    noise = torch.Generator().manual_seed(7 + seed)
     prototypes = 0.5 + 0.15 * torch.randn(classes, 3, SIDE, SIDE, generator=noise)
-    model = ConvClassifier(classes)
+    model = kind(classes, seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(60):
         images, labels = _noisy(prototypes, 128, noise)

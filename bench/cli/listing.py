@@ -99,14 +99,17 @@ def list_tasks(as_json: bool) -> None:
 @list_group.command(name="attacks")
 @_json_option
 def list_attacks(as_json: bool) -> None:
-    """Attack presets with their steps."""
+    """Attack presets with their steps; --json tells all of each step: goal, start, step size, precision."""
+    from dataclasses import asdict
+
     from attacks.presets import PRESETS
     from bench import registry
 
     rows = []
     for name in [*PRESETS, *registry.plugins("bench.attacks")]:
         found = preset(name)
-        rows.append({"name": name, "steps": _steps(found.steps), "about": found.description})
+        steps = [asdict(step) for step in found.steps] if as_json else _steps(found.steps)
+        rows.append({"name": name, "steps": steps, "about": found.description})
     _print_rows(rows, as_json)
 
 

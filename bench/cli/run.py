@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from bench.cli.root import CHECK_FAILED
 from bench.config import DEFAULT_OUTPUT
 from bench.errors import UsageError
 
@@ -16,6 +17,7 @@ from bench.errors import UsageError
 @click.option("--suite", default="mini", show_default=True, help="Which models, data and sample counts.")
 @click.option("--dataset", default=None, help="Only these, comma-separated; or your own: vqa:FOLDER and others below.")
 @click.option("--eps", default=None, help="Radii in 1/255, e.g. 2,4 or 4/255. Default: the suite's.")
+@click.option("--norm", default=None, help="linf, or l2 with --eps in plain units, e.g. 0.5. Default: the suite's.")
 @click.option("--attack", default=None, help="Attack preset, or 'none'. Default: the suite's choice for the task.")
 @click.option("--surrogate", default=None, help="Make the images on this encoder instead; several give a matrix.")
 @click.option("--limit", type=int, default=None, help="Only the first N samples; marks the run as partial.")
@@ -37,7 +39,7 @@ from bench.errors import UsageError
 def run(as_json: bool, quiet: bool, batch_size: str, **options: Any) -> None:
     """Evaluate encoders on tasks, clean and under attack.
 
-    Runs are resumable: the same command goes on where it stopped.
+    Runs are resumable: the same command goes on where it stopped. Exit code 1: some samples have no score.
 
     \b
     Examples:
@@ -61,12 +63,14 @@ def run(as_json: bool, quiet: bool, batch_size: str, **options: Any) -> None:
     _warn(result.runs)
     if as_json:
         click.echo(json.dumps(result.rows(), indent=1))
-        return
-    _show(result.runs)
-    _show_transfers(result.runs)
-    click.echo("\nrecords:")
-    for one in result.runs:
-        click.echo(f"  {one.directory}")
+    else:
+        _show(result.runs)
+        _show_transfers(result.runs)
+        click.echo("\nrecords:")
+        for one in result.runs:
+            click.echo(f"  {one.directory}")
+    if any(one.header.status != "complete" for one in result.runs):
+        click.get_current_context().exit(CHECK_FAILED)  # samples without a score; the same command tries them again
 
 
 def _batch_size(text: str) -> int | None:

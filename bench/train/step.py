@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.batches import is_out_of_memory
 from bench.train.attack import attack
 from bench.train.checkpoint import TrainingError
 from bench.train.distributed import World
 from bench.train.loop import Update, logged, step_generator
 from bench.train.objectives import Features, Target, TrainingObjective, take
 from bench.train.recipe import Recipe
-from bench.train.towers import feature_tower, frozen, is_out_of_memory, train_mode
+from bench.train.towers import feature_tower, frozen, train_mode
 
 
 class Batch(NamedTuple):

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -101,8 +100,3 @@ def checkpoint_activations(tower: nn.Module) -> None:
     if setter is None:
         raise UsageError(f"{type(trained_part(tower)).__name__} has no activation checkpointing; leave that option out")
     setter(True)
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an accelerator or the CPU's allocator ran out of memory."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

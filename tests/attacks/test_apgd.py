@@ -1,5 +1,7 @@
 """What is particular to APGD: its schedule, and agreement with AutoAttack sample by sample."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
@@ -8,7 +10,16 @@ from attacks.apgd import apgd, checkpoints
 from attacks.objective import Classification, Progress, TargetedClassification, runner_up
 from attacks.threat import ThreatModel
 from benchmarks.yardsticks import plain_apgd
-from tests.toys import ClassificationToy, LinearObjective, Scripted, generators, toy_images, trained_toy
+from tests.toys import (
+    ClassificationToy,
+    ConvClassifier,
+    LinearObjective,
+    Perceptron,
+    Scripted,
+    generators,
+    toy_images,
+    trained_toy,
+)
 
 UP = torch.ones(3, 8, 8)
 THREATS = {"linf": ThreatModel("linf", 16 / 255), "l2": ThreatModel("l2", 0.7)}
@@ -107,6 +118,7 @@ def official(toy: ClassificationToy, threat: ThreatModel, start: torch.Tensor, l
     return best_loss, robust
 
 
+@dataclass(frozen=True)
 class RoundedAsOfficial(ThreatModel):
     """The l2 geometry in AutoAttack's order of operations.
 
@@ -114,7 +126,11 @@ class RoundedAsOfficial(ThreatModel):
     the same rounding, all that is left to differ is the algorithm.
     """
 
+    start: torch.Tensor  # AutoAttack takes a start as it is
+
     def project(self, candidate, clean, box=None):
+        if torch.equal(candidate, self.start):
+            return candidate
         delta = candidate - clean
         return (clean + self.steepest(delta) * l2_length(delta).clamp_max(self.eps)).clamp(0, 1)
 
@@ -132,26 +148,33 @@ def assert_agreement(objective, toy, threat, start, steps, expected):
     stopped = apgd(objective, toy.images, threat, **options)
     assert torch.equal(stopped.fooled, ~robust.bool())
     assert 0.1 < stopped.fooled.float().mean() < 0.9, "verdicts that are all alike prove little"
-    rounded = threat if threat.norm == "linf" else RoundedAsOfficial("l2", threat.eps)
+    rounded = threat if threat.norm == "linf" else RoundedAsOfficial("l2", threat.eps, start)
+    assert torch.equal(apgd(objective, toy.images, rounded, **options).fooled, ~robust.bool())
     climbed = apgd(objective, toy.images, rounded, stop_when_fooled=False, **options)
     torch.testing.assert_close(climbed.loss, best_loss, rtol=1e-5, atol=1e-6)
 
 
+NETWORKS = {"smooth": (ConvClassifier, 0), "kinked": (Perceptron, 1), "other-data": (ConvClassifier, 2)}
+every_network = pytest.mark.parametrize(("network", "seed"), NETWORKS.values(), ids=NETWORKS.keys())
+
+
 @every_threat
+@every_network
 @pytest.mark.parametrize("loss", ["ce", "dlr"])
 @pytest.mark.parametrize("steps", [10, 37, 100])
-def test_agrees_with_autoattack(threat, loss, steps):
-    toy = trained_toy()
-    start = threat.random_start(toy.images, generators(len(toy.images)))
+def test_agrees_with_autoattack(threat, network, seed, loss, steps):
+    toy = trained_toy(kind=network, seed=seed)
+    start = threat.random_start(toy.images, generators(len(toy.images), seed))
     expected = official(toy, threat, start, loss, steps)
     assert_agreement(Classification(toy.model, toy.labels, loss), toy, threat, start, steps, expected)
 
 
 @every_threat
-@pytest.mark.parametrize(("rank", "widen"), [(1, 1.0), (3, 1.5)])
-def test_targeted_attack_agrees_with_autoattack(threat, rank, widen):
-    toy, threat = trained_toy(), ThreatModel(threat.norm, widen * threat.eps)
-    start = threat.random_start(toy.images, generators(len(toy.images)))
+@every_network
+@pytest.mark.parametrize(("rank", "widen"), [(1, 1.0), (3, 1.5), (9, 1.7)])
+def test_targeted_attack_agrees_with_autoattack(threat, network, seed, rank, widen):
+    toy, threat = trained_toy(kind=network, seed=seed), ThreatModel(threat.norm, widen * threat.eps)
+    start = threat.random_start(toy.images, generators(len(toy.images), seed))
     targets = runner_up(toy.model(toy.images), toy.labels, rank)
     attack = APGDAttack_targeted(toy.model, n_iter=50, norm=OFFICIAL_NORM[threat.norm], eps=threat.eps, device="cpu")
     attack.init_hyperparam(toy.images)

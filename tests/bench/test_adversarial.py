@@ -50,3 +50,16 @@ def test_an_image_whose_record_was_written_is_put_in_place_later(store):
     again = ImageStore(store.directory)
     again.settle([("7", "first", 4.0), ("7", "second", 4.0)])
     assert torch.equal(again.worst([SAMPLE], CLEAN, 4.0)[0], SECOND)
+
+
+@pytest.mark.parametrize(
+    "sample_id", ["a/b", "../up", "", ".", "7", "007", "a b", "x" * 500, "é" * 150, "nul\0", "7.safetensors"]
+)
+def test_any_id_has_a_file_of_its_own(store, sample_id):
+    """No image of another sample is ever found, and no file lies outside the folder."""
+    other = Sample(sample_id, Image.new("RGB", (4, 4)), "", (), "g")
+    store.put(sample_id, "first", 4.0, SECOND, png=True)
+    store.settle([(sample_id, "first", 4.0)])
+    assert torch.equal(store.worst([other], CLEAN, 4.0)[0], SECOND)
+    assert torch.equal(store.worst([SAMPLE], CLEAN, 4.0)[0], SECOND if sample_id == "7" else FIRST)
+    assert store.directory / "4" == store.path(sample_id, 4.0).resolve().parent

@@ -6,12 +6,15 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from attacks.presets import PRESETS
 from bench.cli import main
+from bench.records import read_records
 
 ROOT = Path(__file__).parents[2]
 
@@ -110,6 +113,16 @@ def test_a_partial_run_carries_its_banner(tmp_path):
     assert str(tmp_path) in result.stdout
 
 
+def test_attacks_are_listed_with_their_steps():
+    shown = CliRunner().invoke(main, ["list", "attacks"]).stdout
+    assert "apgd-ce (apgd 100), apgd-t-1..9 (apgd 100), fab-t (fab-t 100), square (square 5000)" in shown
+    rows = {
+        row["name"]: row["steps"] for row in json.loads(CliRunner().invoke(main, ["list", "attacks", "--json"]).stdout)
+    }
+    assert [step["goal"] for step in rows["ensemble-vqa"]][-3:] == ["best", "target:maybe", "target:Word"]
+    assert rows["stealth"] == [asdict(step) for step in PRESETS["stealth"].steps]
+
+
 # ---- A third-party package -------------------------------------------------------------------------------
 
 
@@ -134,3 +147,4 @@ def test_a_plugin_is_listed_and_run(plugin, tmp_path):
                             str(tmp_path), "--jobs", "1"))  # fmt: skip
     assert {(r["encoder"], r["task"], r["attack"], r["n"]) for r in rows} == {("blurred", "warmth", "two-steps", 12)}
     assert rows[0]["value"] >= rows[-1]["value"]
+    assert "guess" in {record.step for record in read_records(rows[0]["run_dir"])}, "a kind of attack of its own"

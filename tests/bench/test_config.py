@@ -86,3 +86,20 @@ def test_presets_have_distinct_step_names():
     for name in PRESETS:
         steps = [step.name for step in preset(name).steps]
         assert len(set(steps)) == len(steps) > 0
+
+
+@pytest.mark.parametrize(("text", "radii"), [("0.5", (0.5,)), ("0.05,2", (0.05, 2.0)), (300, (300.0,))])
+def test_an_l2_radius_is_a_plain_number(text, radii):
+    assert parse_eps(text, "l2") == radii
+
+
+def test_a_norm_other_than_the_suites_needs_radii():
+    (config,) = resolve(encoder="clip", task="vqa", norm="l2", eps="0.5")
+    assert (config.norm, config.eps) == ("l2", (0.5,))
+    assert "_l2_0.5_" in config.directory.name
+    with pytest.raises(UsageError, match=r"radii of suite 'mini' are for linf; give --eps, in plain l2 units"):
+        resolve(encoder="clip", task="vqa", norm="l2")
+    with pytest.raises(UsageError, match=r"unknown norm 'l1'; .*known: linf, l2"):
+        resolve(encoder="clip", task="vqa", norm="l1", eps=1)
+    with pytest.raises(UsageError, match=r"'4/255' is not a number; write it in plain l2 units"):
+        resolve(encoder="clip", task="vqa", norm="l2", eps="4/255")

@@ -20,6 +20,7 @@ from bench.config import RunConfig, load_suite, resolve
 from bench.errors import UsageError
 from bench.records import RecordsError, load_run, read_records
 from bench.stats import worst_scores
+from tests.bench.runs import make_record
 
 
 def _config(tmp_path, **changes) -> RunConfig:
@@ -295,6 +296,35 @@ def test_the_best_start_goes_on_from_the_worst_image(tmp_path, monkeypatch):
         worse = first[record.sample_id].score < clean[record.sample_id].score
         expected = first[record.sample_id] if worse else clean[record.sample_id]
         assert record.prediction == expected.prediction
+
+
+@pytest.mark.parametrize(
+    ("scores", "eps", "goal"),
+    [
+        ([50.0, 60.0, 55.0, 70.0], 4.0, "reference-0"),  # no round did harm: the first goal, from the clean image
+        ([50.0, 50.0, 50.0, 50.0], 4.0, "reference-0"),  # a tie is no harm
+        ([50.0, 40.0, 30.0, 30.0], 4.0, "reference-1"),  # of equals the earlier
+        ([50.0, 40.0, 30.0, 20.0], 4.0, "reference-2"),
+        ([50.0, 40.0, 30.0, 20.0], 2.0, "reference-0"),  # rounds of a larger radius do not count
+    ],
+)
+def test_the_last_round_goes_on_with_the_goal_that_did_the_most_harm(scores, eps, goal):
+    steps = PRESETS["ensemble"].steps
+    records = [make_record("s0", score=scores[0])]
+    records += [make_record("s0", f"reference-{n}", 4.0, score) for n, score in enumerate(scores[1:])]
+    assert loop.best_goal(steps, records, eps, 1) == goal
+    raised = [replace(record, score=100 - record.score) for record in records]
+    assert loop.best_goal(steps, raised, eps, -1) == goal
+
+
+def test_the_last_round_itself_and_rounds_that_failed_name_no_goal():
+    records = [
+        make_record("s0", score=50.0),
+        make_record("s0", "reference-3", 4.0, None, error="no memory"),
+        make_record("s0", "reference-4", 4.0, 40.0),
+        make_record("s0", "again", 4.0, 30.0),
+    ]
+    assert loop.best_goal(PRESETS["ensemble"].steps, records, 4.0, 1) == "reference-4"
 
 
 def test_transfer_attacks_follow_the_surrogate(tmp_path):

@@ -209,3 +209,9 @@ def test_a_file_without_the_block_is_refused(tmp_path, text):
 def test_an_empty_block_is_refused(tmp_path):
     with pytest.raises(ValueError, match="empty"):
         write_block(tmp_path / "B.md", "a", " \n")
+
+
+def test_an_l2_radius_is_not_called_a_255th(tmp_path):
+    frame = table(summary([make_run(tmp_path / "l2", {0: GOOD, 0.5: BAD}, norm="l2")]))
+    assert "0.5 (l2)" in frame.columns
+    assert not [name for name in frame.columns if "/255" in name]

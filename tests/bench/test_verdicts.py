@@ -134,6 +134,21 @@ def test_a_loss_that_falls_with_eps(larger, ok):
     assert verdicts(rows)["loss_grows_with_eps"] is ok
 
 
+def test_the_loss_of_the_first_image_that_fooled_says_nothing_of_the_radius():
+    rows = records([100.0] * 12)  # loss 0.25
+    rows += [make_record(f"s{k}", "apgd", 8.0, 0.0, loss=0.1) for k in range(11)]
+    rows.append(make_record("s11", "apgd", 8.0, 100.0, loss=0.3))
+    assert verdicts(rows)["loss_grows_with_eps"]
+    rows[-1] = make_record("s11", "apgd", 8.0, 100.0, loss=0.2)
+    assert not verdicts(rows)["loss_grows_with_eps"]
+
+
+def test_the_first_error_is_told():
+    rows = [*records([0.0] * 3), make_record("s9", "apgd", 4.0, None, error="out of memory")]
+    (found,) = [c for c in run_verdicts(_config(), make_setup("toy").task, [], rows, []) if c["name"] == "no_errors"]
+    assert found["detail"] == "1 samples failed; the first: out of memory"
+
+
 def test_plain_clip_must_be_broken():
     name = "plain_clip_is_broken"
     assert verdicts(records([0.0] * 11 + [100.0]))[name]
@@ -154,6 +169,17 @@ def test_the_command_line_says_which_checks_failed(tmp_path, monkeypatch):
     assert "the run is not credible" in shown.stderr
     assert "no_errors" not in shown.stderr
     assert shown.exit_code == 0
+
+
+def test_samples_without_a_score_are_a_failure_of_the_command(tmp_path, monkeypatch):
+    run = make_run(tmp_path, {0: [100.0], 4: [100.0]}, status="failed")
+    run.header.checks.append({"name": "no_errors", "ok": False, "detail": "1 samples failed; the first: out of memory"})
+    monkeypatch.setattr(api, "run", lambda **options: api.Result((run,)))
+    for more in ([], ["--json"]):
+        shown = CliRunner().invoke(main, ["run", "--encoder", "clip", "--task", "vqa", *more])
+        assert "the first: out of memory" in shown.stderr
+        assert shown.exit_code == 1
+        assert "100.0" in shown.stdout
 
 
 def test_the_toy_is_what_these_tests_need():

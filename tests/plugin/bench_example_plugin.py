@@ -1,9 +1,14 @@
-"""A third-party package: one encoder, one task, one attack, each named by an entry point."""
+"""A third-party package: one encoder, one task, one attack and a kind of step, each named by an entry point."""
 
+import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from attacks.kinds import Search
+from attacks.objective import Objective, evaluate
+from attacks.outcome import Outcome
 from attacks.presets import AttackStep, Preset
+from attacks.threat import ThreatModel
 from bench.config import TaskPlan
 from bench.models.encoder import Encoder
 from bench.models.load import load_encoder
@@ -11,7 +16,20 @@ from tasks.base import Dataset
 from tasks.protocol import STRICT, Protocol
 from tasks.zeroshot import ZeroShot
 
-TWO_STEPS = Preset("two steps of PGD", (AttackStep("pgd-2", "pgd", 2, "untargeted", "random", 0.5),))
+TWO_STEPS = Preset(
+    "two steps of PGD, then one random image",
+    (
+        AttackStep("pgd-2", "pgd", 2, "untargeted", "random", 0.5),
+        AttackStep("guess", "guess", 1, "untargeted", "random", 0.0),
+    ),
+)
+
+
+def guess(objective: Objective, images: Tensor, threat: ThreatModel, search: Search) -> Outcome:
+    """A kind of attack that looks at its random start and leaves it at that."""
+    rows = torch.arange(len(images), device=images.device)
+    loss, fooled = evaluate(objective, search.init, rows)
+    return Outcome(search.init, loss, fooled, ~loss.isfinite(), torch.zeros_like(rows))
 
 
 class Blurred(Encoder):
