@@ -6,12 +6,14 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from bench.cli import main
+from bench.config import load_suite
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,6 +67,8 @@ def test_lists_are_readable_by_machines(kind):
         (["run", "--encoder", "no/such.pt", "--task", "vqa"], "no such checkpoint"),
         (["run", "--encoder", "fare", "--task", "vqa", "--data-root", "/no/such/root"], "/no/such/root"),
         (["run", "--encoder", "fare", "--task", "vqa", "--frobnicate"], "No such option"),
+        (["run", "--encoder", "fare"], "give --task, or --all"),
+        (["run", "--all", "--suite", "mini", "--eps", "4"], "leave out --eps"),
         (["train", "fare5"], "no recipe for 'fare5'"),
         (["table", "/no/such/runs"], "/no/such/runs"),
         (["list", "encoders", "--suite", "mimi"], "did you mean 'mini'"),
@@ -108,6 +112,21 @@ def test_a_partial_run_carries_its_banner(tmp_path):
     assert result.exit_code == 0, result.output
     assert "Partial results" in result.stdout
     assert str(tmp_path) in result.stdout
+
+
+def test_all_carries_out_what_the_suite_lists(tmp_path, monkeypatch):
+    rows = ({"encoder": "clip,fare4", "task": "vqa"}, {"encoder": "fare4", "task": "vqa", "surrogate": "clip"})
+    monkeypatch.setattr("bench.config.load_suite", lambda name: replace(load_suite(name), runs=rows))
+    words = ["run", "--all", "--limit", "1", "--jobs", "1", "--quiet", "--output", str(tmp_path)]
+    first = _bench(*words)
+    assert first.exit_code == 0, first.output
+    runs = [path.name for path in (tmp_path / "mini" / "vqa").iterdir()]
+    assert {name.split("_linf")[0] for name in runs} == {
+        "clip_mini-vqa_apgd", "fare4_mini-vqa_apgd", "fare4_mini-vqa_apgd-from-clip"
+    }  # fmt: skip
+    written = {path: path.read_bytes() for path in tmp_path.rglob("records.jsonl")}
+    assert _bench(*words).stdout == first.stdout  # and nothing is done again
+    assert {path: path.read_bytes() for path in tmp_path.rglob("records.jsonl")} == written
 
 
 # ---- A third-party package -------------------------------------------------------------------------------
