@@ -20,6 +20,7 @@ from attacks.threat import ThreatModel
 from bench.adversarial import ImageStore, as_png
 from bench.batches import BatchSize
 from bench.config import RunConfig, preset
+from bench.course import watched
 from bench.progress import Display, Silent
 from bench.records import Record, RunStore, open_run, read_records
 from bench.search import Conditions, Job, objective, search, start_of
@@ -207,8 +208,10 @@ class _Runner:
         """Attack through one model, judge by another."""
         began = time.monotonic()
         goal = objective(job, source, encoder)
-        outcome, problems = search(job, goal, self.conditions)
         samples = job.sample_rows
+        seen, courses = watched(goal, job.steps[0].kind, len(samples), job.clean.device)
+        outcome, problems = search(job, seen, self.conditions)
+        climbed = courses()
         if self.first_batch is None:
             few = slice(CHECKED)
             self.first_batch = FirstBatch.of(
@@ -226,8 +229,9 @@ class _Runner:
                 sample, step, job.eps, predictions[k], seconds=seconds, error=problems[k],
                 loss=float(outcome.loss[k]), distance=float(distances[k]), evaluations=int(outcome.evaluations[k]),
             )  # fmt: skip
-            if saved is not None and record.error is None:
-                record = replace(record, png_score=self.setup.task.score(saved[k], sample))
+            if record.error is None:
+                png_score = None if saved is None else self.setup.task.score(saved[k], sample)
+                record = replace(record, png_score=png_score, course=climbed[k])
             records.append(record)
         return records, outcome.images
 
