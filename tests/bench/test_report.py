@@ -15,8 +15,8 @@ from bench.errors import UsageError
 from bench.measures import measured
 from bench.records import Run
 from bench.reload import config_of
-from bench.report import charts, gallery
-from bench.report.pages import _gradients, _Site, write_report
+from bench.report import attacks, charts, gallery
+from bench.report.pages import write_report
 from tests.bench.report_site import SCRIPT, make_site
 from tests.bench.runs import make_header, make_record, make_run
 
@@ -212,7 +212,7 @@ def test_the_course_of_attacks_is_what_is_recorded(tmp_path):
     records += [make_record("s0", "a", 4.0, 0.0, evaluations=7), make_record("s1", "a", 4.0, 100.0, evaluations=100)]
     records += [make_record("s2", "a", 2.0, 0.0, evaluations=1), make_record("s1", "b", 4.0, 0.0, evaluations=5)]
     run = Run(tmp_path, make_header(), [*records, make_record("s3", "a", 4.0, None, error="no", evaluations=9)])
-    spent, most = _gradients([run], measured([run]), _Site([run]))
+    spent, most = attacks.spent_gradients([run], measured([run]), {"fare4": 4})
     assert spent == {"fare4": [7, 105]}
     assert most == {"fare4": 105}
     svg = charts.standing({"fare4": [7, 105, float("inf")]}, most, {"fare4": 4}, "n")
