@@ -132,7 +132,7 @@ def climbs(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], places
             axes.plot(xs, ys, color=colour, linewidth=1.8)
             axes.scatter(xs[-1:], ys[-1:], s=30, color=colour, marker=_marker(places[encoder]), zorder=3, clip_on=False)
         _count_axis(axes, 1, max(xs[-1] for xs, _ in curves.values()), "images tried")
-        axes.set_ylabel("mean of the highest loss so far")
+        axes.set_ylabel("highest loss so far")
         return _svg(figure, name, {}, f"Loss against images tried: {', '.join(curves)}")
 
 
