@@ -8,12 +8,14 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tasks.base import Sample
 
 WAITING = "waiting"
+SEAL = "sha256"  # of the pixels, in the file's metadata: a flipped bit may change neither distance nor answer
 
 
 def as_png(images: Tensor) -> Tensor:
@@ -23,6 +25,17 @@ def as_png(images: Tensor) -> Tensor:
 
 def _bytes(images: Tensor) -> Tensor:
     return (images * 255).round().to(torch.uint8)
+
+
+def _digest(image: Tensor) -> str:
+    return sha256(image.view(torch.uint8).numpy()).hexdigest()
+
+
+def sealed(path: Path) -> tuple[Tensor, str | None, str]:
+    """A saved image, the digest of its pixels when it was saved (None: before digests were kept), and that of now."""
+    with safe_open(path, framework="pt") as file:
+        image, metadata = file.get_tensor("image"), file.metadata() or {}
+    return image, metadata.get(SEAL), _digest(image)
 
 
 class ImageStore:
@@ -47,7 +60,8 @@ class ImageStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         if png:
             Image.fromarray(_bytes(image).permute(1, 2, 0).cpu().numpy()).save(path.with_suffix(".png"))
-        save_file({"image": image.detach().cpu().contiguous()}, path)
+        exact = image.detach().cpu().contiguous()
+        save_file({"image": exact}, path, metadata={SEAL: _digest(exact)})
 
     def settle(self, recorded: Iterable[tuple[str, str, float]]) -> None:
         """Put waiting images of recorded (sample, step, radius) in their place, and discard all others that wait."""
