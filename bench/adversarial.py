@@ -9,9 +9,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as as_safetensors
 from torch import Tensor
 
+from bench.records.files import explained
 from tasks.base import Sample
 
 WAITING = "waiting"
@@ -55,13 +57,21 @@ class ImageStore:
         return self.directory / f"{eps:g}" / f"{name}.safetensors"
 
     def put(self, sample_id: str, step: str, eps: float, image: Tensor, *, png: bool = False) -> None:
-        """Let one image (3, H, W) of a step wait, exact, and if asked as an 8-bit PNG too."""
+        """Let one image (3, H, W) of a step wait, exact, and if asked as an 8-bit PNG too.
+
+        Raises:
+            RecordsError: the system refuses; names the path and a remedy.
+        """
         path = self._waiting(sample_id, step, eps)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if png:
-            Image.fromarray(_bytes(image).permute(1, 2, 0).cpu().numpy()).save(path.with_suffix(".png"))
         exact = image.detach().cpu().contiguous()
-        save_file({"image": exact}, path, metadata={SEAL: _digest(exact)})
+        with explained("write", path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if png:
+                Image.fromarray(_bytes(image).permute(1, 2, 0).cpu().numpy()).save(path.with_suffix(".png"))
+            with path.open("wb") as file:
+                file.write(as_safetensors({"image": exact}, metadata={SEAL: _digest(exact)}))
+                file.flush()
+                os.fsync(file.fileno())  # before the record that speaks of it is on the disk
 
     def settle(self, recorded: Iterable[tuple[str, str, float]]) -> None:
         """Put waiting images of recorded (sample, step, radius) in their place, and discard all others that wait."""
@@ -71,8 +81,9 @@ class ImageStore:
                 continue
             for suffix in (".png", ".safetensors"):  # the exact image last: while it waits, the pair is not in place
                 if waiting.with_suffix(suffix).exists():
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    os.replace(waiting.with_suffix(suffix), path.with_suffix(suffix))
+                    with explained("write", path):
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        os.replace(waiting.with_suffix(suffix), path.with_suffix(suffix))
         shutil.rmtree(self.directory / WAITING, ignore_errors=True)
 
     def _waiting(self, sample_id: str, step: str, eps: float) -> Path:

@@ -17,6 +17,7 @@ from bench.errors import UsageError
 from bench.layouts import ENCODERS, Cell
 from bench.measures import AVERAGE, Measure, averaged, measured, protocol_of, radii
 from bench.records import CLEAN, Record, Run
+from bench.records.files import explained
 from bench.report import attacks, charts, gallery
 from bench.stats import eps_label
 
@@ -69,6 +70,7 @@ def write_report(
 
     Raises:
         UsageError: there are no runs, or the folder holds something else.
+        RecordsError: the folder cannot be written.
     """
     if not runs:
         raise UsageError("no runs to report")
@@ -87,13 +89,18 @@ def write_report(
         averages=[(site.average_anchor(m), m) for m in _averages(runs)],
     )
     first = directory / "index.html"
-    first.write_text(index, encoding="utf-8")
-    (directory / "runs").mkdir(exist_ok=True)
+    _write(first, index)
     pictures = {(card.shown.run.directory, card.shown.sample_id): card for card in shown}
     for run in tqdm(runs, desc="pages", disable=None if progress else True, leave=False):
         page = environment.get_template("run.html").render(**context, **_run_context(run, site, pictures))
-        (directory / "runs" / f"{site.page(run.directory)}.html").write_text(page, encoding="utf-8")
+        _write(directory / "runs" / f"{site.page(run.directory)}.html", page)
     return first
+
+
+def _write(path: Path, page: str) -> None:
+    with explained("write", path):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(page, encoding="utf-8")
 
 
 class _Site:

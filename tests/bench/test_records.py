@@ -490,6 +490,15 @@ def test_a_second_process_is_told_who_holds_the_lock_and_takes_over_after_a_kill
         store.append([make_record("new")])
 
 
+@pytest.mark.parametrize("holder", [f"process {os.getppid()} on {platform.node()}", "process 1 on elsewhere", "\0\xff"])
+def test_what_a_lock_file_says_holds_nothing(tmp_path, holder):
+    """Left by a dead process whose number another program has by now, by another machine, or torn."""
+    open_run(tmp_path, make_header()).close()
+    (tmp_path / "lock").write_bytes(holder.encode("latin-1"))
+    with open_run(tmp_path, make_header()):
+        assert (tmp_path / "lock").read_text() == f"process {os.getpid()} on {platform.node()}\n"
+
+
 def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path):
     with child(tmp_path / "straight") as process:
         process.communicate()

@@ -191,6 +191,16 @@ def test_only_a_report_is_written_over(tmp_path):
     assert "something other than a report" in result.output
 
 
+def test_a_full_disk_is_named(tmp_path):
+    run = make_run(tmp_path / "run", {0: [100.0], 4: [0.0]})
+    first = write_report([run], tmp_path / "report", progress=False)
+    first.unlink()
+    first.symlink_to("/dev/full")
+    result = CliRunner().invoke(main, ["report", str(run.directory), "-o", str(tmp_path / "report")])
+    assert result.exit_code == 2
+    assert f"cannot write {first}: No space left" in result.output
+
+
 def test_charts_take_their_colours_from_the_page_and_link_their_points(tmp_path):
     run = make_run(tmp_path / "run", {0: [100.0] * 4, 4: [100.0, 0.0, 0.0, 0.0]})
     found = measured([run])
