@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import logging as transformers_logging
 
 from bench.config import RunConfig
 from bench.progress import Display, Relay, Silent, choose, relayed
@@ -33,11 +34,11 @@ def execute_all(configs: Sequence[RunConfig], *, jobs: int | None = None, progre
     def workers_of_pool() -> list[BaseProcess]:
         return [child for child in multiprocessing.active_children() if child not in strangers]
 
-    lines = context.Queue()
+    events = context.Queue()
     threads = max(1, (os.cpu_count() or 1) // workers)
     with (
-        ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(threads, lines, progress)) as pool,
-        relayed(lines),
+        ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(threads, events, progress)) as pool,
+        relayed(events),
     ):
         display.begin("runs", len(configs))
         pending = [pool.submit(_execute_in_worker, config) for config in configs]
@@ -64,11 +65,12 @@ def _stop(processes: Sequence[BaseProcess], patience: float) -> None:
 _display: Display = Silent()  # of a worker process; set once, when it begins
 
 
-def _begin_worker(threads: int, lines: Any, progress: bool) -> None:
+def _begin_worker(threads: int, events: Any, progress: bool) -> None:
     global _display
     threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    _display = Relay(lines.put) if progress else Silent()
+    transformers_logging.disable_progress_bar()  # bars are the command's to show
+    _display = Relay(events.put, os.getpid()) if progress else Silent()
 
 
 def _die_with_parent() -> None:
