@@ -30,7 +30,7 @@ def _bytes(images: Tensor) -> Tensor:
 
 
 def _digest(image: Tensor) -> str:
-    return sha256(image.view(torch.uint8).numpy()).hexdigest()
+    return sha256(image.view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 def sealed(path: Path) -> tuple[Tensor, str | None, str]:

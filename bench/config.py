@@ -307,7 +307,7 @@ def resolve_all(suite: str, **rest: Any) -> list[RunConfig]:
     """
     if not (rows := load_suite(suite).runs):
         raise UsageError(f"suite {suite!r} does not say which runs its tables hold; name encoders and tasks")
-    return [config for row in rows for config in resolve(**row, suite=suite, **rest)]
+    return [config for row in rows for config in resolve(suite=suite, **{**rest, **row})]
 
 
 def _chosen_datasets(

@@ -35,6 +35,7 @@ def execute_all(configs: Sequence[RunConfig], *, jobs: int | None = None, progre
         return [child for child in multiprocessing.active_children() if child not in strangers]
 
     events = context.Queue()
+    events.cancel_join_thread()  # a worker that was killed may have held its lock
     threads = max(1, (os.cpu_count() or 1) // workers)
     with (
         ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(threads, events, progress)) as pool,
