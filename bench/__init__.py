@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bench.api import Result, run
+    from bench.api import Result, run, run_all
 
-__all__ = ["Result", "run"]
+__all__ = ["Result", "run", "run_all"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,13 +8,17 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import load_file
+from safetensors.torch import save as as_safetensors
 from torch import Tensor
 
+from bench.records.files import explained
 from tasks.base import Sample
 
 WAITING = "waiting"
 LONGEST_NAME = 200  # bytes; file systems end at 255, with the suffix
+SEAL = "sha256"  # of the pixels, in the file's metadata: a flipped bit may change neither distance nor answer
 
 
 def as_png(images: Tensor) -> Tensor:
@@ -24,6 +28,17 @@ def as_png(images: Tensor) -> Tensor:
 
 def _bytes(images: Tensor) -> Tensor:
     return (images * 255).round().to(torch.uint8)
+
+
+def _digest(image: Tensor) -> str:
+    return sha256(image.view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+def sealed(path: Path) -> tuple[Tensor, str | None, str]:
+    """A saved image, the digest of its pixels when it was saved (None: before digests were kept), and that of now."""
+    with safe_open(path, framework="pt") as file:
+        image, metadata = file.get_tensor("image"), file.metadata() or {}
+    return image, metadata.get(SEAL), _digest(image)
 
 
 class ImageStore:
@@ -43,12 +58,21 @@ class ImageStore:
         return self.directory / f"{eps:g}" / f"{name}.safetensors"
 
     def put(self, sample_id: str, step: str, eps: float, image: Tensor, *, png: bool = False) -> None:
-        """Let one image (3, H, W) of a step wait, exact, and if asked as an 8-bit PNG too."""
+        """Let one image (3, H, W) of a step wait, exact, and if asked as an 8-bit PNG too.
+
+        Raises:
+            RecordsError: the system refuses; names the path and a remedy.
+        """
         path = self._waiting(sample_id, step, eps)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if png:
-            Image.fromarray(_bytes(image).permute(1, 2, 0).cpu().numpy()).save(path.with_suffix(".png"))
-        save_file({"image": image.detach().cpu().contiguous()}, path)
+        exact = image.detach().cpu().contiguous()
+        with explained("write", path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if png:
+                Image.fromarray(_bytes(image).permute(1, 2, 0).cpu().numpy()).save(path.with_suffix(".png"))
+            with path.open("wb") as file:
+                file.write(as_safetensors({"image": exact}, metadata={SEAL: _digest(exact)}))
+                file.flush()
+                os.fsync(file.fileno())  # before the record that speaks of it is on the disk
 
     def settle(self, recorded: Iterable[tuple[str, str, float]]) -> None:
         """Put waiting images of recorded (sample, step, radius) in their place, and discard all others that wait."""
@@ -58,8 +82,9 @@ class ImageStore:
                 continue
             for suffix in (".png", ".safetensors"):  # the exact image last: while it waits, the pair is not in place
                 if waiting.with_suffix(suffix).exists():
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    os.replace(waiting.with_suffix(suffix), path.with_suffix(suffix))
+                    with explained("write", path):
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        os.replace(waiting.with_suffix(suffix), path.with_suffix(suffix))
         shutil.rmtree(self.directory / WAITING, ignore_errors=True)
 
     def _waiting(self, sample_id: str, step: str, eps: float) -> Path:

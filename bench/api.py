@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import tables
-from bench.config import RunConfig, resolve
+from bench.config import RunConfig, resolve, resolve_all
 from bench.records import Record, Run, load_run
 
 if TYPE_CHECKING:
@@ -99,6 +99,32 @@ def run(
         data_root=None if data_root is None else Path(data_root), save_adversarial=save_adversarial,
         dataset=dataset, protocol=protocol, precision=precision, tower=tower, arch=arch, vlm=vlm, force=force,
     )  # fmt: skip
+    return _carried_out(configs, jobs, progress)
+
+
+def run_all(
+    *, suite: str = "mini", output: str | Path = "results/runs", data_root: str | Path | None = None,
+    jobs: int | None = None, progress: bool = True, **options: Any,
+) -> Result:  # fmt: skip
+    """Carry out every run behind a suite's tables, resuming what is recorded already.
+
+    Args:
+        suite: whose runs; its file lists them.
+        output: as of `run`, like the following.
+        data_root: folder with the data sets' files.
+        jobs: runs carried out at once.
+        progress: show progress bars on stderr.
+        options: others of `run`, except those that choose runs: encoder, task, dataset, surrogate, attack, eps.
+
+    Raises:
+        UsageError: as of `run`; or the suite does not say which runs its tables hold.
+        RecordsError: as of `run`.
+    """
+    root = None if data_root is None else Path(data_root)
+    return _carried_out(resolve_all(suite, output=Path(output), data_root=root, **options), jobs, progress)
+
+
+def _carried_out(configs: list[RunConfig], jobs: int | None, progress: bool) -> Result:
     return Result(tuple(load_run(directory) for directory in _execute(configs, jobs, progress)))
 
 

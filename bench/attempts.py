@@ -13,6 +13,7 @@ from attacks.outcome import Outcome
 from attacks.threat import ThreatModel
 from bench.adversarial import as_png
 from bench.config import RunConfig
+from bench.course import watched
 from bench.records import Record
 from bench.search import Conditions, Job, objective, search, start_of
 from bench.setup import Setup
@@ -126,9 +127,11 @@ class Attempts:
         """Attack through one model, judge by another."""
         began = time.monotonic()
         goal = objective(job, source, encoder)
-        outcome, problems = search(job, goal, conditions or self.conditions)
-        self._check(goal, job, outcome)
         samples = job.sample_rows
+        seen, courses = watched(goal, job.steps[0].kind, len(samples), job.clean.device)
+        outcome, problems = search(job, seen, conditions or self.conditions)
+        climbed = courses()
+        self._check(goal, job, outcome)
         predictions = judge.predict(outcome.images, samples)
         saved = judge.predict(as_png(outcome.images), samples) if self.config.save_adversarial else None
         seconds = (time.monotonic() - began) / len(samples)
@@ -140,8 +143,9 @@ class Attempts:
                 self.setup.task, sample, step, job.eps, predictions[k], seconds=seconds, error=problems[k],
                 loss=float(outcome.loss[k]), distance=float(distances[k]), evaluations=int(outcome.evaluations[k]),
             )  # fmt: skip
-            if saved is not None and record.error is None:
-                record = replace(record, png_score=self.setup.task.score(saved[k], sample))
+            if record.error is None:
+                png_score = None if saved is None else self.setup.task.score(saved[k], sample)
+                record = replace(record, png_score=png_score, course=climbed[k])
             records.append(record)
         fooled = outcome.fooled.tolist()
         claimed = [fooled[k] and problems[k] is None for k in range(len(samples))]

@@ -45,7 +45,9 @@ def _cell(text: str) -> str:
 
 
 def update(baseline: Path, roots: Sequence[Path]) -> list[Path]:
-    """Copy runs into the baseline, in place of those they are paired with; returns where they went.
+    """Copy runs into the baseline, in place of those they are paired with, new ones beside others of their task.
+
+    Returns where they went.
 
     Nothing is written unless all runs are whole.
 
@@ -60,9 +62,11 @@ def update(baseline: Path, roots: Sequence[Path]) -> list[Path]:
     for run in runs:
         if run.header.partial:
             raise RecordsError(f"{run.directory} is partial ({run.header.partial}); a baseline takes whole runs only")
+    shelves = {(place[0], place[2]): directory.parent for place, directory in places.items()}  # by suite and task
     targets = []
     for place, run in by_place(runs).items():
-        target = places.get(place, baseline / run.header.suite / run.header.task / run.directory.name)
+        shelf = shelves.get((run.header.suite, run.header.task), baseline / run.header.suite / run.header.task)
+        target = places.get(place, shelf / run.directory.name)
         if target.resolve() != run.directory.resolve():
             archive_run(run.directory, target)
         write_atomically(target / SCORES, scores_text(run))

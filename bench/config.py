@@ -54,6 +54,7 @@ class Suite:
             ("vicuna_v1" for LLaVA-1.5, with its system sentence); by default the checkpoint's own chat template.
         image_aspect_ratio: "pad" for images padded to squares before they are resized, as LLaVA-1.5 was trained; by
             default what the checkpoint's configuration says, else the encoder's centre crop.
+        runs: what lies behind the suite's tables: rows with encoder, task and, for a transfer, surrogate.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Suite:
     datasets: Mapping[str, Mapping[str, Any]]
     conversation: str | None = None
     image_aspect_ratio: str | None = None
+    runs: tuple[Mapping[str, str], ...] = ()
 
 
 def suite_names() -> list[str]:
@@ -88,7 +90,14 @@ def load_suite(name: str) -> Suite:
     if surplus := sorted(raw.keys() - {f.name for f in fields(Suite)}):
         raise UsageError(f"suite {name!r}: unknown keys {surplus}")
     tasks = {task: _plan(name, task, row) for task, row in raw["tasks"].items()}
-    return Suite(**{**raw, "name": name, "eps": tuple(map(float, raw["eps"])), "tasks": tasks})
+    runs = tuple(_run(name, row) for row in raw.get("runs", ()))
+    return Suite(**{**raw, "name": name, "eps": tuple(map(float, raw["eps"])), "tasks": tasks, "runs": runs})
+
+
+def _run(suite: str, row: Mapping[str, str]) -> Mapping[str, str]:
+    if not {"encoder", "task"} <= row.keys() <= {"encoder", "task", "surrogate"}:
+        raise UsageError(f"suite {suite!r}: a row of runs has encoder, task and perhaps surrogate, not {sorted(row)}")
+    return row
 
 
 def _plan(suite: str, task: str, row: Mapping[str, Any]) -> TaskPlan:
@@ -298,6 +307,17 @@ def resolve(
             f"`bench list datasets --suite {suite}`"
         )
     return configs
+
+
+def resolve_all(suite: str, **rest: Any) -> list[RunConfig]:
+    """All runs behind a suite's tables, as its `runs` name them; ``rest`` as of `resolve`.
+
+    Raises:
+        UsageError: there is no such suite, or it names no runs; and as of `resolve`.
+    """
+    if not (rows := load_suite(suite).runs):
+        raise UsageError(f"suite {suite!r} does not say which runs its tables hold; name encoders and tasks")
+    return [config for row in rows for config in resolve(suite=suite, **{**rest, **row})]
 
 
 def _chosen_datasets(

@@ -2,12 +2,16 @@
 
 import multiprocessing
 import os
+import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import logging as transformers_logging
 
 from bench.config import RunConfig
 from bench.progress import Display, Relay, Silent, choose, relayed
@@ -25,11 +29,17 @@ def execute_all(configs: Sequence[RunConfig], *, jobs: int | None = None, progre
     if workers <= 1:
         return [execute(config, display=display) for config in configs]
     context = multiprocessing.get_context("spawn")
-    lines = context.Queue()
+    strangers = set(multiprocessing.active_children())
+
+    def workers_of_pool() -> list[BaseProcess]:
+        return [child for child in multiprocessing.active_children() if child not in strangers]
+
+    events = context.Queue()
+    events.cancel_join_thread()  # a worker that was killed may have held its lock
     threads = max(1, (os.cpu_count() or 1) // workers)
     with (
-        ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(threads, lines, progress)) as pool,
-        relayed(lines),
+        ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(threads, events, progress)) as pool,
+        relayed(events),
     ):
         display.begin("runs", len(configs))
         pending = [pool.submit(_execute_in_worker, config) for config in configs]
@@ -39,18 +49,37 @@ def execute_all(configs: Sequence[RunConfig], *, jobs: int | None = None, progre
                 display.advance(1)
             display.end()
             return [future.result() for future in pending]
-        except BaseException:
+        except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
+            _stop(workers_of_pool(), patience=5.0 if isinstance(error, KeyboardInterrupt) else 0.0)
             raise
+
+
+def _stop(processes: Sequence[BaseProcess], patience: float) -> None:
+    """End processes, whose work the next command resumes; Ctrl-C has reached them too, and they may record it."""
+    until = time.monotonic() + patience
+    for process in processes:
+        process.join(max(0.0, until - time.monotonic()))
+        process.terminate()
 
 
 _display: Display = Silent()  # of a worker process; set once, when it begins
 
 
-def _begin_worker(threads: int, lines: Any, progress: bool) -> None:
+def _begin_worker(threads: int, events: Any, progress: bool) -> None:
     global _display
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    _display = Relay(lines.put) if progress else Silent()
+    transformers_logging.disable_progress_bar()  # bars are the command's to show
+    _display = Relay(events.put, os.getpid()) if progress else Silent()
+
+
+def _die_with_parent() -> None:
+    """A killed command must not go on in its workers: they would hold the locks that the next command needs."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only workers have a parent to die with"
+    parent.join()
+    os._exit(1)
 
 
 def _execute_in_worker(config: RunConfig) -> Path:

@@ -3,6 +3,7 @@
 Everything goes to stderr; stdout belongs to results. Never imports torch.
 """
 
+import os
 import sys
 import threading
 import time
@@ -12,6 +13,8 @@ from typing import Any, Protocol, TextIO
 
 from tqdm import tqdm
 
+Event = tuple[int, str, tuple[Any, ...]]  # who tells of it, a method of `Display`, its arguments
+BAR = "{desc}: {n_fmt}/{total_fmt} |{bar}| {remaining} left{postfix}"  # no more, so that 80 columns hold it
 LINE_EVERY = 10.0  # seconds between two lines about one stage in a log
 
 
@@ -42,15 +45,16 @@ class Silent:
 
 
 class Bars:
-    """A progress bar for a terminal, gone when its stage is over."""
+    """A progress bar for a terminal, gone when its stage is over; several stand below each other by their place."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self.stream = stream or sys.stderr
+    def __init__(self, stream: TextIO | None = None, place: int | None = None) -> None:
+        self.stream, self.place = stream or sys.stderr, place
+        self.size: dict[str, Any] = {"dynamic_ncols": True} if _has_size(self.stream) else {"ncols": 79, "nrows": 24}
 
     def begin(self, label: str, total: int) -> None:
         """Show an empty bar."""
-        self.bar: Any = tqdm(total=total, desc=label, file=self.stream, leave=False, dynamic_ncols=True,
-                             mininterval=0)  # fmt: skip
+        self.bar: Any = tqdm(total=total, desc=label, file=self.stream, leave=False, mininterval=0,
+                             position=self.place, bar_format=BAR, **self.size)  # fmt: skip
 
     def advance(self, count: int, detail: str = "") -> None:
         """Move the bar; the time left is tqdm's estimate."""
@@ -60,6 +64,14 @@ class Bars:
     def end(self) -> None:
         """Take the bar away."""
         self.bar.close()
+
+
+def _has_size(stream: TextIO) -> bool:
+    """Whether a terminal says how large it is; on one of 0 rows, as under some remote shells, no bar would show."""
+    try:
+        return all(os.get_terminal_size(stream.fileno()))
+    except (OSError, ValueError):
+        return False
 
 
 class Lines:
@@ -94,47 +106,40 @@ class Lines:
 class Relay:
     """Tells another process what to show; ``send`` is the ``put`` of a queue between the two."""
 
-    def __init__(self, send: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:
-        self.lines = Lines(self, clock)  # type: ignore[arg-type]
-        self.send = send
+    def __init__(self, send: Callable[[Event], object], who: int) -> None:
+        self.send, self.who = send, who
 
     def begin(self, label: str, total: int) -> None:
-        """As of `Lines`."""
-        self.lines.begin(label, total)
+        """A stage begins there."""
+        self.send((self.who, "begin", (label, total)))
 
     def advance(self, count: int, detail: str = "") -> None:
-        """As of `Lines`."""
-        self.lines.advance(count, detail)
+        """So many samples more are done there."""
+        self.send((self.who, "advance", (count, detail)))
 
     def end(self) -> None:
-        """As of `Lines`."""
-        self.lines.end()
-
-    def write(self, text: str) -> None:
-        """Take a line that `Lines` prints."""
-        if text.strip():
-            self.send(text.strip())
-
-    def flush(self) -> None:
-        """Lines leave at once."""
+        """The stage is over there."""
+        self.send((self.who, "end", ()))
 
 
-def choose(wanted: bool, stream: TextIO | None = None) -> Display:
-    """Bars on a terminal, lines elsewhere, nothing if not wanted."""
+def choose(wanted: bool, stream: TextIO | None = None, place: int | None = None) -> Display:
+    """Bars on a terminal, the one of this place from the top, lines elsewhere, nothing if not wanted."""
     stream = stream or sys.stderr
     if not wanted:
         return Silent()
-    return Bars(stream) if stream.isatty() else Lines(stream)
+    return Bars(stream, place) if stream.isatty() else Lines(stream)
 
 
 @contextmanager
 def relayed(queue: Any, stream: TextIO | None = None):
-    """Within the block, lines that `Relay`s put into ``queue`` are shown, above whatever bars there are."""
-    stream = stream or sys.stderr
+    """Within the block, what `Relay`s put into ``queue`` is shown: a display for each, below the one of the whole."""
+    displays: dict[int, Display] = {}
 
     def show() -> None:
-        while (line := queue.get()) is not None:
-            tqdm.write(line, file=stream)
+        while (event := queue.get()) is not None:
+            who, what, arguments = event
+            display = displays.setdefault(who, choose(True, stream, len(displays) + 1))
+            getattr(display, what)(*arguments)
 
     thread = threading.Thread(target=show, daemon=True)
     thread.start()

@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.adversarial import ImageStore
+from bench.adversarial import ImageStore, sealed
 from bench.errors import UsageError
 from bench.records import CLEAN, Record, Run
 from bench.reload import config_of
@@ -38,7 +37,7 @@ class Mismatch:
         run: the run's directory.
         sample_id: of the sample; "" for what concerns the whole run.
         eps_255: radius as in `RunHeader.eps_255`; 0 for clean.
-        field: "distance", "range", "prediction", "score", "image", "weights.encoder", ...
+        field: "distance", "range", "pixels", "prediction", "score", "image", "weights.encoder", ...
     """
 
     run: str
@@ -199,9 +198,10 @@ class _Judge:
         if not path.exists():
             return None, [self._mismatch(record, "image", str(path), None)]
         try:
-            image = load_file(path)["image"]
-        except (SafetensorError, KeyError, OSError) as error:
+            image, seal, digest = sealed(path)
+        except (SafetensorError, OSError) as error:
             return None, [self._mismatch(record, "image", "a safetensors file", f"unreadable: {error}")]
+        damage = [] if seal in (None, digest) else [self._mismatch(record, "pixels", f"sha256 {seal}", digest)]
         clean = self._clean_image(record)
         wanted, got = (tuple(clean.shape), "float32"), (tuple(image.shape), str(image.dtype).removeprefix("torch."))
         if wanted != got:
@@ -209,8 +209,8 @@ class _Judge:
         image = image.to(clean.device)
         low, high = float(image.min()), float(image.max())
         if not (low >= 0 and high <= 1 and bool(image.isfinite().all())):
-            return None, [self._mismatch(record, "range", "[0, 1]", f"[{low:.9g}, {high:.9g}]")]
-        return image, self._distances(record, image, clean)
+            return None, [*damage, self._mismatch(record, "range", "[0, 1]", f"[{low:.9g}, {high:.9g}]")]
+        return image, damage + self._distances(record, image, clean)
 
     def _distances(self, record: Record, image: Tensor, clean: Tensor) -> list[Mismatch]:
         """Against what is recorded, and against the radius; rounding is forgiven by one ulp a pixel."""

@@ -10,10 +10,13 @@ from bench.cli.root import CHECK_FAILED
 from bench.config import DEFAULT_OUTPUT
 from bench.errors import UsageError
 
+CHOICES = ("encoder", "task", "dataset", "surrogate", "attack", "eps")  # of runs: what --all makes itself
+
 
 @click.command()
-@click.option("--encoder", required=True, help="Name, alias or checkpoint path; several comma-separated.")
-@click.option("--task", required=True, help="Task name; several comma-separated; 'all' for every task of the suite.")
+@click.option("--encoder", default=None, help="Name, alias or checkpoint path; several comma-separated.")
+@click.option("--task", default=None, help="Task name; several comma-separated; 'all' for every task of the suite.")
+@click.option("--all", "everything", is_flag=True, help="Every run behind the suite's tables, transfers included.")
 @click.option("--suite", default="mini", show_default=True, help="Which models, data and sample counts.")
 @click.option("--dataset", default=None, help="Only these, comma-separated; or your own: vqa:FOLDER and others below.")
 @click.option("--eps", default=None, help="Radii in 1/255, e.g. 2,4 or 4/255. Default: the suite's.")
@@ -36,7 +39,7 @@ from bench.errors import UsageError
 @click.option("--jobs", type=int, default=None, help="Runs at once. Default: one a core on the CPU, else 1.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array on stdout and nothing else.")
 @click.option("--quiet", is_flag=True, help="No progress bars.")
-def run(as_json: bool, quiet: bool, batch_size: str, **options: Any) -> None:
+def run(as_json: bool, quiet: bool, batch_size: str, everything: bool, **options: Any) -> None:
     """Evaluate encoders on tasks, clean and under attack.
 
     Runs are resumable: the same command goes on where it stopped. Exit code 1: some samples have no score.
@@ -48,6 +51,7 @@ def run(as_json: bool, quiet: bool, batch_size: str, **options: Any) -> None:
       bench run --encoder fare --task vqa --surrogate clip
       bench run --encoder clip,fare --surrogate clip,fare --task vqa --attack transfer
       bench run --encoder path/to/visual.safetensors --task all --json
+      bench run --suite mini-full --all
     \b
     Data of your own, relative to --data-root if that is given, or a .toml file with one row as in a suite:
       bench run --encoder fare --task vqa --dataset vqa:FOLDER
@@ -59,7 +63,14 @@ def run(as_json: bool, quiet: bool, batch_size: str, **options: Any) -> None:
     from bench import api
 
     options["batch_size"] = _batch_size(batch_size)
-    result = api.run(**options, progress=not quiet)
+    chosen = [name for name in CHOICES if options[name] is not None]
+    if everything and chosen:
+        raise UsageError(f"--all runs what the suite's tables hold: leave out --{chosen[0]}")
+    if not everything and (missing := [name for name in ("encoder", "task") if options[name] is None]):
+        raise UsageError(f"give --{missing[0]}, or --all for every run behind the suite's tables")
+    if everything:
+        options = {name: value for name, value in options.items() if name not in CHOICES}
+    result = (api.run_all if everything else api.run)(**options, progress=not quiet)
     _warn(result.runs)
     if as_json:
         click.echo(json.dumps(result.rows(), indent=1))

@@ -11,12 +11,14 @@ STYLES = ("text", "markdown", "latex", "csv", "json", "html")
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="[LAYOUT] [RUNS]...")
-@click.option("--list", "listing", is_flag=True, help="List the layouts.")
+@click.option("--list", "listing", is_flag=True, help="List the layouts; so does the bare command.")
 @click.option("--format", "style", type=click.Choice(STYLES), default="text", show_default=True)
 @click.option("--all", "everything", is_flag=True, help="Every layout that the runs have numbers for.")
 @click.option("--write", "document", type=click.Path(path_type=Path), help="Regenerate the blocks of this document.")
 def table(words: tuple[str, ...], listing: bool, style: str, everything: bool, document: Path | None) -> None:
-    """Tables of finished runs (default: all of those under results/runs, in the layout "flat").
+    """Tables of finished runs; by itself, the layouts that there are.
+
+    LAYOUT is "flat" and RUNS are those under results/runs where only the other is given.
 
     Each number has its 95 % interval; the best are bold; "-" was not measured; "*" is of a partial run. With the suite
     "paper", the published number and the difference stand in braces. Text, Markdown, LaTeX (booktabs) and HTML are for
@@ -25,14 +27,13 @@ def table(words: tuple[str, ...], listing: bool, style: str, everything: bool, d
     \b
     Examples:
       bench table
-      bench table --list
       bench table robustness results/mini
       bench table zeroshot results/mini --format latex
       bench table --all results/mini --write BENCHMARKS.md
     """  # noqa: D301
     from bench import committed, layouts
 
-    if listing:
+    if listing or not (words or everything or document):
         width = max(map(len, layouts.LAYOUTS))
         for one in layouts.LAYOUTS.values():
             click.echo(f"{one.name.ljust(width)}  {one.about}")

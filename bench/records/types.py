@@ -16,6 +16,7 @@ ADDED = ("config",)  # header fields that came after the first runs of this sche
 Key = tuple[str, str, float]
 _NUMBERS = ("eps_255", "distance_255", "seconds", "score", "loss", "png_score")
 _MAYBE_ABSENT = ("score", "loss", "png_score")
+_OPTIONAL = ("png_score", "course")  # keys that a line has only where there is a value
 
 
 def encode(value: Any) -> Any:
@@ -36,6 +37,10 @@ def number(value: Any) -> float:
     if value in ("nan", "inf", "-inf"):
         return float(value)
     raise RecordsError(f"{value!r} is not a number")
+
+
+def _are_floats(values: Any) -> bool:
+    return type(values) is tuple and all(type(value) is float for value in values)
 
 
 def _parse(text: str | bytes, known: Iterable[str], optional: Iterable[str] = ()) -> dict[str, Any]:
@@ -76,6 +81,8 @@ class Record:
         error: Why there is no score; None if there is one.
         seconds: Wall-clock time, shared evenly over the batch.
         png_score: Score of the adversarial image after a round trip through an 8-bit PNG; None if not asked for.
+        course: The highest loss among the first 1, 2, 4, 8, ... images that the attack tried; None where it was not
+            watched.
 
     Raises:
         RecordsError: If a field has another type than is written here, or the score is absent or not
@@ -95,6 +102,7 @@ class Record:
     error: str | None
     seconds: float
     png_score: float | None = None
+    course: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self._has_plain_types():
@@ -116,6 +124,7 @@ class Record:
             and self.evaluations >= 0
             and self.flags == ()
             and self.error is None
+            and (self.course is None or _are_floats(self.course))
         )
 
     def _check_types(self) -> None:
@@ -133,6 +142,8 @@ class Record:
             raise RecordsError(f"flags must be a tuple of strings, not {self.flags!r}")
         if not (self.error is None or isinstance(self.error, str)):
             raise RecordsError(f"error must be a string or None, not {self.error!r}")
+        if not (self.course is None or _are_floats(self.course)):
+            raise RecordsError(f"course must be a tuple of numbers or None, not {self.course!r}")
 
     @property
     def key(self) -> Key:
@@ -142,8 +153,9 @@ class Record:
     def to_json(self) -> str:
         """One line of JSON, without the newline."""
         data = {f.name: encode(getattr(self, f.name)) for f in fields(self)}
-        if self.png_score is None:
-            del data["png_score"]
+        for name in _OPTIONAL:
+            if data[name] is None:
+                del data[name]
         return json.dumps(data, allow_nan=False)
 
     @classmethod
@@ -153,12 +165,14 @@ class Record:
         Raises:
             RecordsError: If a key is unknown or missing, or a value has the wrong type.
         """
-        data = _parse(text, (f.name for f in fields(cls)), optional=("png_score",))
+        data = _parse(text, (f.name for f in fields(cls)), optional=_OPTIONAL)
         for name in _NUMBERS:
             if data.get(name) is not None:
                 data[name] = number(data[name])
         if isinstance(data["flags"], list):
             data["flags"] = tuple(data["flags"])
+        if isinstance(data.get("course"), list):
+            data["course"] = tuple(number(loss) for loss in data["course"])
         return cls(**data)
 
 

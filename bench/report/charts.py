@@ -52,6 +52,8 @@ def curves(measures: Sequence[Measure], places: Mapping[str, int], link: Link, n
             _points(axes, own, [m.eps_255 + shift for m in own], places[encoder], link, line=True)
         axes.set_xticks(radii, [eps_label(eps, measures[0].header.norm) for eps in radii])
         axes.margins(x=0.08)
+        axes.set_xlabel("radius")
+        axes.set_ylabel(measures[0].header.metric)
         _vertical(axes, measures)
         titles = {link(m): _title(m) for m in measures}
         return _svg(figure, name, titles, f"Score against radius: {', '.join(encoders)}. The tables hold the numbers.")
@@ -68,22 +70,26 @@ def scatter(pairs: Sequence[tuple[Measure, Measure]], places: Mapping[str, int],
     """
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure()
-        low = min(0.0, *(clean.estimate.low for clean, _ in pairs))
-        high = max(clean.estimate.high for clean, _ in pairs)
-        axes.plot([low, high], [low, high], color=RULE, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        header = pairs[0][0].header
+        high = ceiling_of(header.metric) or 1.05 * max(m.estimate.high for pair in pairs for m in pair)
+        axes.plot([0, high], [0, high], color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         for clean, robust in pairs:
             place = places[clean.header.encoder]
             x, y, colour = clean.estimate, robust.estimate, series_colour(place)
             axes.errorbar(
                 x.value, y.value, xerr=[[x.value - x.low], [x.high - x.value]],
                 yerr=[[y.value - y.low], [y.high - y.value]], color=colour, linewidth=1.2, alpha=0.7, zorder=2,
+                clip_on=False,
             )  # fmt: skip
-            dots = axes.scatter([x.value], [y.value], s=46, color=colour, marker=_marker(place), zorder=3)
+            dots = axes.scatter(
+                [x.value], [y.value], s=46, color=colour, marker=_marker(place), zorder=3, clip_on=False
+            )
             dots.set_urls([link(robust)])
-        axes.set_xlabel("clean")
-        axes.set_ylabel(f"at {eps_label(pairs[0][1].eps_255, pairs[0][1].header.norm)}")
-        axes.margins(0.06)
-        axes.set_ylim(bottom=0)
+        axes.grid(axis="x")
+        axes.set_xlabel(f"{header.metric}, clean")
+        axes.set_ylabel(f"at {eps_label(pairs[0][1].eps_255, header.norm)}")
+        axes.set_xlim(0, 1.03 * high)
+        axes.set_ylim(0, 1.03 * high)
         titles = {link(robust): f"{_title(clean)}; {_title(robust)}" for clean, robust in pairs}
         label = "Robust against clean score: " + ", ".join(clean.header.encoder for clean, _ in pairs)
         return _svg(figure, name, titles, label)
@@ -111,6 +117,25 @@ def boxes(
         return _svg(figure, name, {}, f"Distribution of the final loss of attacks on {', '.join(losses)}")
 
 
+def climbs(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], places: Mapping[str, int], name: str) -> str:
+    """Loss against images tried, a rising line an encoder.
+
+    Args:
+        curves: encoder -> images tried, and the mean of the highest loss so far.
+        places: encoder -> its place in the palette.
+        name: unique on the page.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure()
+        for encoder, (xs, ys) in curves.items():
+            colour = series_colour(places[encoder])
+            axes.plot(xs, ys, color=colour, linewidth=1.8)
+            axes.scatter(xs[-1:], ys[-1:], s=30, color=colour, marker=_marker(places[encoder]), zorder=3, clip_on=False)
+        _count_axis(axes, 1, max(xs[-1] for xs, _ in curves.values()), "images tried")
+        axes.set_ylabel("highest loss so far")
+        return _svg(figure, name, {}, f"Loss against images tried: {', '.join(curves)}")
+
+
 def standing(
     spent: Mapping[str, Sequence[float]], counts: Mapping[str, int], places: Mapping[str, int], name: str
 ) -> str:
@@ -131,14 +156,18 @@ def standing(
             colour = series_colour(places[encoder])
             axes.step(xs, ys, where="post", color=colour, linewidth=1.8)
             axes.scatter(xs[-1:], ys[-1:], s=24, color=colour, marker=_marker(places[encoder]), zorder=3, clip_on=False)
-        axes.set_xscale("log")
-        axes.set_xticks([1, 10, 100, 1000, 10000], ["1", "10", "100", "1000", "10000"])
-        axes.minorticks_off()
-        axes.set_xlim(0.5, max(counts.values()) * 1.1)
-        axes.set_xlabel("gradients spent")
+        _count_axis(axes, 0.5, max(counts.values()), "gradients spent")
         axes.set_ylabel("% still standing")
         axes.set_ylim(0, 103)
         return _svg(figure, name, {}, f"Samples still standing against gradients spent: {', '.join(spent)}")
+
+
+def _count_axis(axes: Axes, low: float, high: float, label: str) -> None:
+    axes.set_xscale("log")
+    axes.set_xticks([1, 10, 100, 1000, 10000], ["1", "10", "100", "1000", "10000"])
+    axes.minorticks_off()
+    axes.set_xlim(low, high * 1.1)
+    axes.set_xlabel(label)
 
 
 def _figure() -> tuple[Figure, Axes]:
@@ -163,7 +192,7 @@ def _points(
     ys = [e.value for e in values]
     errors = [[e.value - e.low for e in values], [e.high - e.value for e in values]]
     axes.errorbar(xs, ys, yerr=errors, color=colour, linewidth=1.8, elinewidth=1.2, capsize=2.5, zorder=2)
-    dots = axes.scatter(xs, ys, s=30, color=colour, marker=_marker(place), zorder=3)
+    dots = axes.scatter(xs, ys, s=30, color=colour, marker=_marker(place), zorder=3, clip_on=False)
     dots.set_urls([link(m) for m in measures])
 
 

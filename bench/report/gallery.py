@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench.errors import UsageError
 from bench.records import CLEAN, Record, Run
+from bench.records.files import explained
 from bench.stats import eps_label
 
 if TYPE_CHECKING:
@@ -105,7 +106,8 @@ def _save(
     images.mkdir(parents=True, exist_ok=True)
 
     def write(image: "Tensor", kind: str) -> str:
-        to_pil_image((image.clamp(0, 1) * 255).round().byte()).save(images / f"{name}-{kind}.png", optimize=True)
+        with explained("write", images / f"{name}-{kind}.png"):
+            to_pil_image((image.clamp(0, 1) * 255).round().byte()).save(images / f"{name}-{kind}.png", optimize=True)
         return f"{name}-{kind}.png"
 
     first = write(clean, "clean")

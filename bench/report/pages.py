@@ -17,7 +17,8 @@ from bench.errors import UsageError
 from bench.layouts import ENCODERS, Cell
 from bench.measures import AVERAGE, Measure, averaged, measured, protocol_of, radii
 from bench.records import CLEAN, Record, Run
-from bench.report import charts, gallery
+from bench.records.files import explained
+from bench.report import attacks, charts, gallery
 from bench.stats import eps_label
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -43,6 +44,7 @@ class Chapter:
     tables: list[Markup] = field(default_factory=list)
     curves: list[Chart] = field(default_factory=list)
     scatters: list[Chart] = field(default_factory=list)
+    climbs: list[Chart] = field(default_factory=list)
     standing: list[Chart] = field(default_factory=list)
     losses: list[Chart] = field(default_factory=list)
 
@@ -68,6 +70,7 @@ def write_report(
 
     Raises:
         UsageError: there are no runs, or the folder holds something else.
+        RecordsError: the folder cannot be written.
     """
     if not runs:
         raise UsageError("no runs to report")
@@ -86,13 +89,18 @@ def write_report(
         averages=[(site.average_anchor(m), m) for m in _averages(runs)],
     )
     first = directory / "index.html"
-    first.write_text(index, encoding="utf-8")
-    (directory / "runs").mkdir(exist_ok=True)
+    _write(first, index)
     pictures = {(card.shown.run.directory, card.shown.sample_id): card for card in shown}
     for run in tqdm(runs, desc="pages", disable=None if progress else True, leave=False):
         page = environment.get_template("run.html").render(**context, **_run_context(run, site, pictures))
-        (directory / "runs" / f"{site.page(run.directory)}.html").write_text(page, encoding="utf-8")
+        _write(directory / "runs" / f"{site.page(run.directory)}.html", page)
     return first
+
+
+def _write(path: Path, page: str) -> None:
+    with explained("write", path):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(page, encoding="utf-8")
 
 
 class _Site:
@@ -191,22 +199,24 @@ def _draw(chapter: Chapter, title: str, found: list[Measure], site: _Site) -> No
     """The charts of one task on one data set."""
     header, stem = found[0].header, f"c{sha256((chapter.title + title).encode()).hexdigest()[:6]}"
     better = "lower is better" if header.worst == "max" else "higher is better"
-    subtitle = f"{header.metric}; {better}"
+    largest = eps_label(max(m.eps_255 for m in found), header.norm)
     if header.eps_255:
         svg = charts.curves(found, site.places, site.link, f"{stem}-curve")
-        chapter.curves.append(Chart(title, subtitle, Markup(svg)))
+        chapter.curves.append(Chart(title, better, Markup(svg)))
     pairs = _pairs(found) if header.worst == "min" else []
     if pairs:
         svg = charts.scatter(pairs, site.places, site.link, f"{stem}-scatter")
-        chapter.scatters.append(Chart(title, f"{header.metric}, clean and attacked", Markup(svg)))
-    spent, counts = _gradients(chapter.runs, found, site)
+        chapter.scatters.append(Chart(title, "higher is better, both ways", Markup(svg)))
+    if climbs := attacks.climbs(chapter.runs, found, site.places):
+        svg = charts.climbs(climbs, site.places, f"{stem}-climb")
+        chapter.climbs.append(Chart(title, f"first step at {largest}", Markup(svg)))
+    spent, counts = attacks.spent_gradients(chapter.runs, found, site.places)
     if len({value for values in spent.values() for value in values} - {math.inf}) > 1:
         svg = charts.standing(spent, counts, site.places, f"{stem}-standing")
-        largest = eps_label(max(m.eps_255 for m in found), header.norm)
         chapter.standing.append(Chart(title, f"attacked at {largest}", Markup(svg)))
-    if found[0].dataset != AVERAGE and (losses := _losses(chapter.runs, found, site)):
+    if found[0].dataset != AVERAGE and (losses := attacks.final_losses(chapter.runs, found, site.places)):
         svg = charts.boxes(losses, site.places, header.norm, f"{stem}-loss")
-        chapter.losses.append(Chart(title, "final loss; the attacker climbs", Markup(svg)))
+        chapter.losses.append(Chart(title, "the attacker climbs", Markup(svg)))
 
 
 def _pairs(found: Sequence[Measure]) -> list[tuple[Measure, Measure]]:
@@ -215,46 +225,6 @@ def _pairs(found: Sequence[Measure]) -> list[tuple[Measure, Measure]]:
     at = {(m.header.encoder, m.eps_255): m for m in found}
     encoders = dict.fromkeys(m.header.encoder for m in found)
     return [(at[e, 0.0], at[e, largest]) for e in encoders if largest and (e, 0.0) in at and (e, largest) in at]
-
-
-def _losses(runs: Sequence[Run], found: Sequence[Measure], site: _Site) -> dict[str, dict[float, list[float]]]:
-    """Encoder -> radius -> the loss at which each attack ended, where it is finite."""
-    places = {m.directories[0] for m in found}
-    losses: dict[str, dict[float, list[float]]] = {}
-    for run in sorted((r for r in runs if r.directory in places), key=lambda r: site.places[r.header.encoder]):
-        for record in run.records:
-            if record.step != CLEAN and record.loss is not None and math.isfinite(record.loss):
-                losses.setdefault(run.header.encoder, {}).setdefault(record.eps_255, []).append(record.loss)
-    return losses
-
-
-def _gradients(
-    runs: Sequence[Run], found: Sequence[Measure], site: _Site
-) -> tuple[dict[str, list[float]], dict[str, int]]:
-    """At the largest radius, by encoder: the gradients until each attacked sample fell, and the most spent on one.
-
-    A sample falls when it scores worse than on its clean image; infinity for those that did not.
-    """
-    largest = max(m.eps_255 for m in found)
-    places = {m.directories[0] for m in found if m.dataset != AVERAGE}
-    spent: dict[str, list[float]] = {}
-    most: dict[str, int] = {}
-    for run in sorted((r for r in runs if r.directory in places), key=lambda r: site.places[r.header.encoder]):
-        sign = 1 if run.header.worst == "min" else -1
-        clean = {r.sample_id: sign * r.score for r in run.records if r.step == CLEAN and r.score is not None}
-        used: dict[str, int] = {}
-        fell: dict[str, float] = {}
-        for record in run.records:
-            if record.step == CLEAN or record.eps_255 != largest or record.score is None:
-                continue
-            sample = record.sample_id
-            used[sample] = used.get(sample, 0) + record.evaluations
-            if sample in clean and sign * record.score < clean[sample]:
-                fell.setdefault(sample, used[sample])
-        if used:
-            spent[run.header.encoder] = [fell.get(sample, math.inf) for sample in used]
-            most[run.header.encoder] = max(1, *used.values())
-    return spent, most
 
 
 def _averages(runs: Sequence[Run]) -> list[Measure]:

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from bench.adversarial import WAITING, ImageStore, as_png
+from bench.records import RecordsError
 from tasks.base import Sample
 
 SAMPLE = Sample("7", Image.new("RGB", (4, 4)), "", (), "7")
@@ -63,3 +64,17 @@ def test_any_id_has_a_file_of_its_own(store, sample_id):
     assert torch.equal(store.worst([other], CLEAN, 4.0)[0], SECOND)
     assert torch.equal(store.worst([SAMPLE], CLEAN, 4.0)[0], SECOND if sample_id == "7" else FIRST)
     assert store.directory / "4" == store.path(sample_id, 4.0).resolve().parent
+
+
+def test_a_full_disk_is_named_with_a_remedy(store):
+    """/dev/full takes no byte; the image in place and the next attempt are none the worse."""
+    waiting = store._waiting("7", "second", 4.0)
+    waiting.parent.mkdir()
+    waiting.symlink_to("/dev/full")
+    with pytest.raises(RecordsError, match=r"cannot write .*No space left on device .*it resumes"):
+        store.put("7", "second", 4.0, SECOND)
+    again = ImageStore(store.directory)
+    again.settle([("7", "first", 4.0)])
+    again.put("7", "second", 4.0, SECOND)
+    again.settle([("7", "second", 4.0)])
+    assert torch.equal(again.worst([SAMPLE], CLEAN, 4.0)[0], SECOND)

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from attacks.presets import PRESETS
 from bench.cli import main
+from bench.config import load_suite
 from bench.records import read_records
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +69,8 @@ def test_lists_are_readable_by_machines(kind):
         (["run", "--encoder", "no/such.pt", "--task", "vqa"], "no such checkpoint"),
         (["run", "--encoder", "fare", "--task", "vqa", "--data-root", "/no/such/root"], "/no/such/root"),
         (["run", "--encoder", "fare", "--task", "vqa", "--frobnicate"], "No such option"),
+        (["run", "--encoder", "fare"], "give --task, or --all"),
+        (["run", "--all", "--suite", "mini", "--eps", "4"], "leave out --eps"),
         (["train", "fare5"], "no recipe for 'fare5'"),
         (["table", "/no/such/runs"], "/no/such/runs"),
         (["list", "encoders", "--suite", "mimi"], "did you mean 'mini'"),
@@ -121,6 +124,21 @@ def test_attacks_are_listed_with_their_steps():
     }
     assert [step["goal"] for step in rows["ensemble-vqa"]][-3:] == ["best", "target:maybe", "target:Word"]
     assert rows["stealth"] == [asdict(step) for step in PRESETS["stealth"].steps]
+
+
+def test_all_carries_out_what_the_suite_lists(tmp_path, monkeypatch):
+    rows = ({"encoder": "clip,fare4", "task": "vqa"}, {"encoder": "fare4", "task": "vqa", "surrogate": "clip"})
+    monkeypatch.setattr("bench.config.load_suite", lambda name: replace(load_suite(name), runs=rows))
+    words = ["run", "--all", "--limit", "1", "--jobs", "1", "--quiet", "--output", str(tmp_path)]
+    first = _bench(*words)
+    assert first.exit_code == 0, first.output
+    runs = [path.name for path in (tmp_path / "mini" / "vqa").iterdir()]
+    assert {name.split("_linf")[0] for name in runs} == {
+        "clip_mini-vqa_apgd", "fare4_mini-vqa_apgd", "fare4_mini-vqa_apgd-from-clip"
+    }  # fmt: skip
+    written = {path: path.read_bytes() for path in tmp_path.rglob("records.jsonl")}
+    assert _bench(*words).stdout == first.stdout  # and nothing is done again
+    assert {path: path.read_bytes() for path in tmp_path.rglob("records.jsonl")} == written
 
 
 # ---- A third-party package -------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ def _table(*words):
 def test_layouts_are_listed():
     lines = _table("--list").stdout.splitlines()
     assert [line.split()[0] for line in lines] == list(layouts.LAYOUTS)
+    assert _table().stdout.splitlines() == lines
 
 
 def test_the_first_word_may_name_a_layout():

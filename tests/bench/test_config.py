@@ -2,8 +2,9 @@
 
 import pytest
 
-from bench.config import load_suite, parse_eps, preset, resolve, suite_names
+from bench.config import Suite, load_suite, parse_eps, preset, resolve, resolve_all, suite_names
 from bench.errors import UsageError
+from bench.models import catalogue
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,25 @@ def test_every_suite_loads_and_names_known_things():
             configs = resolve(encoder="clip", task=task, suite=name)
             assert [c.dataset for c in configs] == list(plan.datasets)
             assert set(plan.datasets) <= load_suite(name).datasets.keys()
+
+
+def test_every_run_behind_the_mini_tables_is_asked_for_at_once():
+    configs = resolve_all("mini-full", limit=3)
+    suite = load_suite("mini-full")
+    direct = {(c.encoder, c.dataset) for c in configs if c.surrogate is None}
+    datasets = [dataset for plan in suite.tasks.values() for dataset in plan.datasets]
+    assert direct == {(e, d) for e in catalogue.rows(suite.encoders) for d in datasets}
+    assert [(c.encoder, c.surrogate, c.task) for c in configs if c.surrogate] == [("fare4", "clip", "vqa")]
+    assert {c.eps for c in configs} == {(2.0, 4.0)}
+    assert len({c.directory for c in configs}) == len(configs) == len(direct) + 1
+    assert {c.limit for c in configs} == {3}
+
+
+def test_a_suite_without_runs_says_so(monkeypatch):
+    bare = Suite("bare", "", "mini", "", "linf", (2.0,), 0, {}, {})
+    monkeypatch.setattr("bench.config.load_suite", lambda name: bare)
+    with pytest.raises(UsageError, match="does not say which runs"):
+        resolve_all("bare")
 
 
 def test_a_suite_builds_on_its_base():

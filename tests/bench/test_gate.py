@@ -120,6 +120,16 @@ def test_an_update_replaces_what_it_was_given_and_changes_the_lines_that_changed
     assert check("--baseline", baseline[0], "--runs", baseline[1]).exit_code == 1  # "one" was not run
 
 
+def test_an_update_puts_a_new_run_beside_those_of_its_task(baseline):
+    base = baseline[0]
+    (base / "mini" / "vqa").rename(base / "vqa")  # as the committed baseline lies, for one
+    make_run(baseline[1] / "three", {0: HIGH}, encoder="fare2")
+    make_run(baseline[1] / "four", {0: HIGH}, task="captioning")
+    assert check("--baseline", base, "--runs", baseline[1], "--update").exit_code == 0
+    assert {path.name for path in (base / "vqa").iterdir()} == {"one", "two", "three"}
+    assert (base / "mini" / "captioning" / "four").is_dir()
+
+
 def test_an_update_with_one_partial_run_writes_nothing(baseline):
     before = {path: path.read_bytes() for path in baseline[0].rglob("*") if path.is_file()}
     replaced(baseline[1], "one", LOW, LOW)

@@ -1,6 +1,8 @@
 """What is shown while a run is under way."""
 
+import contextlib
 import io
+import os
 import queue
 
 import pytest
@@ -14,6 +16,11 @@ class Clock:
 
     def __call__(self):
         return self.now
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
 
 
 def _stage(display, clock, seconds=6.0):
@@ -57,17 +64,49 @@ def test_bars_show_what_stands():
 
 
 def test_the_display_fits_its_stream():
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
     assert isinstance(choose(True, Terminal()), Bars)
     assert isinstance(choose(True, io.StringIO()), Lines)
     assert isinstance(choose(False, Terminal()), Silent)
 
 
-def test_lines_of_other_processes_are_shown():
-    lines, stream, clock = queue.Queue(), io.StringIO(), Clock()
-    with relayed(lines, stream):
-        _stage(Relay(lines.put, clock), clock)
-    assert len(stream.getvalue().splitlines()) == 2
+def _two_at_once(stream):
+    events = queue.Queue()
+    with relayed(events, stream):
+        one, other = Relay(events.put, 1), Relay(events.put, 2)
+        one.begin("clip mini-vqa apgd 4/255", 4)
+        other.begin("fare4 mini-vqa apgd 4/255", 4)
+        for standing in (3, 1):
+            one.advance(2, f"{standing} of 4 standing")
+            other.advance(2, "4 of 4 standing")
+        one.end()
+        other.end()
+    return stream.getvalue()
+
+
+def test_other_processes_have_a_line_each_in_a_log():
+    assert [line.split(", took")[0] for line in _two_at_once(io.StringIO()).splitlines()] == [
+        "clip mini-vqa apgd 4/255: 4 of 4, 1 of 4 standing",
+        "fare4 mini-vqa apgd 4/255: 4 of 4, 4 of 4 standing",
+    ]
+
+
+def test_other_processes_have_a_bar_each_on_a_terminal():
+    shown = _two_at_once(Terminal())
+    for words in ("clip mini-vqa apgd 4/255: 2/4 |", "3 of 4 standing", "fare4 mini-vqa apgd 4/255: 2/4 |"):
+        assert words in shown
+    assert "\n\n" in shown  # the second stands below the first, both below the bar of the whole
+
+
+def test_a_terminal_that_does_not_know_its_size_has_a_bar():
+    """As under some remote shells and containers: 0 columns, 0 rows."""
+    parent, child = os.openpty()
+    os.set_blocking(parent, False)
+    with os.fdopen(child, "w") as stream:
+        _stage(Bars(stream), Clock())
+        stream.flush()
+        shown = b""
+        with contextlib.suppress(BlockingIOError):
+            while part := os.read(parent, 10_000):
+                shown += part
+    os.close(parent)
+    assert b"6 standing" in shown

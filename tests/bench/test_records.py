@@ -84,7 +84,7 @@ def test_bare_nan_in_a_file_is_refused():
 @pytest.mark.parametrize("cls", [Record, RunHeader])
 def test_every_key_is_needed_and_no_other_is_known(cls):
     text = (make_record() if cls is Record else make_header()).to_json()
-    for name in {field.name for field in dataclasses.fields(cls)} - {"config", "png_score"}:
+    for name in {field.name for field in dataclasses.fields(cls)} - {"config", "png_score", "course"}:
         data = json.loads(text)
         del data[name]
         with pytest.raises(RecordsError, match=f"missing key {name}"):
@@ -488,6 +488,15 @@ def test_a_second_process_is_told_who_holds_the_lock_and_takes_over_after_a_kill
             open_run(tmp_path, make_header(n_samples=100_000))
         assert (tmp_path / "lock").read_text().startswith(f"process {os.getpid()} on ")
         store.append([make_record("new")])
+
+
+@pytest.mark.parametrize("holder", [f"process {os.getppid()} on {platform.node()}", "process 1 on elsewhere", "\0\xff"])
+def test_what_a_lock_file_says_holds_nothing(tmp_path, holder):
+    """Left by a dead process whose number another program has by now, by another machine, or torn."""
+    open_run(tmp_path, make_header()).close()
+    (tmp_path / "lock").write_bytes(holder.encode("latin-1"))
+    with open_run(tmp_path, make_header()):
+        assert (tmp_path / "lock").read_text() == f"process {os.getpid()} on {platform.node()}\n"
 
 
 def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path):

@@ -15,8 +15,8 @@ from bench.errors import UsageError
 from bench.measures import measured
 from bench.records import Run
 from bench.reload import config_of
-from bench.report import charts, gallery
-from bench.report.pages import _gradients, _Site, write_report
+from bench.report import attacks, charts, gallery
+from bench.report.pages import write_report
 from tests.bench.report_site import SCRIPT, make_site
 from tests.bench.runs import make_header, make_record, make_run
 
@@ -191,6 +191,16 @@ def test_only_a_report_is_written_over(tmp_path):
     assert "something other than a report" in result.output
 
 
+def test_a_full_disk_is_named(tmp_path):
+    run = make_run(tmp_path / "run", {0: [100.0], 4: [0.0]})
+    first = write_report([run], tmp_path / "report", progress=False)
+    first.unlink()
+    first.symlink_to("/dev/full")
+    result = CliRunner().invoke(main, ["report", str(run.directory), "-o", str(tmp_path / "report")])
+    assert result.exit_code == 2
+    assert f"cannot write {first}: No space left" in result.output
+
+
 def test_charts_take_their_colours_from_the_page_and_link_their_points(tmp_path):
     run = make_run(tmp_path / "run", {0: [100.0] * 4, 4: [100.0, 0.0, 0.0, 0.0]})
     found = measured([run])
@@ -212,11 +222,34 @@ def test_the_course_of_attacks_is_what_is_recorded(tmp_path):
     records += [make_record("s0", "a", 4.0, 0.0, evaluations=7), make_record("s1", "a", 4.0, 100.0, evaluations=100)]
     records += [make_record("s2", "a", 2.0, 0.0, evaluations=1), make_record("s1", "b", 4.0, 0.0, evaluations=5)]
     run = Run(tmp_path, make_header(), [*records, make_record("s3", "a", 4.0, None, error="no", evaluations=9)])
-    spent, most = _gradients([run], measured([run]), _Site([run]))
+    spent, most = attacks.spent_gradients([run], measured([run]), {"fare4": 4})
     assert spent == {"fare4": [7, 105]}
     assert most == {"fare4": 105}
     svg = charts.standing({"fare4": [7, 105, float("inf")]}, most, {"fare4": 4}, "n")
     assert "var(--series-4)" in svg
+
+
+def test_loss_curves_hold_the_loss_of_who_has_left_and_end_at_the_last_image(tmp_path):
+    records = [make_record(f"s{i}") for i in range(4)] + [
+        make_record("s0", "a", 4.0, 0.0, evaluations=1, loss=3.0, course=(1.0, 3.0)),
+        make_record("s1", "a", 4.0, 100.0, evaluations=6, loss=5.0, course=(1.0, 1.0, 4.0)),
+        make_record("s2", "a", 4.0, 0.0, evaluations=0, loss=0.5, course=(2.0,)),  # fooled by a start of lower loss
+        make_record("s3", "a", 4.0, None, error="no", evaluations=9),
+        make_record("s1", "b", 4.0, 0.0, evaluations=50, loss=9.0, course=(9.0,)),  # another step
+        make_record("s1", "a", 2.0, 100.0, evaluations=6, loss=8.0, course=(8.0,)),  # a smaller radius
+    ]
+    run = Run(tmp_path, make_header(), records)
+    found = attacks.climbs([run], measured([run]), {"fare4": 4})
+    assert found == {"fare4": ([1, 2, 4, 7], [4 / 3, 2, 3, 10 / 3])}
+    assert attacks.climbs([Run(tmp_path, make_header(), records[:4])], measured([run]), {"fare4": 4}) == {}
+    assert "var(--series-4)" in charts.climbs(found, {"fare4": 4}, "n")
+
+
+def test_a_report_shows_loss_curves_where_runs_recorded_them(site, tmp_path):
+    assert "first step at 4/255" in site.read_text()
+    run = make_run(tmp_path / "run", {0: [100.0], 4: [0.0]})
+    text = write_report([run], tmp_path / "report", progress=False).read_text()
+    assert "before the course of a loss was recorded" in text
 
 
 def test_where_the_data_lay_is_taken_from_the_run(tmp_path):

@@ -12,7 +12,9 @@ VQA = "results/mini/vqa"
 COMMANDS = {
     "list": "list encoders",
     "compare": f"compare {VQA}/tecoa4_mini-vqa_apgd_linf_2+4_seed0 {VQA}/fare4_mini-vqa_apgd_linf_2+4_seed0 --flips 3",
+    "compare all": "compare results/mini results/mini",
     "check": "check --rerun 0",
+    "layouts": "table",
     "table": "table results/mini",
 }
 

@@ -142,6 +142,34 @@ def test_a_lost_or_damaged_image_is_named(run, kind):
     assert (record.sample_id, 4.0, "image") in _fields(run.directory)
 
 
+def test_any_single_flipped_bit_is_found(run):
+    """Also the lowest of a pixel that is far from the largest change: it moves neither the distance nor the answer."""
+    path, record = _image_of(run)
+    content = bytearray(path.read_bytes())
+    setup = prepare(config_of(run.header))
+    row = [sample.id for sample in setup.samples].index(record.sample_id)
+    change = (load_file(path)["image"] - setup.images[[row]][0]).flatten()
+    content[len(content) - 4 * (len(change) - int(change.abs().argmin()))] ^= 1
+    path.write_bytes(content)
+    assert _fields(run.directory) == {(record.sample_id, 4.0, "pixels")}
+
+
+def test_two_images_that_changed_places_are_found(run):
+    first, second = sorted((run.directory / "adversarial" / "4").glob("*.safetensors"))[:2]
+    kept = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(kept)
+    found = _fields(run.directory)
+    assert {(path.stem, 4.0, "distance") for path in (first, second)} <= found
+    assert {(path.stem, 4.0, "radius") for path in (first, second)} <= found
+
+
+def test_images_from_before_there_was_a_digest_are_judged_by_everything_else(run):
+    path, _ = _image_of(run)
+    save_file(load_file(path), path)
+    assert _fields(run.directory) == set()
+
+
 def test_other_weights_and_data_are_named_first(run):
     path = run.directory / "run.json"
     header = json.loads(path.read_text())

@@ -36,6 +36,7 @@
         if (a === "" || b === "") return (a === "") - (b === "");
         return sign * compare(a, b);
       });
+      for (const row of rows) row.classList.remove("begins"); // groups hold in the first order only
       body.append(...rows);
     });
   }

@@ -1,0 +1,57 @@
+"""How an attack climbed: its loss after 1, 2, 4, 8, ... images tried. Enough for a curve, and little to keep."""
+
+import math
+from collections.abc import Callable
+from itertools import takewhile
+
+import torch
+from torch import Tensor
+
+from attacks.objective import Objective, Progress
+
+WATCHED = ("apgd", "pgd")  # kinds that ask their objective once a step of all samples that are left, and nothing else
+DIGITS = 5  # significant ones
+
+Course = tuple[float, ...]
+
+
+class Watched:
+    """An objective of B samples that remembers the highest loss of each. Never waits for the device on the way."""
+
+    def __init__(self, objective: Objective, size: int, device: torch.device) -> None:
+        self.objective = objective
+        self.best = torch.full((size,), -torch.inf, device=device)
+        self.marks: list[Tensor] = []  # k: (B,) highest loss after 2^k images; NaN for samples that had left
+        self.calls = 0
+
+    def __call__(self, images: Tensor, rows: Tensor) -> Progress:
+        """As the objective itself."""
+        progress = self.objective(images, rows)
+        self.best[rows] = torch.fmax(self.best[rows], progress.loss.detach().float())
+        self.calls += 1
+        if self.calls.bit_count() == 1:
+            mark = torch.full_like(self.best, torch.nan)
+            mark[rows] = self.best[rows]
+            self.marks.append(mark)
+        return progress
+
+    def courses(self) -> list[Course | None]:
+        """Of each sample, the highest loss after 1, 2, 4, ... images; None where it was not finite."""
+        if not self.marks:
+            return [None] * len(self.best)
+        return [_rounded(row) for row in torch.stack(self.marks, dim=1).tolist()]
+
+
+def watched(
+    objective: Objective, kind: str, size: int, device: torch.device
+) -> tuple[Objective, Callable[[], list[Course | None]]]:
+    """The objective for an attack of this kind on B samples, and what tells the course of each afterwards."""
+    if kind not in WATCHED:
+        return objective, lambda: [None] * size
+    watch = Watched(objective, size, device)
+    return watch, watch.courses
+
+
+def _rounded(losses: list[float]) -> Course | None:
+    kept = tuple(float(f"{loss:.{DIGITS}g}") for loss in takewhile(lambda loss: not math.isnan(loss), losses))
+    return kept if kept and all(map(math.isfinite, kept)) else None

@@ -1,0 +1,87 @@
+"""How attacks went, as the records tell: gradients spent, losses reached, and the way there."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from bench.measures import AVERAGE, Measure
+from bench.records import CLEAN, Record, Run
+
+Curve = tuple[list[float], list[float]]  # images tried, mean loss
+
+
+def _runs_of(runs: Sequence[Run], found: Sequence[Measure], order: dict[str, int]) -> list[Run]:
+    """The runs behind some numbers, averages aside, in the order of their encoders."""
+    places = {m.directories[0] for m in found if m.dataset != AVERAGE}
+    return sorted((run for run in runs if run.directory in places), key=lambda run: order[run.header.encoder])
+
+
+def final_losses(
+    runs: Sequence[Run], found: Sequence[Measure], order: dict[str, int]
+) -> dict[str, dict[float, list[float]]]:
+    """Encoder -> radius -> the loss at which each attack ended, where it is finite."""
+    losses: dict[str, dict[float, list[float]]] = {}
+    for run in _runs_of(runs, found, order):
+        for record in run.records:
+            if record.step != CLEAN and record.loss is not None and math.isfinite(record.loss):
+                losses.setdefault(run.header.encoder, {}).setdefault(record.eps_255, []).append(record.loss)
+    return losses
+
+
+def climbs(runs: Sequence[Run], found: Sequence[Measure], order: dict[str, int]) -> dict[str, Curve]:
+    """At the largest radius, by encoder: the mean over the samples of the highest loss so far, by images tried.
+
+    Of the first step whose course is recorded. A sample that leaves the attack keeps the loss that it left with, so
+    that no curve falls.
+    """
+    largest = max(m.eps_255 for m in found)
+    curves: dict[str, Curve] = {}
+    for run in _runs_of(runs, found, order):
+        at = [r for r in run.records if r.eps_255 == largest and r.course and r.error is None and r.loss is not None]
+        if first := [record for record in at if record.step == at[0].step]:
+            curves[run.header.encoder] = _mean_course(first)
+    return curves
+
+
+def _mean_course(records: Sequence[Record]) -> Curve:
+    courses = [record.course or () for record in records]
+    ends = [
+        max(course[-1], -math.inf if record.loss is None else record.loss)
+        for course, record in zip(courses, records, strict=True)
+    ]
+    marks = max(map(len, courses))
+    ys = [
+        sum(course[k] if k < len(course) else end for course, end in zip(courses, ends, strict=True)) / len(records)
+        for k in range(marks)
+    ]
+    tried = max(2 ** (marks - 1), *(1 + record.evaluations for record in records))
+    return [*(float(2**k) for k in range(marks)), float(tried)], [*ys, sum(ends) / len(ends)]
+
+
+def spent_gradients(
+    runs: Sequence[Run], found: Sequence[Measure], order: dict[str, int]
+) -> tuple[dict[str, list[float]], dict[str, int]]:
+    """At the largest radius, by encoder: the gradients until each attacked sample fell, and the most spent on one.
+
+    A sample falls when it scores worse than on its clean image; infinity for those that did not.
+    """
+    largest = max(m.eps_255 for m in found)
+    spent: dict[str, list[float]] = {}
+    most: dict[str, int] = {}
+    for run in _runs_of(runs, found, order):
+        sign = 1 if run.header.worst == "min" else -1
+        clean = {r.sample_id: sign * r.score for r in run.records if r.step == CLEAN and r.score is not None}
+        used: dict[str, int] = {}
+        fell: dict[str, float] = {}
+        for record in _attacks_at(run, largest):
+            sample = record.sample_id
+            used[sample] = used.get(sample, 0) + record.evaluations
+            if sample in clean and sign * (record.score or 0.0) < clean[sample]:
+                fell.setdefault(sample, used[sample])
+        if used:
+            spent[run.header.encoder] = [fell.get(sample, math.inf) for sample in used]
+            most[run.header.encoder] = max(1, *used.values())
+    return spent, most
+
+
+def _attacks_at(run: Run, eps: float) -> Iterator[Record]:
+    return (r for r in run.records if r.step != CLEAN and r.eps_255 == eps and r.score is not None)
