@@ -12,6 +12,7 @@ from torch import Tensor
 from attacks.objective import Objective, Progress
 from tasks.base import AnswerLoss, Dataset, Sample, VisionLanguageModel
 from tasks.metrics import vqa_accuracy
+from tasks.openings import Openings
 from tasks.protocol import STRICT, Protocol
 
 REFERENCE, TARGET = "reference-", "target:"
@@ -31,7 +32,7 @@ class VQA:
 
     def bind(self, model: VisionLanguageModel) -> "_Answerer":
         """Prompts are the questions, with the data set's suffix."""
-        return _Answerer(model, self.dataset)
+        return _Answerer(model, self.dataset, Openings(model.token_texts()))
 
     def score(self, prediction: str, sample: Sample) -> float:
         """Official accuracy of the first phrase of an answer."""
@@ -74,6 +75,7 @@ def first_phrase(text: str) -> str:
 class _Answerer:
     model: VisionLanguageModel
     dataset: Dataset
+    openings: Openings
 
     def prompts(self, samples: Sequence[Sample]) -> list[str]:
         return [s.prompt + self.dataset.prompt_suffix for s in samples]
@@ -86,7 +88,7 @@ class _Answerer:
     def objective(self, images: Tensor, samples: Sequence[Sample], goal: str) -> Objective:
         """Goals as of `reference_rank` (away from the N-th most frequent answer) and "target:TEXT" (towards it)."""
         prompts = self.prompts(samples)
-        accepted = [self.model.first_tokens(sorted(set(s.references))) for s in samples]
+        accepted = torch.stack([self.openings.of(s.references) for s in samples]).to(images.device)
         if goal.startswith(TARGET):
             wanted = [goal.removeprefix(TARGET)] * len(samples)
             return AnswerObjective(self.model.answers(prompts, wanted), accepted, sign=-1.0)
@@ -95,22 +97,20 @@ class _Answerer:
         return AnswerObjective(self.model.answers(prompts, wanted), accepted, sign=1.0)
 
 
+@dataclass(frozen=True)
 class AnswerObjective:
     """Away from (sign 1) or towards (sign -1) given answers; fooled once no accepted answer can follow.
 
-    An answer whose first token begins none of the accepted answers cannot become one of them. The runner verifies
-    each verdict by generating, so an accepted answer spelled otherwise costs time, never correctness.
+    Attributes:
+        accepted: (B, V) bool: the tokens that an answer of each sample may begin with (see `tasks.openings`). With any
+            other the score is 0, and the attack on that sample ends.
     """
 
-    def __init__(self, loss: AnswerLoss, accepted: Sequence[Sequence[int]], sign: float) -> None:
-        width = max(len(tokens) for tokens in accepted)
-        padded = [[*tokens, *[tokens[0]] * (width - len(tokens))] for tokens in accepted]
-        self.accepted = torch.tensor(padded)
-        self.loss, self.sign = loss, sign
+    loss: AnswerLoss
+    accepted: Tensor
+    sign: float
 
     def __call__(self, images: Tensor, rows: Tensor) -> Progress:
         """Judge images (b, 3, H, W)."""
         scores = self.loss(images, rows)
-        accepted = self.accepted.to(rows.device)[rows]
-        fooled = (scores.first[:, None] != accepted).all(dim=1)
-        return Progress(self.sign * scores.nll, fooled)
+        return Progress(self.sign * scores.nll, ~self.accepted[rows, scores.first])

@@ -146,9 +146,13 @@ class Llava(nn.Module):
             image = pad_to_square(image, self.encoder.preprocessing.mean)
         return self.encoder.preprocess(image)
 
-    def first_tokens(self, texts: Sequence[str]) -> list[int]:
-        """The token that each answer begins with, after a prompt."""
-        return [answer_ids(self.talk, "", text, self.tokenizer.eos_token_id)[0] for text in texts]
+    def token_texts(self) -> list[str | None]:
+        """What each token of the vocabulary spells; None for those that end an answer."""
+        alone = [[token] for token in range(self.model.lm_head.out_features)]
+        texts: list[str | None] = list(self.tokenizer.batch_decode(alone, skip_special_tokens=True))
+        for token in self._ends():
+            texts[token] = None
+        return texts
 
     def answers(self, prompts: Sequence[str], answers: Sequence[str]) -> "PreparedAnswers":
         """Prepare B prompts with their answers for scoring candidate images."""

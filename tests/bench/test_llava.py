@@ -16,7 +16,8 @@ from bench.errors import UsageError
 from bench.models import prefix
 from bench.models.encoder import Encoder
 from bench.models.llava import Llava, load_llava, pad_to_square
-from bench.models.prompts import conversation
+from bench.models.prompts import answer_ids, conversation
+from tasks.openings import Openings
 from tests.bench.llava_checkpoint import HUB_TEMPLATE, NATIVE, SIZE, raw_tokenizer, small_encoder, write_llava
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -113,6 +114,16 @@ def test_an_answer_is_counted_as_it_stands(model):
     prompt = raw_tokenizer().encode("\nwhat? ASSISTANT:").ids
     whole = raw_tokenizer().encode("\nwhat? ASSISTANT:  Two  dogs").ids
     assert prepared.ids[0, -prepared.longest :].tolist() == [*whole[len(prompt) :], 2]
+
+
+def test_every_token_says_what_it_spells(model):
+    texts = model.token_texts()
+    assert len(texts) == model.model.lm_head.out_features
+    assert [k for k, text in enumerate(texts) if text is None] == [2]
+    for answer in ANSWERS:
+        ids = answer_ids(model.talk, "what?", answer, 2)
+        assert answer.strip().startswith(texts[ids[0]].strip() or answer.strip()[0])
+        assert Openings(texts).of([answer.upper()])[ids[0]]
 
 
 def test_without_a_name_the_checkpoints_own_template_is_followed(folder, encoder):

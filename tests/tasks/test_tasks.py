@@ -28,8 +28,8 @@ class Scripted:
         self.asked = list(prompts)
         return [self.text] * len(prompts)
 
-    def first_tokens(self, texts):
-        return [{"red": 0, "crimson": 1, "blue": 2}[t] for t in texts]
+    def token_texts(self):
+        return ["red", "Crim", "blue", None]
 
     def answers(self, prompts, answers):
         self.wanted = list(answers)
@@ -59,6 +59,14 @@ def test_vqa_attacks_answers_by_frequency_and_stops_when_no_answer_can_follow():
     assert targeted(images, torch.zeros(3, dtype=torch.int64)).loss.tolist() == pytest.approx([0, -0.3, -0.6])
     assert victim.predict(images[:1], task.dataset.samples) == ["red"]
     assert model.asked == ["what ? briefly"]
+
+
+def test_a_vqa_attack_goes_on_while_the_answer_counts_however_it_is_spelled():
+    """LLaVA-1.5 says "Yes" where annotators wrote "yes": taken for lost, such a question was never attacked."""
+    task = VQA(Dataset("d", (_sample(["crimson"] * 10),)))
+    objective = task.bind(Scripted()).objective(torch.zeros(1, 3, 4, 4), task.dataset.samples, "reference-0")
+    bright = torch.tensor([0.0, 0.3, 0.8]).view(3, 1, 1, 1).expand(3, 3, 4, 4)  # "red", "Crim", the end
+    assert objective(bright, torch.zeros(3, dtype=torch.int64)).fooled.tolist() == [True, False, True]
 
 
 def test_vqa_scores_are_rounded_by_the_papers_protocol_only():
