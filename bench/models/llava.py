@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import Cache
 
+from bench.data.images import GREY
 from bench.errors import UsageError
 from bench.models import memory, prefix
 from bench.models.encoder import Encoder
@@ -232,7 +233,9 @@ def pad_to_square(image: Image.Image, mean: Sequence[float]) -> Image.Image:
     The offset is floor((long - short) / 2) from the left or the top. A greyscale image stays greyscale and gets the
     first channel's fill.
     """
-    if image.mode != "L":
+    if image.info.get(GREY):
+        image = image.convert("L")
+    elif image.mode != "L":
         image = image.convert("RGB")
     width, height = image.size
     if width == height:
