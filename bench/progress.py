@@ -6,13 +6,32 @@ Everything goes to stderr; stdout belongs to results. Never imports torch.
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TextIO
 
 from tqdm import tqdm
 
 LINE_EVERY = 10.0  # seconds between two lines about one stage in a log
+
+
+@contextmanager
+def no_bars_in_logs(enabled: bool, disable: Callable[[], None], enable: Callable[[], None]) -> Iterator[None]:
+    """Another library's progress bars are for terminals; in a log each would leave dozens of lines.
+
+    Args:
+        enabled: whether its bars are on.
+        disable: its function that turns them off.
+        enable: its function that turns them on.
+    """
+    hide = enabled and not sys.stderr.isatty()
+    if hide:
+        disable()
+    try:
+        yield
+    finally:
+        if hide:
+            enable()
 
 
 class Display(Protocol):

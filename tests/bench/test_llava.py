@@ -12,6 +12,7 @@ from transformers import LlavaForConditionalGeneration
 
 from bench import setup
 from bench.config import load_suite, resolve
+from bench.data.images import open_image
 from bench.errors import UsageError
 from bench.models import prefix
 from bench.models.encoder import Encoder
@@ -167,6 +168,16 @@ def test_a_greyscale_image_is_padded_grey_and_a_square_one_not_at_all():
     )
     square = Image.new("RGB", (3, 3), (1, 2, 3))
     assert pad_to_square(square, (0.5, 0.5, 0.5)).tobytes() == square.tobytes()
+
+
+def test_a_greyscale_file_is_padded_grey_by_the_time_it_is_padded(tmp_path):
+    """As LLaVA's code does, which opens a file without converting it: 122 on every channel, not 122, 116, 104."""
+    for mode, fill in (("L", (122, 122, 122)), ("RGB", (122, 116, 104))):
+        path = tmp_path / f"{mode}.png"
+        Image.new(mode, (1, 2)).save(path)
+        picture = open_image(path)
+        assert picture.mode == "RGB"
+        assert pad_to_square(picture, MEAN).convert("RGB").getpixel((1, 0)) == fill
 
 
 @pytest.mark.parametrize("source", ["argument", "config", "nothing"])
@@ -371,8 +382,12 @@ def _forget_the_image_token(folder):
         (_forget_the_image_token, r"config says that <image> is token \d+, the tokenizer does not know it"),
         (lambda f: _edit(f / "config.json", image_token_index=7), "is token 7, the tokenizer has"),
         (lambda f: _edit(f / "config.json", model_type="llama"), "of type 'llama', not LLaVA-1.5"),
-        (lambda f: (f / "tokenizer.json").unlink(), "no LLaVA checkpoint"),
-        (lambda f: (f / "config.json").unlink(), "no LLaVA checkpoint"),
+        (lambda f: (f / "tokenizer.json").unlink(), "lacks tokenizer.json or tokenizer.model; download"),
+        (lambda f: (f / "config.json").unlink(), "lacks config.json; download"),
+        (
+            lambda f: (f / "config.json").write_text("<html>"),
+            r"no LLaVA checkpoint that can be read \(.*download it again",
+        ),
     ],
 )
 def test_a_damaged_checkpoint_is_refused_by_name(folder, encoder, tmp_path, damage, message):
@@ -381,6 +396,13 @@ def test_a_damaged_checkpoint_is_refused_by_name(folder, encoder, tmp_path, dama
     with pytest.raises(UsageError, match=message) as refusal:
         load_llava(str(copy), encoder)
     assert str(copy) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_model_that_is_neither_a_folder_nor_cached_is_named_with_the_remedy(encoder, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UsageError, match=r"no folder nobody/no-such-llava.*`hf download nobody/no-such-llava`.*--vlm"):
+        load_llava("nobody/no-such-llava", encoder)
 
 
 def test_a_template_without_an_image_is_refused(folder, encoder, tmp_path):
