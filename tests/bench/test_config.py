@@ -86,3 +86,11 @@ def test_presets_have_distinct_step_names():
     for name in PRESETS:
         steps = [step.name for step in preset(name).steps]
         assert len(set(steps)) == len(steps) > 0
+
+
+def test_a_path_may_hold_spaces_and_commas(tmp_path):
+    path = tmp_path / "my models, old" / "tower.pt"
+    path.parent.mkdir()
+    path.write_bytes(b"")
+    assert [c.encoder for c in resolve(encoder=str(path), task="vqa")] == [str(path)]
+    assert [c.encoder for c in resolve(encoder="clip, fare4", task="vqa")] == ["clip", "fare4"]
