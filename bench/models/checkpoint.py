@@ -104,6 +104,7 @@ def load_fitting(module: nn.Module, state: dict[str, Tensor], path: Path, what: 
     if missing or surplus or misfits:
         raise UsageError(
             f"{path} does not fit {what}: {len(missing)} tensors missing {missing[:2]}, {len(surplus)} "
-            f"unknown {surplus[:2]}, {len(misfits)} of another shape {misfits[:2]}; is it of another architecture?"
+            f"unknown {surplus[:2]}, {len(misfits)} of another shape {misfits[:2]}; is it of another architecture? "
+            "--arch names that of a file given as --encoder"
         )
     module.load_state_dict(state)

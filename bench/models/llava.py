@@ -110,7 +110,10 @@ class Llava(nn.Module):
             tokens = self.encoder.patch_tokens(torch.zeros(1, 3, size, size, device=self.encoder.mean.device))
         width, expected = tokens.shape[2], self._projector.linear_1.in_features
         if width != expected:
-            raise UsageError(f"the projector expects features of width {expected}, the encoder gives {width}")
+            raise UsageError(
+                f"{self.model.name_or_path}: the projector expects features of width {expected}, the encoder gives "
+                f"{width}; choose an encoder of that width (for LLaVA-1.5 a ViT-L/14), another --vlm, or --tower native"
+            )
         return tokens.shape[1]
 
     def at(self, precision: str) -> "Llava":
