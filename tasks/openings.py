@@ -9,7 +9,6 @@ from torch import Tensor
 from tasks.metrics.vqa_accuracy import ARTICLES, NUMBERS, normalise
 
 _RUN = re.compile(r"[^\W_]+")  # letters and digits; the VQA normalisation changes little else in a word
-_UNFINISHED = "\ufffd"  # stands for the first bytes of a letter that further tokens will complete
 
 
 class Openings:
@@ -25,13 +24,13 @@ class Openings:
         Args:
             texts: what each token spells; None for those that end an answer.
         """
-        self._open = torch.zeros(len(texts), dtype=torch.bool)  # no word yet, or several: anything may follow
+        self._open = torch.zeros(len(texts), dtype=torch.bool)  # no letter yet, or several words: anything may follow
         self._spelling: dict[str, list[int]] = {}
         for token, text in enumerate(texts):
             if text is None:
                 continue
             runs = _RUN.findall(text.lower())
-            if len(runs) == 1 and _UNFINISHED not in text:
+            if len(runs) == 1:
                 self._spelling.setdefault(runs[0], []).append(token)
             else:
                 self._open[token] = True
