@@ -345,6 +345,8 @@ def _plugin_plan(task: str) -> TaskPlan:
 
 
 def _listed(value: str | Sequence[str]) -> list[str]:
+    if isinstance(value, str) and "/" in value and Path(value).exists():
+        return [value]  # a path may hold spaces and commas
     names = value.replace(",", " ").split() if isinstance(value, str) else list(value)
     if not names:
         raise UsageError("no name given")

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TextIO
 
@@ -16,6 +16,25 @@ from tqdm import tqdm
 Event = tuple[int, str, tuple[Any, ...]]  # who tells of it, a method of `Display`, its arguments
 BAR = "{desc}: {n_fmt}/{total_fmt} |{bar}| {remaining} left{postfix}"  # no more, so that 80 columns hold it
 LINE_EVERY = 10.0  # seconds between two lines about one stage in a log
+
+
+@contextmanager
+def no_bars_in_logs(enabled: bool, disable: Callable[[], None], enable: Callable[[], None]) -> Iterator[None]:
+    """Another library's progress bars are for terminals; in a log each would leave dozens of lines.
+
+    Args:
+        enabled: whether its bars are on.
+        disable: its function that turns them off.
+        enable: its function that turns them on.
+    """
+    hide = enabled and not sys.stderr.isatty()
+    if hide:
+        disable()
+    try:
+        yield
+    finally:
+        if hide:
+            enable()
 
 
 class Display(Protocol):

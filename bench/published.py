@@ -12,8 +12,13 @@ from bench.measures import AVERAGE, Measure
 FILE = Path(__file__).resolve().parents[1] / "results" / "published.csv"
 SUITE = "paper"  # numbers of another suite are of other data: nothing is put beside them
 ZERO_SHOT_SETS = 13  # the published average is the plain mean over so many data sets
-_BACKBONE = "ViT-L/14 OpenAI"
-_ENCODERS = {"OpenAI": "clip", "TeCoA2": "tecoa2", "FARE2": "fare2", "TeCoA4": "tecoa4", "FARE4": "fare4"}
+_BACKBONES = {  # their name -> what our names of encoders end in
+    "ViT-L/14 OpenAI": "",
+    "ViT-B/32 OpenAI": "-vit-b-32",
+    "ViT-B/32 LAION-2B": "-vit-b-32-laion",
+    "ViT-B/16 LAION-2B": "-vit-b-16-laion",
+    "ConvNeXt-B LAION-2B": "-convnext-b-laion",
+}
 # Their name of an evaluation -> our task, and a word that our model's name must hold.
 _EVALUATIONS = {
     "clip_zero_shot": ("zeroshot", ""),
@@ -34,10 +39,9 @@ def numbers(path: Path = FILE) -> dict[Key, float]:
     found: dict[Key, float] = {}
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            if row["backbone"] == _BACKBONE:
-                task, model = _EVALUATIONS[row["task"]]
-                key = (_ENCODERS[row["model"]], task, model, _DATASETS[row["dataset"]], float(row["eps_255"]))
-                found[key] = float(row["value"])
+            task, model = _EVALUATIONS[row["task"]]
+            encoder = row["model"].replace("OpenAI", "clip").lower() + _BACKBONES[row["backbone"]]
+            found[encoder, task, model, _DATASETS[row["dataset"]], float(row["eps_255"])] = float(row["value"])
     return found
 
 

@@ -111,8 +111,8 @@ class VisionLanguageModel(Protocol):
     def answers(self, prompts: Sequence[str], answers: Sequence[str]) -> "AnswerLoss":
         """Prepare prompts and answers for scoring many candidate images; tokenises once."""
 
-    def first_tokens(self, texts: Sequence[str]) -> list[int]:
-        """The token that each answer begins with."""
+    def token_texts(self) -> list[str | None]:
+        """What each token of the vocabulary spells; None for those that end an answer."""
 
     def generate(self, images: Tensor, prompts: Sequence[str], *, max_new_tokens: int) -> list[str]:
         """Greedy answers to B images (B, 3, H, W) in [0, 1]."""

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from attacks.objective import Objective, Progress
 from tasks.base import AnswerLoss, Dataset, Sample, VisionLanguageModel
 from tasks.metrics import vqa_accuracy
-from tasks.metrics.vqa_accuracy import ARTICLES, NUMBERS
+from tasks.openings import Openings
 from tasks.protocol import STRICT, Protocol
 
 REFERENCE, TARGET = "reference-", "target:"
@@ -32,7 +32,7 @@ class VQA:
 
     def bind(self, model: VisionLanguageModel) -> "_Answerer":
         """Prompts are the questions, with the data set's suffix."""
-        return _Answerer(model, self.dataset)
+        return _Answerer(model, self.dataset, Openings(model.token_texts()))
 
     def score(self, prediction: str, sample: Sample) -> float:
         """Official accuracy of the first phrase of an answer."""
@@ -66,16 +66,6 @@ def frequent_answers(references: Sequence[str]) -> list[str]:
     return [answer for answer, _ in Counter(references).most_common()]
 
 
-def spellings(answer: str) -> set[str]:
-    """How a model may begin an answer that is scored as this one: in other cases, behind an article, as a number word.
-
-    What begins otherwise may still count; no claim depends on it (see `AnswerObjective`).
-    """
-    words = [answer, *(word for word, digit in NUMBERS.items() if digit == answer), NUMBERS.get(answer.lower(), answer)]
-    cases = {form for word in words for form in (word, word.lower(), word.upper(), word.capitalize())}
-    return cases | {form for article in ARTICLES for form in (article, article.capitalize())}
-
-
 def first_phrase(text: str) -> str:
     """Cut an answer where the model begins a new question, or at the first comma and space."""
     return re.split(r"Question|Answer|Short|, ", text, maxsplit=1)[0].strip()
@@ -85,7 +75,7 @@ def first_phrase(text: str) -> str:
 class _Answerer:
     model: VisionLanguageModel
     dataset: Dataset
-    begins: dict[str, int] = field(default_factory=dict)  # text -> first token: annotators say the same things
+    openings: Openings
 
     def prompts(self, samples: Sequence[Sample]) -> list[str]:
         return [s.prompt + self.dataset.prompt_suffix for s in samples]
@@ -95,17 +85,10 @@ class _Answerer:
         said = self.model.generate(images, self.prompts(samples), max_new_tokens=self.dataset.max_new_tokens)
         return [first_phrase(text) for text in said]
 
-    def _first_tokens(self, references: Sequence[str]) -> list[int]:
-        """What accepted answers begin with, in all their spellings."""
-        texts = sorted(set().union(*map(spellings, set(references))))
-        unknown = [text for text in texts if text not in self.begins]
-        self.begins.update(zip(unknown, self.model.first_tokens(unknown), strict=True))
-        return sorted({self.begins[text] for text in texts})
-
     def objective(self, images: Tensor, samples: Sequence[Sample], goal: str) -> Objective:
         """Goals as of `reference_rank` (away from the N-th most frequent answer) and "target:TEXT" (towards it)."""
         prompts = self.prompts(samples)
-        accepted = [self._first_tokens(s.references) for s in samples]
+        accepted = torch.stack([self.openings.of(s.references) for s in samples]).to(images.device)
         if goal.startswith(TARGET):
             wanted = [goal.removeprefix(TARGET)] * len(samples)
             return AnswerObjective(self.model.answers(prompts, wanted), accepted, sign=-1.0)
@@ -114,23 +97,20 @@ class _Answerer:
         return AnswerObjective(self.model.answers(prompts, wanted), accepted, sign=1.0)
 
 
+@dataclass(frozen=True)
 class AnswerObjective:
-    """Away from (sign 1) or towards (sign -1) given answers; fooled once no accepted answer seems to follow.
+    """Away from (sign 1) or towards (sign -1) given answers; fooled once no accepted answer can follow.
 
-    An answer whose first token begins none of the accepted answers hardly becomes one of them. The runner verifies
-    each verdict by generating, and searches on where the answer still counts, so an accepted answer spelled
-    otherwise costs time, never correctness.
+    Attributes:
+        accepted: (B, V) bool: the tokens that an answer of each sample may begin with (see `tasks.openings`). With any
+            other the score is 0, and the attack on that sample ends.
     """
 
-    def __init__(self, loss: AnswerLoss, accepted: Sequence[Sequence[int]], sign: float) -> None:
-        width = max(len(tokens) for tokens in accepted)
-        padded = [[*tokens, *[tokens[0]] * (width - len(tokens))] for tokens in accepted]
-        self.accepted = torch.tensor(padded)
-        self.loss, self.sign = loss, sign
+    loss: AnswerLoss
+    accepted: Tensor
+    sign: float
 
     def __call__(self, images: Tensor, rows: Tensor) -> Progress:
         """Judge images (b, 3, H, W)."""
         scores = self.loss(images, rows)
-        accepted = self.accepted.to(rows.device)[rows]
-        fooled = (scores.first[:, None] != accepted).all(dim=1)
-        return Progress(self.sign * scores.nll, fooled)
+        return Progress(self.sign * scores.nll, ~self.accepted[rows, scores.first])

@@ -88,11 +88,13 @@ def fetch(dataset: str, data_root: Path, suite: str, quiet: bool) -> None:
 
 def _asked(dataset: str | None, root: Path, suite: str) -> list[tuple[str, Mapping[str, Any], Path]]:
     """Name, row and root of each data set asked for."""
-    rows = load_suite(suite).datasets
+    known = load_suite(suite)
+    rows = known.datasets
+    defaults = {key: value for plan in known.tasks.values() for key, value in plan.defaults.items()}
     chosen: list[tuple[str, Mapping[str, Any], Path]] = []
     for one in [part.strip() for part in dataset.split(",")] if dataset else rows:
         if is_spec(one):
-            place = parse(one, root, {})
+            place = parse(one, root, defaults)
             chosen.append((place.name, place.row, place.root))
         elif one in rows:
             chosen.append((one, rows[one], root))

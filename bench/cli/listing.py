@@ -1,7 +1,7 @@
 """``bench list``: what there is."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -37,8 +37,9 @@ def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
 def list_encoders(suite: str, as_json: bool) -> None:
     """Encoders of a suite: how they were trained, whether they are on this machine, the licence.
 
-    Looks at this machine only (the Hugging Face cache that HF_HOME names, and BENCH_WEIGHTS); --json tells all that
-    the catalogue knows.
+    "published" is the publisher's zero-shot accuracy over the 13 sets, clean and by radius: what a run should come
+    near. Looks at this machine only (the Hugging Face cache that HF_HOME names, and BENCH_WEIGHTS); --json tells all
+    that the catalogue knows.
 
     \b
     Examples:
@@ -55,7 +56,8 @@ def list_encoders(suite: str, as_json: bool) -> None:
         plugin = catalogue.EncoderRow(name, licence="", about=f"plugin {point.value}")
         rows.append({**_encoder_facts(plugin, ""), "on disk": "plugin"})
     if not as_json:
-        columns = ("name", "alias", "architecture", "training", "on disk", "licence", "about")
+        columns = ("name", "alias", "architecture", "training", "published", "on disk", "licence", "about")
+        rows = [{**row, "published": _anchor(row["zero_shot"])} for row in rows]
         rows = [{column: _cell(row[column]) for column in columns} for row in rows]
         rows = [{**row, "on disk": "no" if row["on disk"] == "-" else row["on disk"]} for row in rows]
     _print_rows(rows, as_json)
@@ -69,6 +71,11 @@ def _encoder_facts(row: Any, alias: str) -> dict[str, Any]:
 
     path = on_disk(row)
     return {**asdict(row), "alias": alias, "on disk": str(path) if path else None}
+
+
+def _anchor(accuracy: Mapping[str, float]) -> str | None:
+    """Published accuracies as "67.0, 2/255: 43.1, 4/255: 20.5"."""
+    return ", ".join(f"{v:.1f}" if eps == "0" else f"{eps}/255: {v:.1f}" for eps, v in accuracy.items()) or None
 
 
 def _cell(value: Any) -> str:

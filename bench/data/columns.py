@@ -10,6 +10,7 @@ from bench.data.files import read_lines
 from bench.data.images import Stored
 from bench.data.templates import given_templates
 from bench.errors import UsageError
+from bench.progress import no_bars_in_logs
 from tasks.base import Dataset, Sample
 
 ROLES = ("id", "image", "image_id", "question", "answers", "captions", "label")
@@ -82,13 +83,15 @@ def _loaded(source: str, root: Path, split: str, config: str | None) -> Any:
     """A `datasets.Dataset`, its images not decoded."""
     import datasets
 
+    hidden = datasets.are_progress_bars_disabled
     place = root / source
     try:
-        if place.is_file():
-            rows = datasets.load_dataset("parquet", data_files=str(place), split="train")
-        else:
-            folder = str(place) if place.is_dir() else _cached(source, root)
-            rows = datasets.load_dataset(folder, config, split=split)
+        with no_bars_in_logs(not hidden(), datasets.disable_progress_bars, datasets.enable_progress_bars):
+            if place.is_file():
+                rows = datasets.load_dataset("parquet", data_files=str(place), split="train")
+            else:
+                folder = str(place) if place.is_dir() else _cached(source, root)
+                rows = datasets.load_dataset(folder, config, split=split)
     except (
         ValueError,
         OSError,

@@ -16,6 +16,7 @@ from tasks.base import Dataset, StoredImage
 
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _SIXTEEN_BITS = 65535
+GREY = "greyscale"  # in the `info` of an opened picture: its file holds nothing but greys (PIL's mode L)
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,10 @@ def _rgb(image: Image.Image, label: str, upright: bool) -> Image.Image:
         return _from_sixteen_bits(image, label)
     if image.mode == "P":
         image = image.convert("RGBA")
-    return image.convert("RGB")
+    rgb = image.convert("RGB")
+    if image.mode == "L":
+        rgb.info[GREY] = True
+    return rgb
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -83,6 +83,7 @@ def _groups(shard: Path) -> Iterator[tuple[str, dict[str, _Member | bytes]]]:
     key, files = "", dict[str, _Member | bytes]()
     for path, content in _members(shard):
         stem, _, extension = path.name.partition(".")
+        extension = extension.lower()  # as the webdataset library has it
         here = str(path.with_name(stem))
         if here != key or extension in files:
             if files:
@@ -102,7 +103,7 @@ def _members(shard: Path) -> Iterator[tuple[PurePosixPath, _Member | bytes]]:
                 path = PurePosixPath(member.name)
                 if not member.isfile() or path.name.startswith("."):
                     continue
-                if path.suffix == ".cls":
+                if path.suffix.lower() == ".cls":
                     yield path, cast(IO[bytes], tar.extractfile(member)).read()
                 else:
                     yield path, _Member(member.offset_data, member.size)

@@ -16,6 +16,7 @@ from bench.errors import UsageError
 SELECTION = "seed-42"  # the first images of a folder are often all of one class
 _COLUMNS = ("id", "image", "image_id", "question", "answers", "captions", "label")
 _FILES = ("annotations", "questions", "references", "images", "classnames")  # keys whose values lie in the folder
+_BEGINNING = 1 << 16  # bytes; an image's entry in Karpathy's JSON takes one or two thousand
 _IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".webp")
 _OF_TASK = {"vqa": ("vqa",), "karpathy": ("captioning", "stealth"), "webdataset": ("zeroshot",),
             "imagefolder": ("zeroshot",), "table": ("zeroshot", "captioning", "vqa")}  # fmt: skip
@@ -135,7 +136,20 @@ def _vqa(base: Path, place: Path, given: Mapping[str, Any]) -> dict[str, Any]:
 def _karpathy(base: Path, place: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     pattern = "*karpathy*.json" if list(base.glob("*karpathy*.json")) else "dataset_*[!e].json"
     annotations = given.get("annotations") or _one(base, place, pattern, "annotations")
-    return {"format": "karpathy", "annotations": annotations, "images": str(place)}
+    images = given.get("images") or str(
+        place / ("" if _names_folders(base, place, annotations) else _image_folder(base))
+    )
+    return {"format": "karpathy", "annotations": annotations, "images": images}
+
+
+def _names_folders(base: Path, place: Path, annotations: str) -> bool:
+    """Whether Karpathy's JSON says of each image in which folder it lies, as COCO's does and Flickr30k's does not."""
+    path = base / Path(annotations).relative_to(place)
+    try:
+        with path.open("rb") as file:
+            return b'"filepath"' in file.read(_BEGINNING)
+    except OSError:
+        return False  # the reader says what is wrong with the file
 
 
 def _one(base: Path, place: Path, pattern: str, key: str) -> str:

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import pickle
+import string
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from bench.errors import UsageError
 
 WRAPPERS = ("vision_encoder_state_dict", "state_dict")  # keys of the paper's trainer and of open_clip's
 
+_TEXT = frozenset(string.printable.encode())  # weights files begin with other bytes, too
+
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a flat state dict from ``.safetensors``, or with ``weights_only=True`` from any other file.
@@ -26,10 +30,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             holds NaN.
     """
     check_file(path)
-    try:
-        state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, json.JSONDecodeError) as error:
-        raise UsageError(f"{path} is not a checkpoint that can be read: {str(error).splitlines()[0]}") from error
+    state = _loaded(path)
     for wrapper in WRAPPERS:
         state = state.get(wrapper, state) if isinstance(state, dict) else {}
     if not state or not all(isinstance(v, Tensor) for v in state.values()):
@@ -39,17 +40,32 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
+def _loaded(path: Path) -> Any:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # about pickles that are refused just below
+            return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UsageError(
+            f"{path} is not a checkpoint that can be read: it is damaged, or holds Python objects, which could run "
+            "code, beside tensors; download it again, or save its model's state_dict() and give that"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, json.JSONDecodeError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise UsageError(f"{path} is not a checkpoint that can be read ({reason}); download it again") from error
+
+
 def check_file(path: Path) -> None:
     """Refuse what is no weights file at all.
 
     Raises:
-        UsageError: the file is missing, empty, an HTML page or a git-lfs pointer.
+        UsageError: the file is missing, empty or a text file, such as an HTML page or a git-lfs pointer.
     """
     if not path.is_file():
-        raise UsageError(f"no such checkpoint: {path}")
-    head = path.open("rb").read(64)
-    if head.lstrip()[:1] == b"<" or head.startswith(b"version https://git-lfs"):
-        raise UsageError(f"{path} is a text file (an HTML page or a git-lfs pointer), not weights; download it again")
+        raise UsageError(f"no such checkpoint: {path}; mend the path, or download it to that place")
+    with path.open("rb") as file:
+        head = file.read(64)
+    if head.lstrip()[:1] == b"<" or (head and all(byte in _TEXT for byte in head)):
+        raise UsageError(f"{path} is a text file (an HTML page or a git-lfs pointer?), not weights; download it again")
     if not head:
         raise UsageError(f"{path} is an empty file, not weights; download it again")
 
@@ -88,6 +104,7 @@ def load_fitting(module: nn.Module, state: dict[str, Tensor], path: Path, what: 
     if missing or surplus or misfits:
         raise UsageError(
             f"{path} does not fit {what}: {len(missing)} tensors missing {missing[:2]}, {len(surplus)} "
-            f"unknown {surplus[:2]}, {len(misfits)} of another shape {misfits[:2]}; is it of another architecture?"
+            f"unknown {surplus[:2]}, {len(misfits)} of another shape {misfits[:2]}; is it of another architecture? "
+            "--arch names that of a file given as --encoder"
         )
     module.load_state_dict(state)

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from open_clip.model import convert_to_custom_text_state_dict
 from open_clip.tokenizer import HFTokenizer
 from torch import Tensor, nn
 from transformers import CLIPModel, CLIPVisionModel, CLIPVisionModelWithProjection
+from transformers.utils import logging as bars
 
 from bench.errors import UsageError
 from bench.models.catalogue import PixelFacts
@@ -21,6 +22,7 @@ from bench.models.checkpoint import check_file, load_fitting, read_state_dict
 from bench.models.convert import activation_of, to_open_clip, to_open_clip_tower
 from bench.models.encoder import Preprocessing
 from bench.models.hub import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, TRANSFORMERS_WEIGHTS
+from bench.progress import no_bars_in_logs
 
 _RESAMPLE = {2: "bilinear", 3: "bicubic"}  # PIL's numbers, as transformers stores them
 _OPENAI_VOCABULARY = 49408
@@ -222,7 +224,8 @@ def _pretrained(kind: Any, folder: Path) -> Any:
     if found != expected:
         raise UsageError(f"{folder / 'config.json'} describes a {found!r} model, not a {expected!r} one")
     try:
-        model, report = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+        with transformers_bars():
+            model, report = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise UsageError(f"{folder} holds no {kind.__name__} that can be read: {_brief(error)}") from error
     absent = sorted(n for n in report["missing_keys"] if "position_ids" not in n)
@@ -231,6 +234,11 @@ def _pretrained(kind: Any, folder: Path) -> Any:
         raise UsageError(f"{folder} does not fit its config.json: missing {absent[:3]}, of another shape {foreign[:2]}")
     refuse_nan(model, folder)
     return model.eval()
+
+
+def transformers_bars() -> AbstractContextManager[None]:
+    """Transformers' bar of the weights loaded so far is kept off logs."""
+    return no_bars_in_logs(bars.is_progress_bar_enabled(), bars.disable_progress_bar, bars.enable_progress_bar)
 
 
 def refuse_nan(module: nn.Module, source: object) -> None:

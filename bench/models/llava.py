@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import Cache
 
+from bench.data.images import GREY
 from bench.errors import UsageError
 from bench.models import memory, prefix
 from bench.models.encoder import Encoder
@@ -109,7 +110,10 @@ class Llava(nn.Module):
             tokens = self.encoder.patch_tokens(torch.zeros(1, 3, size, size, device=self.encoder.mean.device))
         width, expected = tokens.shape[2], self._projector.linear_1.in_features
         if width != expected:
-            raise UsageError(f"the projector expects features of width {expected}, the encoder gives {width}")
+            raise UsageError(
+                f"{self.model.name_or_path}: the projector expects features of width {expected}, the encoder gives "
+                f"{width}; choose an encoder of that width (for LLaVA-1.5 a ViT-L/14), another --vlm, or --tower native"
+            )
         return tokens.shape[1]
 
     def at(self, precision: str) -> "Llava":
@@ -146,9 +150,13 @@ class Llava(nn.Module):
             image = pad_to_square(image, self.encoder.preprocessing.mean)
         return self.encoder.preprocess(image)
 
-    def first_tokens(self, texts: Sequence[str]) -> list[int]:
-        """The token that each answer begins with, after a prompt."""
-        return [answer_ids(self.talk, "", text, self.tokenizer.eos_token_id)[0] for text in texts]
+    def token_texts(self) -> list[str | None]:
+        """What each token of the vocabulary spells; None for those that end an answer."""
+        alone = [[token] for token in range(self.model.lm_head.out_features)]
+        texts: list[str | None] = list(self.tokenizer.batch_decode(alone, skip_special_tokens=True))
+        for token in self._ends():
+            texts[token] = None
+        return texts
 
     def answers(self, prompts: Sequence[str], answers: Sequence[str]) -> "PreparedAnswers":
         """Prepare B prompts with their answers for scoring candidate images."""
@@ -228,7 +236,9 @@ def pad_to_square(image: Image.Image, mean: Sequence[float]) -> Image.Image:
     The offset is floor((long - short) / 2) from the left or the top. A greyscale image stays greyscale and gets the
     first channel's fill.
     """
-    if image.mode != "L":
+    if image.info.get(GREY):
+        image = image.convert("L")
+    elif image.mode != "L":
         image = image.convert("RGB")
     width, height = image.size
     if width == height:

@@ -1,20 +1,23 @@
 """A LLaVA checkpoint folder in transformers' format, read with nothing missing."""
 
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor, LlavaForConditionalGeneration
-from transformers.utils import logging
 
 from bench.errors import UsageError
+from bench.models.checkpoint import check_file
+from bench.models.formats import transformers_bars
 
 INDEX = "model.safetensors.index.json"
+_NEEDED = (
+    ("config.json",),
+    ("tokenizer.json", "tokenizer.model"),
+    ("processor_config.json", "preprocessor_config.json"),
+)
 _UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError)
 
 
@@ -31,16 +34,18 @@ def read_llava(path: str, dtype: torch.dtype | str, *, tower: bool) -> tuple[Lla
     """
     if not Path(path).is_dir() and (("/" in path and not path.count("/") == 1) or path.startswith(".")):
         raise UsageError(f"no such model folder: {path}")
+    _check_files(Path(path))
     try:
         config = AutoConfig.from_pretrained(path)
         if config.model_type != "llava":
             raise UsageError(f"{path} holds a model of type {config.model_type!r}, not LLaVA-1.5 ('llava')")
-        _check_weight_files(Path(path))
         processor = AutoProcessor.from_pretrained(path)
-        with _bar_on_terminals_only():
+        with transformers_bars():
             loaded: Any = LlavaForConditionalGeneration.from_pretrained(path, dtype=dtype, output_loading_info=True)
+    except UsageError:
+        raise
     except _UNREADABLE as error:
-        raise UsageError(f"{path} holds no LLaVA checkpoint that can be read: {error}") from error
+        raise UsageError(_unreadable(path, " ".join(str(error).split())[:300])) from error
     model, report = loaded
     if absent := sorted(k for k in report["missing_keys"] if tower or "vision_tower" not in k):
         raise UsageError(f"{path} lacks {len(absent)} of the model's tensors: {absent[:3]}; download it again")
@@ -48,33 +53,30 @@ def read_llava(path: str, dtype: torch.dtype | str, *, tower: bool) -> tuple[Lla
     return model, processor
 
 
-@contextmanager
-def _bar_on_terminals_only() -> Iterator[None]:
-    """Transformers' bar of the weights loaded so far has no place in a log."""
-    hide = not sys.stderr.isatty() and logging.is_progress_bar_enabled()
-    if hide:
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if hide:
-            logging.enable_progress_bar()
+def _unreadable(path: str, reason: str) -> str:
+    if Path(path).is_dir():
+        return f"{path} holds no LLaVA checkpoint that can be read ({reason}); download it again"
+    return (
+        f"no folder {path}, and the hub's cache does not hold the whole of a model of that name ({reason}). Where "
+        f"there is a network, run `hf download {path}`, copy its cache here and let HF_HOME name it; or give a "
+        "downloaded folder as --vlm"
+    )
 
 
-def _check_weight_files(folder: Path) -> None:
-    """Every shard of the index is there, and none is a text file in its place."""
+def _check_files(folder: Path) -> None:
+    """Every file and every shard of the index is there, and no weights file is a text file in its place."""
     if not folder.is_dir():
         return  # a hub id; the hub's client fetches what is missing
+    for names in _NEEDED:
+        if not any((folder / name).is_file() for name in names):
+            raise UsageError(f"{folder} lacks {' or '.join(names)}; download the whole folder")
     named = {"model.safetensors"} if (folder / "model.safetensors").is_file() else set()
     if (folder / INDEX).is_file():
         named = set(json.loads((folder / INDEX).read_text())["weight_map"].values())
     if absent := sorted(name for name in named if not (folder / name).is_file()):
         raise UsageError(f"{folder} lacks {len(absent)} of {len(named)} shards named in {INDEX}: {', '.join(absent)}")
     for name in sorted(named):
-        with (folder / name).open("rb") as file:
-            head = file.read(64)
-        if head.lstrip()[:1] == b"<" or head.startswith(b"version https://git-lfs"):
-            raise UsageError(f"{folder / name} is an HTML page or a git-lfs pointer, not weights; download it again")
+        check_file(folder / name)
 
 
 def _check_image_token(path: str, config: Any, processor: Any) -> None:

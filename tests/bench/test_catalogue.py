@@ -103,6 +103,9 @@ def test_list_encoders_without_torch(suite):
     text = _list("--suite", suite)
     assert "licence" in text.splitlines()[0]
     assert "on disk" in text.splitlines()[0]
+    if suite == "paper":
+        fare = next(line for line in text.splitlines() if line.startswith("fare2 "))
+        assert "67.0, 2/255: 43.1, 4/255: 20.5" in fare
 
 
 def test_what_is_on_disk_is_said(tmp_path, monkeypatch):

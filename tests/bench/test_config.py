@@ -123,3 +123,11 @@ def test_a_norm_other_than_the_suites_needs_radii():
         resolve(encoder="clip", task="vqa", norm="l1", eps=1)
     with pytest.raises(UsageError, match=r"'4/255' is not a number; write it in plain l2 units"):
         resolve(encoder="clip", task="vqa", norm="l2", eps="4/255")
+
+
+def test_a_path_may_hold_spaces_and_commas(tmp_path):
+    path = tmp_path / "my models, old" / "tower.pt"
+    path.parent.mkdir()
+    path.write_bytes(b"")
+    assert [c.encoder for c in resolve(encoder=str(path), task="vqa")] == [str(path)]
+    assert [c.encoder for c in resolve(encoder="clip, fare4", task="vqa")] == ["clip", "fare4"]

@@ -418,6 +418,15 @@ def test_a_missing_file_beside_the_shards_is_named(tmp_path, file):
     refused(lambda: load("toy", WDS, tmp_path), base / file, f"download {Path(file).name}")
 
 
+def test_extensions_in_shards_may_be_in_capitals(tmp_path):
+    make_wds(
+        tmp_path, [("s0000000.JPG", noise("jpeg")), ("s0000000.CLS", b"1"), ("a/s1.PnG", png()), ("a/s1.cls", b"0")]
+    )
+    dataset = load("toy", WDS, tmp_path)
+    assert [s.label for s in dataset.samples] == [1, 0]
+    assert all(open_image(s.image).mode == "RGB" for s in dataset.samples)
+
+
 def test_a_missing_webdataset_folder_is_named(tmp_path):
     refused(lambda: load("toy", WDS, tmp_path), tmp_path / "wds_toy", "'toy'", "--data-root")
 

@@ -219,6 +219,10 @@ def test_missing_images_and_damaged_files_are_faults(root, tmp_path):
 def test_a_place_can_be_checked_and_an_unknown_name_is_refused(root):
     done = cli("check", "--data-root", root, "--dataset", "webdataset:wds_cars")
     assert (done.exit_code, "wds_cars: ready" in done.output) == (0, True)
+    done = cli("check", "--data-root", root, "--dataset", "karpathy:flickr30k")
+    assert (done.exit_code, f"flickr30k: ready, {SIZE} samples" in done.output) == (0, True), done.output
+    done = cli("check", "--data-root", root, "--dataset", "vqa:textvqa")
+    assert (done.exit_code, f"textvqa: ready, {SIZE} samples" in done.output) == (0, True), done.output
     done = cli("check", "--data-root", root, "--dataset", "textvqaa")
     assert (done.exit_code, "did you mean 'textvqa'?" in done.output) == (2, True)
 

@@ -283,6 +283,19 @@ def test_a_third_party_vqa_set_runs(mini, tmp_path, brief):
     assert {r.step for r in run.records} == {"clean", "one"}
 
 
+def test_annotators_who_spell_otherwise_than_the_model_do_not_shield_their_question(mini, tmp_path):
+    """The model says "red", they wrote "the red", which counts as the same: the attack must take its steps."""
+    folder = tmp_path / "spelled"
+    shutil.copytree(mini / "mini-vqa", folder)
+    file = folder / "v2_mscoco_val2014_annotations.json"
+    file.write_text(file.read_text().replace('"answer": "', '"answer": "the '))
+    (run,) = _run(task="vqa", dataset=f"vqa:{folder}", attack="pgd", eps=4, limit=6, output=tmp_path / "runs").runs
+    attacked = [r for r in run.records if r.step == "pgd"]
+    assert len(attacked) >= 4
+    assert min(r.evaluations for r in attacked) > 1
+    assert any(r.score == 0 for r in attacked)
+
+
 def test_a_third_party_imagefolder_and_webdataset_run(mini, tmp_path, brief):
     dataset = prepare(resolve(encoder="clip", task="zeroshot", dataset="mini-shape", attack="none", limit=9)[0])
     for sample in dataset.samples:

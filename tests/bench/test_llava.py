@@ -12,11 +12,13 @@ from transformers import LlavaForConditionalGeneration
 
 from bench import setup
 from bench.config import load_suite, resolve
+from bench.data.images import open_image
 from bench.errors import UsageError
 from bench.models import prefix
 from bench.models.encoder import Encoder
 from bench.models.llava import Llava, load_llava, pad_to_square
-from bench.models.prompts import conversation
+from bench.models.prompts import answer_ids, conversation
+from tasks.openings import Openings
 from tests.bench.llava_checkpoint import HUB_TEMPLATE, NATIVE, SIZE, raw_tokenizer, small_encoder, write_llava
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -115,6 +117,16 @@ def test_an_answer_is_counted_as_it_stands(model):
     assert prepared.ids[0, -prepared.longest :].tolist() == [*whole[len(prompt) :], 2]
 
 
+def test_every_token_says_what_it_spells(model):
+    texts = model.token_texts()
+    assert len(texts) == model.model.lm_head.out_features
+    assert [k for k, text in enumerate(texts) if text is None] == [2]
+    for answer in ANSWERS:
+        ids = answer_ids(model.talk, "what?", answer, 2)
+        assert answer.strip().startswith(texts[ids[0]].strip() or answer.strip()[0])
+        assert Openings(texts).of([answer.upper()])[ids[0]]
+
+
 def test_without_a_name_the_checkpoints_own_template_is_followed(folder, encoder):
     own = load_llava(str(folder), encoder)
     whole = own.tokenizer(f"USER: <image>\n{QUESTIONS[0]} ASSISTANT: {ANSWERS[0]}").input_ids
@@ -156,6 +168,16 @@ def test_a_greyscale_image_is_padded_grey_and_a_square_one_not_at_all():
     )
     square = Image.new("RGB", (3, 3), (1, 2, 3))
     assert pad_to_square(square, (0.5, 0.5, 0.5)).tobytes() == square.tobytes()
+
+
+def test_a_greyscale_file_is_padded_grey_by_the_time_it_is_padded(tmp_path):
+    """As LLaVA's code does, which opens a file without converting it: 122 on every channel, not 122, 116, 104."""
+    for mode, fill in (("L", (122, 122, 122)), ("RGB", (122, 116, 104))):
+        path = tmp_path / f"{mode}.png"
+        Image.new(mode, (1, 2)).save(path)
+        picture = open_image(path)
+        assert picture.mode == "RGB"
+        assert pad_to_square(picture, MEAN).convert("RGB").getpixel((1, 0)) == fill
 
 
 @pytest.mark.parametrize("source", ["argument", "config", "nothing"])
@@ -360,8 +382,12 @@ def _forget_the_image_token(folder):
         (_forget_the_image_token, r"config says that <image> is token \d+, the tokenizer does not know it"),
         (lambda f: _edit(f / "config.json", image_token_index=7), "is token 7, the tokenizer has"),
         (lambda f: _edit(f / "config.json", model_type="llama"), "of type 'llama', not LLaVA-1.5"),
-        (lambda f: (f / "tokenizer.json").unlink(), "no LLaVA checkpoint"),
-        (lambda f: (f / "config.json").unlink(), "no LLaVA checkpoint"),
+        (lambda f: (f / "tokenizer.json").unlink(), "lacks tokenizer.json or tokenizer.model; download"),
+        (lambda f: (f / "config.json").unlink(), "lacks config.json; download"),
+        (
+            lambda f: (f / "config.json").write_text("<html>"),
+            r"no LLaVA checkpoint that can be read \(.*download it again",
+        ),
     ],
 )
 def test_a_damaged_checkpoint_is_refused_by_name(folder, encoder, tmp_path, damage, message):
@@ -370,6 +396,13 @@ def test_a_damaged_checkpoint_is_refused_by_name(folder, encoder, tmp_path, dama
     with pytest.raises(UsageError, match=message) as refusal:
         load_llava(str(copy), encoder)
     assert str(copy) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_model_that_is_neither_a_folder_nor_cached_is_named_with_the_remedy(encoder, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UsageError, match=r"no folder nobody/no-such-llava.*`hf download nobody/no-such-llava`.*--vlm"):
+        load_llava("nobody/no-such-llava", encoder)
 
 
 def test_a_template_without_an_image_is_refused(folder, encoder, tmp_path):

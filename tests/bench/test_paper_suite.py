@@ -28,7 +28,7 @@ def root(tmp_path_factory):
 @pytest.fixture
 def brief(monkeypatch):
     """The paper's attacks with two steps a round."""
-    for name in ("autoattack", "ensemble", "ensemble-vqa", "stealth"):
+    for name in ("autoattack-paper", "ensemble", "ensemble-vqa", "stealth"):
         steps = tuple(replace(step, steps=2) for step in PRESETS[name].steps)
         monkeypatch.setitem(PRESETS, name, Preset("", steps))
 
@@ -56,6 +56,17 @@ def test_the_suite_completes_clean_and_attacked(root, tmp_path, brief, task, dat
         assert run.header.protocol.get("selection") == drawn
     assert {r.eps_255 for run in result.runs for r in run.records} >= {0.0, 2.0}
     assert {row["eps_255"] for row in result.rows()} == {0.0, 2.0, 4.0}
+
+
+def test_classes_are_attacked_from_five_starts_and_two_of_them_without_targets(root, tmp_path, brief):
+    """PROTOCOL, section 2.3: APGD-CE five times, then the nine rivals; a set of two classes has no rivals."""
+    suite = load_suite("paper")
+    steps = PRESETS[suite.tasks["zeroshot"].attack].steps
+    assert [s.name for s in steps[:6]] == [*(f"apgd-ce-{n}" for n in range(1, 6)), "apgd-t-1"]
+    (run,) = _run(root, tmp_path, task="zeroshot", dataset="pcam", eps=0.1).runs
+    taken = {r.step for r in run.records}
+    assert "apgd-ce-5" in taken
+    assert not {step for step in taken if step.startswith("apgd-t")}
 
 
 def test_the_samples_are_those_that_numpy_draws(root):

@@ -7,7 +7,7 @@ import queue
 
 import pytest
 
-from bench.progress import Bars, Lines, Relay, Silent, choose, relayed
+from bench.progress import Bars, Lines, Relay, Silent, choose, no_bars_in_logs, relayed
 
 
 class Clock:
@@ -110,3 +110,14 @@ def test_a_terminal_that_does_not_know_its_size_has_a_bar():
                 shown += part
     os.close(parent)
     assert b"6 standing" in shown
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_other_libraries_bars_are_kept_off_logs_and_put_back(monkeypatch, terminal, enabled):
+    done = []
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    with no_bars_in_logs(enabled, lambda: done.append("off"), lambda: done.append("on")):
+        assert done == (["off"] if enabled and not terminal else [])
+    assert done == (["off", "on"] if enabled and not terminal else [])

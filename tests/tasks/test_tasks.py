@@ -6,10 +6,9 @@ from PIL import Image
 
 from tasks.base import AnswerScores, Dataset, Sample
 from tasks.captioning import Captioning, clean_caption
-from tasks.metrics import normalise
 from tasks.protocol import PAPER, STRICT
 from tasks.stealth import Stealth
-from tasks.vqa import VQA, first_phrase, frequent_answers, reference_rank, spellings
+from tasks.vqa import VQA, first_phrase, frequent_answers, reference_rank
 from tasks.zeroshot import ZeroShot
 
 PICTURE = Image.new("RGB", (4, 4))
@@ -29,8 +28,8 @@ class Scripted:
         self.asked = list(prompts)
         return [self.text] * len(prompts)
 
-    def first_tokens(self, texts):
-        return [{"red": 0, "crimson": 1, "blue": 2, "The": 3}.get(t, 9) for t in texts]
+    def token_texts(self):
+        return ["red", "Crim", "blue", None]
 
     def answers(self, prompts, answers):
         self.wanted = list(answers)
@@ -62,20 +61,12 @@ def test_vqa_attacks_answers_by_frequency_and_stops_when_no_answer_can_follow():
     assert model.asked == ["what ? briefly"]
 
 
-def test_an_answer_behind_an_article_may_still_count():
-    task = VQA(Dataset("d", (_sample(ANSWERS),)))
+def test_a_vqa_attack_goes_on_while_the_answer_counts_however_it_is_spelled():
+    """LLaVA-1.5 says "Yes" where annotators wrote "yes": taken for lost, such a question was never attacked."""
+    task = VQA(Dataset("d", (_sample(["crimson"] * 10),)))
     objective = task.bind(Scripted()).objective(torch.zeros(1, 3, 4, 4), task.dataset.samples, "reference-0")
-    bright = torch.full((1, 3, 4, 4), 0.8)  # the first token is "The"
-    assert not objective(bright, torch.tensor([0])).fooled.any()
-
-
-def test_spellings_are_scored_as_the_answer():
-    assert {"yes", "Yes", "YES"} <= spellings("yes")
-    assert {"2", "two", "Two"} <= spellings("2")
-    assert {"2", "two", "Two"} <= spellings("Two")
-    for answer in ("yes", "2", "two", "New York", "TV", "none"):
-        for spelled in spellings(answer) - {"a", "an", "the", "A", "An", "The"}:
-            assert normalise(spelled) == normalise(answer)
+    bright = torch.tensor([0.0, 0.3, 0.8]).view(3, 1, 1, 1).expand(3, 3, 4, 4)  # "red", "Crim", the end
+    assert objective(bright, torch.zeros(3, dtype=torch.int64)).fooled.tolist() == [True, False, True]
 
 
 def test_vqa_scores_are_rounded_by_the_papers_protocol_only():
