@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import datasets
 import numpy as np
 import open_clip
 import pytest
@@ -31,6 +32,7 @@ from bench.train.checkpoint import prepare_directory
 from bench.train.export import export
 from bench.train.job import class_names
 from bench.train.loop import Hooks, Schedule, TrainingError, Update, fit, train
+from bench.train.stream import skipped_names
 
 ARCH = Path(__file__).parents[2] / "bench" / "mini" / "weights" / "clip"
 COMMON = ["--steps", "8", "--batch", "4", "--inner-steps", "2", "--inner-step", "4", "--lr", "1e-4"]
@@ -218,6 +220,18 @@ def test_blend_lies_between_original_and_trained(finished, tmp_path):
         (["--flaw", "typo"], "unknown flaw 'typo'; known: first-update"),
         (["--batch", "500"], "fewer than one batch of 500"),
         (["--data", "folder:/no/such"], "no such folder"),
+        (["--steps", "0"], "steps and batch must be at least 1; got 0"),
+        (["--warmup", "9"], "the warm-up must take between 0 and all 8 steps; got 9"),
+        (["--lr", "nan"], "the learning rate must be positive"),
+        (["--weight-decay", "-1"], "the weight decay not negative"),
+        (["--micro-batch", "0"], "--micro-batch must be at least 1; got 0"),
+        (["--data-threads", "0"], "--data-threads must be at least 1; got 0"),
+        (["--eval-every", "0"], "--eval-every must be at least 1; got 0"),
+        (["--checkpoint-every", "0"], "--checkpoint-every must be at least 1; got 0"),
+        (["--eval-images", "-1"], "--eval-images must be at least 0; got -1"),
+        (["--device", "gpu"], "--device 'gpu' is not one of"),
+        (["--score", "minni"], "minni"),
+        (["--stepps", "3"], "No such option"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(images, tmp_path, words, message, monkeypatch):
@@ -225,7 +239,60 @@ def test_what_cannot_be_trained_is_one_line(images, tmp_path, words, message, mo
     done = _invoke(_words(images, tmp_path / "out", *words))
     assert done.exit_code == 2, done.output
     assert message in done.output
-    assert "Traceback" not in done.output
+    assert isinstance(done.exception, SystemExit)
+
+
+@pytest.mark.parametrize(
+    ("data", "words", "message"),
+    [
+        ("folder", ["--classnames", "names"], "tecoa needs a label of every image, and not all of these have one: "),
+        ("imagefolder", ["--classnames", "nowhere"], "--classnames nowhere cannot be read"),
+        ("hf", ["--classnames", "one"], "has label 1, but there are 1 classes (0 to 0)"),
+        ("hf", [], "name the classes of numbered labels"),
+    ],
+)
+def test_labels_that_are_missing_or_do_not_fit_are_one_line(images, tmp_path, data, words, message, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("names").write_text("square\ncircle\n")
+    Path("one").write_text("square\n")
+    specs = {"folder": f"folder:{images}", "imagefolder": f"imagefolder:{images}", "hf": f"hf:{tmp_path}/table"}
+    rows = [{"image": str(path), "label": n % 2} for n, path in enumerate(sorted(images.rglob("[0-9]*.png"))[:8])]
+    Path("table").mkdir()
+    datasets.Dataset.from_list(rows).cast_column("image", datasets.Image()).to_parquet("table/train.parquet")
+    done = _invoke(
+        _words(images, tmp_path / "out", "--eval-images", "0", "--data", specs[data], *words, method="tecoa")
+    )
+    assert done.exit_code == 2, done.output
+    assert message in done.output
+    assert isinstance(done.exception, SystemExit)
+
+
+def test_held_out_images_of_their_own_source(images, tmp_path):
+    """All of them where there are fewer than asked for; unreadable ones are named; other classes are refused."""
+    held_out = tmp_path / "held out"
+    for number, path in enumerate(sorted(images.rglob("[0-9]*.png"))[:3]):
+        folder = held_out / ("circle" if number else "square")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / path.name).write_bytes(path.read_bytes() if number != 1 else b"junk")
+    words = _words(images, tmp_path / "out", "--eval-data", f"imagefolder:{held_out}", "--eval-images", "256")
+    words = [*words, "--steps", "1", "--warmup", "0"]
+    assert _invoke(words).exit_code == 0
+    assert "eval_cosine_attacked" in (tmp_path / "out" / "metrics.jsonl").read_text()
+    assert len([name for name in skipped_names(tmp_path / "out" / "skipped.jsonl") if "broken" not in name]) == 1
+    (held_out / "circle").rename(held_out / "oval")
+    done = _invoke([*words, "--output", str(tmp_path / "other")])
+    assert done.exit_code == 2
+    assert f"the classes of imagefolder:{held_out} are not those of imagefolder:{images}" in done.output
+
+
+def test_other_weights_under_the_same_name_are_refused_on_resume(images, tmp_path):
+    state = {k: v for k, v in load_file(ARCH / "open_clip_model.safetensors").items() if k.startswith("visual.")}
+    words = _words(images, tmp_path / "out", "--weights", str(tmp_path / "w.pt"), "--steps", "1", "--warmup", "0")
+    for scale in (1.0, 1.01):
+        torch.save({k.removeprefix("visual."): v * scale for k, v in state.items()}, tmp_path / "w.pt")
+        done = _invoke(words)
+        assert (done.exit_code == 0) == (scale == 1.0), done.output
+    assert "was trained with weights_sha256 = " in done.output
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path):
@@ -320,6 +387,17 @@ def test_an_exploding_loss_and_a_gradient_that_is_not_finite_stop_the_run_before
     saved = torch.load(tmp_path / "b" / "checkpoint.pt", weights_only=True)
     assert saved["step"] == 2
     assert all(v.isfinite().all() for v in saved["modules"]["m"].values())
+
+
+def test_a_run_that_exploded_explodes_again_when_resumed(tmp_path):
+    """The losses by which the next one is judged lie in the checkpoint."""
+
+    def exploding(model, step):
+        return model(torch.ones(1, 2)).square().sum() * (1e4 if step == 15 else 1)
+
+    for _ in range(2):
+        with pytest.raises(TrainingError, match=r"exploded to .* at step 15"):
+            _fit(tmp_path, steps=20, loss=exploding)
 
 
 def test_random_states_are_part_of_a_checkpoint(tmp_path):
