@@ -9,7 +9,6 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import datasets
@@ -69,28 +68,50 @@ def _finished(images, tmp_path_factory):
     return output
 
 
-def test_killed_and_started_again_it_ends_with_the_same_bits(images, finished, tmp_path):
-    output = tmp_path / "killed"
-    words = _words(images, output)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "OMP_NUM_THREADS": str(torch.get_num_threads()),
-    }
-    child = subprocess.Popen([sys.executable, "-m", "bench.cli", *words], env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (output / "checkpoint.pt").exists():
-        assert child.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    assert not (output / "visual.pt").exists()
-    assert _invoke(words).exit_code == 0
-    whole, resumed = (torch.load(d / "visual.pt", weights_only=True) for d in (finished, output))
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    steps = [json.loads(line)["step"] for line in (output / "metrics.jsonl").read_text().splitlines()]
-    assert steps == [json.loads(line)["step"] for line in (finished / "metrics.jsonl").read_text().splitlines()]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+KILLS = [  # moment, and its which visit; every line is the same command again
+    ("attacking", 3), ("saving", 1), ("updating", 2), ("replacing", 2), ("resuming", 1), ("forgetting", 1),
+    ("resumed", 1), ("updated", 1), ("evaluating", 1), ("replaced", 3), ("exporting", 1), ("none", 0),
+]  # fmt: skip
+
+
+def _steps(directory):
+    return [json.loads(line)["step"] for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def _same_weights(one, other):
+    first, second = (torch.load(d / "visual.pt", weights_only=True) for d in (one, other))
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def _killed(plan):
+    """How real processes end that give commands and die at planned moments."""
+    done = subprocess.run([sys.executable, "-m", "tests.bench.train_kills", json.dumps(plan)], env=ENVIRONMENT,
+                          stdout=subprocess.PIPE, check=True, timeout=600)  # fmt: skip
+    return json.loads(done.stdout)
+
+
+def test_killed_again_and_again_it_ends_with_the_same_bits(images, finished, tmp_path):
+    """While attacking, updating, writing, resuming, evaluating, exporting."""
+    words = _words(images, tmp_path / "out")
+    ends = _killed([[words, moment, nth] for moment, nth in KILLS])
+    assert ends == [-signal.SIGKILL] * (len(KILLS) - 1) + [0]
+    assert _same_weights(finished, tmp_path / "out")
+    assert _steps(finished) == _steps(tmp_path / "out")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(p.name for p in finished.iterdir())
+    tags = [event for path in (tmp_path / "out" / "tensorboard").iterdir() for event in _events(path)]
+    assert any(event.HasField("session_log") for event in tags)  # where TensorBoard drops the steps taken twice
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_bits(images, finished, tmp_path):
+    """At whatever the process is about after a random time on the processor, in milliseconds."""
+    words = _words(images, tmp_path / "out")
+    plan = [[words, "timer", random.randint(300, 2500)] for _ in range(6)] + [[words, "none", 0]]
+    ends = _killed(plan)
+    assert ends[-1] == 0, plan
+    assert -signal.SIGPROF in ends
+    assert _same_weights(finished, tmp_path / "out"), plan
+    assert _steps(finished) == _steps(tmp_path / "out"), plan
 
 
 def test_every_form_of_the_result_gives_equal_embeddings(finished):
@@ -131,6 +152,15 @@ def test_the_card_tells_recipe_data_and_course(finished):
     assert json.loads((finished / "skipped.jsonl").read_text().splitlines()[0])["id"] == "circle/broken.png"
 
 
+def _events(path):
+    """TFRecords: length, its checksum, data, its checksum."""
+    content, position = path.read_bytes(), 0
+    while position < len(content):
+        (length,) = struct.unpack("<Q", content[position : position + 8])
+        yield Event.FromString(content[position + 12 : position + 12 + length])
+        position += 16 + length
+
+
 def test_metrics_and_tensorboard_events_say_the_same(finished):
     rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     logged = [row for row in rows if "loss" in row]
@@ -138,13 +168,7 @@ def test_metrics_and_tensorboard_events_say_the_same(finished):
     assert all(0 <= row["data_wait"] <= 1 for row in logged)
     assert [row["step"] for row in rows if "eval_cosine_attacked" in row] == [3, 7]
     (path,) = (finished / "tensorboard").iterdir()
-    content, position, found = path.read_bytes(), 0, {}
-    while position < len(content):  # TFRecord: length, its checksum, data, its checksum
-        (length,) = struct.unpack("<Q", content[position : position + 8])
-        event = Event.FromString(content[position + 12 : position + 12 + length])
-        position += 16 + length
-        for value in event.summary.value:
-            found[value.tag, event.step] = value.simple_value
+    found = {(v.tag, event.step): v.simple_value for event in _events(path) for v in event.summary.value}
     for row in logged:
         assert found["loss", row["step"]] == pytest.approx(row["loss"], rel=1e-5)
     assert ("eval/cosine_clean", 7) in found
