@@ -114,6 +114,29 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(images, finished, t
     assert _steps(finished) == _steps(tmp_path / "out"), plan
 
 
+def _in_two_processes(*arguments):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+               "-m", "tests.bench.train_kills", *arguments]  # fmt: skip
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
+
+
+def test_two_processes_of_which_one_dies_end_as_one_process_does(images, finished, tmp_path):
+    """The whole command under torchrun, over gloo: killed at step 5 in one of them, resumed, equal up to rounding."""
+    words = _words(images, tmp_path / "out")
+    died = _in_two_processes("1", "attacking", "6", *words)
+    assert died.returncode != 0
+    assert not (tmp_path / "out" / "visual.pt").exists()
+    done = _in_two_processes("1", "none", "0", *words)
+    assert done.returncode == 0, done.stderr
+    assert _steps(finished) == _steps(tmp_path / "out")
+    assert skipped_names(tmp_path / "out" / "skipped.jsonl") == skipped_names(finished / "skipped.jsonl")
+    assert "2 process(es)" in (tmp_path / "out" / "README.md").read_text()
+    pixels = torch.rand(8, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        one, two, start = (load_encoder(str(d))(pixels) for d in (finished, tmp_path / "out", ARCH))
+    assert (one - two).norm() < 0.02 * (one - start).norm()
+
+
 def test_every_form_of_the_result_gives_equal_embeddings(finished):
     images = torch.rand(3, 3, 48, 48, generator=torch.Generator().manual_seed(0))
     encoder = load_encoder(str(finished))
@@ -122,9 +145,12 @@ def test_every_form_of_the_result_gives_equal_embeddings(finished):
         expected = encoder(images)
         assert (expected - original(images)).norm() > 1e-3 * expected.norm()
         assert torch.allclose(load_encoder(str(finished / "visual.pt"))(images), expected, atol=1e-5)
-        whole = open_clip.create_model(f"local-dir:{finished}").eval()
+        whole, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{finished}")
         pixels = (images - encoder.mean) / encoder.std
-        assert torch.allclose(whole.encode_image(pixels), expected, atol=1e-4)
+        assert torch.allclose(whole.eval().encode_image(pixels), expected, atol=1e-4)
+        photo = Image.fromarray(np.arange(90 * 60 * 3, dtype=np.uint8).reshape(90, 60, 3))
+        ours = (encoder.preprocess(photo) - encoder.mean[0]) / encoder.std[0]
+        assert torch.allclose(preprocess(photo), ours, atol=1e-5)
         vision = CLIPVisionModel.from_pretrained(finished / "clip_vision_model").eval()
         pooled = vision(pixel_values=pixels).pooler_output
         assert torch.allclose(pooled @ encoder.visual.proj, expected, atol=1e-4)
