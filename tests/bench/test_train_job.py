@@ -23,14 +23,16 @@ from safetensors.torch import load_file
 from tensorboardX.proto.event_pb2 import Event
 from transformers import CLIPVisionModel
 
+from bench import api
 from bench.cli import main
 from bench.mini import world
 from bench.models.load import load_encoder
 from bench.train.base import _model_config, load_base
 from bench.train.checkpoint import prepare_directory
 from bench.train.export import export
-from bench.train.job import class_names
+from bench.train.job import Job, class_names, suite_to_score
 from bench.train.loop import Hooks, Schedule, TrainingError, Update, fit, train
+from bench.train.recipe import Recipe
 from bench.train.stream import skipped_names
 
 ARCH = Path(__file__).parents[2] / "bench" / "mini" / "weights" / "clip"
@@ -167,6 +169,25 @@ def test_the_run_directory_is_an_encoder_and_its_scores_enter_the_card(finished,
     card = (finished / "README.md").read_text()
     assert "| zeroshot | mini-shape | 0/255 |" in card
     assert "(partial: --limit 2)" in card
+
+
+@pytest.mark.parametrize(
+    ("asked", "steps", "expected"),
+    [(None, 20_000, "mini"), (None, 8, None), ("none", 20_000, None), ("paper", 8, "paper")],
+)  # fmt: skip
+def test_scores_for_the_card_are_measured_where_they_are_asked_for_or_cheap(asked, steps, expected):
+    recipe = Recipe("fare", 4, Schedule(steps, 128, 1e-5))
+    assert suite_to_score(Job("a", None, "folder:x", recipe, Path("out"), score=asked)) == expected
+
+
+def test_training_ends_with_the_scores_of_a_suite(images, tmp_path, monkeypatch):
+    """Two samples a set, so that it takes no time."""
+    run = api.run
+    monkeypatch.setattr(api, "run", lambda **named: run(**named, limit=2, attack="none", jobs=1, progress=False))
+    words = ["--steps", "1", "--warmup", "0", "--score", "mini", "--results", str(tmp_path / "results")]
+    done = _invoke(_words(images, tmp_path / "out", *words))
+    assert done.exit_code == 0, done.output
+    assert "| zeroshot | mini-shape | 0/255 |" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_the_card_tells_recipe_data_and_course(finished):

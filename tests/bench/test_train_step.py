@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from bench.errors import UsageError
 from bench.models.encoder import Encoder, Preprocessing, TextTower
+from bench.train import job
 from bench.train.adversarial import finetune
 from bench.train.distributed import World
 from bench.train.loop import Schedule
@@ -244,6 +245,36 @@ def test_out_of_memory_names_the_micro_batch_that_fits():
     with pytest.raises(UsageError, match=r"8 images at once; 2 fit: add --micro-batch 2"):
         Stepper(Small(), Small(), FARE, RECIPE, _batch)(0)
     Stepper(Small(), Small(), FARE, RECIPE, _batch, runtime=Runtime(micro_batch=2))(0)
+
+
+def test_trying_what_fits_asks_no_other_process_and_leaves_room_for_the_optimizer(monkeypatch):
+    """One process alone runs out of memory: the others would wait for ever. AdamW's moments come after gradients."""
+
+    class Together(nn.Module):
+        def forward(self, images):
+            raise AssertionError("the other processes are not here")
+
+    stepper = Stepper(_Counting(), _Counting(), FARE, RECIPE, _batch)
+    stepper._last, stepper._parallel = _batch(), Together()
+    held = []
+    monkeypatch.setattr(torch, "empty_like", lambda p: held.append(p.shape) or p)
+    stepper.probe(2)
+    assert sorted(held) == sorted([(6, 768), (6,)] * 2)
+    stepper._parallel = stepper._tower
+    stepper(0)
+    held.clear()
+    stepper.probe(2)
+    assert held == []
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried"), MemoryError("no room")])
+def test_out_of_memory_outside_the_passes_is_one_line(tmp_path, monkeypatch, error):
+    def fails(job, world):
+        raise error
+
+    monkeypatch.setattr(job, "_run", fails)
+    with pytest.raises(UsageError, match="out of memory on cpu beside the passes of a step"):
+        job.run(job.Job("a", None, "folder:x", RECIPE, tmp_path, device="cpu"))
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
