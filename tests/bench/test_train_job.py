@@ -373,6 +373,23 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
         load_base(str(ARCH), str(tmp_path / "w.pt"))
 
 
+@pytest.mark.parametrize("mode", ["shortest", "squash"])
+def test_training_images_are_prepared_as_the_model_says(tmp_path, mode):
+    """SigLIP squeezes an image into its square, CLIP crops it."""
+    for file in ARCH.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((ARCH / "open_clip_config.json").read_text())
+    config["preprocess_cfg"]["resize_mode"] = mode
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    base = load_base(str(tmp_path), None)
+    _, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{tmp_path}")
+    photo = Image.fromarray((np.arange(90 * 60 * 3) % 251).astype(np.uint8).reshape(90, 60, 3))
+    encoder = base.encoder
+    ours = (encoder.preprocess(photo) - encoder.mean[0]) / encoder.std[0]
+    assert torch.allclose(preprocess(photo), ours, atol=1e-5)
+    assert base.preprocess_cfg["resize_mode"] == mode
+
+
 def test_the_activation_of_the_weights_is_written_into_the_configuration():
     """OpenAI's weights come with QuickGELU, which open_clip's configuration of ViT-B-32 does not name."""
     assert "quick_gelu" not in _model_config("ViT-B-32", None, torch.nn.Sequential(torch.nn.GELU()))
