@@ -115,7 +115,7 @@ def sides(arguments: argparse.Namespace, schedule: Schedule, batches) -> dict[st
         return plain_step(plain, plain_original, images, noise, autocast, logged=step % LOGGED == 0)
 
     recipe = Recipe("fare", 4, schedule, flaws=paper_flaws("pgd"))
-    runtime = Runtime(World(device=device), arguments.micro_batch, arguments.bf16, arguments.compile)
+    runtime = Runtime(World(device=device), arguments.micro_batch, arguments.bf16, arguments.compile, folded=True)
     ours.visual.requires_grad_(True)
     stepper = Stepper(ours, original, FARE, recipe, batches, runtime=runtime)
     return {

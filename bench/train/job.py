@@ -145,7 +145,7 @@ def _run(job: Job, world: World) -> Path:
     finetune(
         job.recipe.objective, base.encoder, original, job.recipe, stream, job.output,
         objective=objective, classes=classes, checkpoint_every=job.checkpoint_every, settings=settings,
-        runtime=Runtime(world, job.micro_batch, job.bfloat16, job.compiled),
+        runtime=Runtime(world, job.micro_batch, job.bfloat16, job.compiled, folded=True),
         hooks=Hooks(position=stream, observe=observe, evaluate=evaluate, evaluate_every=job.evaluate_every),
     )  # fmt: skip
     stream.close()

@@ -21,7 +21,7 @@ from bench.train.distributed import World
 from bench.train.loop import Update, logged, step_generator
 from bench.train.objectives import Features, Target, TrainingObjective
 from bench.train.recipe import Recipe
-from bench.train.towers import feature_tower, frozen, is_out_of_memory, train_mode
+from bench.train.towers import feature_tower, fold_attention, frozen, is_out_of_memory, train_mode
 
 
 class Batch(NamedTuple):
@@ -41,12 +41,15 @@ class Runtime:
         micro_batch: images at once on this device; None for all of this process's share.
         bfloat16: autocast of the towers; weights, losses and perturbations stay float32.
         compiled: compile the towers with torch.compile.
+        folded: compute the trained tower's attention as `bench.train.towers.FoldedAttention` does, which is faster.
+            Off by default, so that the committed recipes of the miniature give the weights that they gave.
     """
 
     world: World = field(default_factory=World)
     micro_batch: int | None = None
     bfloat16: bool = False
     compiled: bool = False
+    folded: bool = False
 
 
 class Stepper:
@@ -76,6 +79,8 @@ class Stepper:
         self.runtime = runtime or Runtime()
         self.objective, self.recipe, self.batches, self.classes = objective, recipe, batches, classes
         original.eval().requires_grad_(False)
+        if self.runtime.folded:
+            fold_attention(tower)
         self._original = self._compile(feature_tower(original, objective))
         self._plain = feature_tower(tower, objective)
         if "batch-norm-on-attacked" in recipe.flaws and self.runtime.world.size > 1:

@@ -22,7 +22,7 @@ from bench.train.loop import Schedule
 from bench.train.objectives import COSINE, FARE, FARE_PATCHES, TECOA
 from bench.train.recipe import Recipe
 from bench.train.step import Batch, Runtime, Stepper, largest_that_fits
-from bench.train.towers import checkpoint_activations, frozen, train_mode
+from bench.train.towers import FoldedAttention, checkpoint_activations, fold_attention, frozen, train_mode
 
 RECIPE = Recipe("fare", 8, Schedule(40, 8, 1e-3), inner_steps=3, inner_step_255=4.0)
 VISION = {"image_size": 16, "patch_size": 8, "width": 32, "layers": 3, "head_width": 16}
@@ -138,6 +138,36 @@ def test_checkpointed_activations_change_nothing():
     assert torch.allclose(*gradients, rtol=1e-4, atol=1e-5 * gradients[0].abs().max())
     with pytest.raises(UsageError, match="no activation checkpointing"):
         checkpoint_activations(_Counting())
+
+
+def test_folded_attention_is_the_same_and_has_no_product_a_position():
+    """Embeddings, gradients of images and of weights; under the same names."""
+    tower, _ = _pair()
+    images = _batch().images.requires_grad_()
+    found = []
+    for folded in (False, True):
+        if folded:
+            names = [*tower.state_dict()]
+            fold_attention(tower)
+            assert [*tower.state_dict()] == names
+        tower.visual.zero_grad()
+        embedding = tower(images)
+        embedding.square().sum().backward()
+        found.append((embedding.detach(), images.grad.clone(), _gradients(tower)))
+        images.grad = None
+        with frozen(tower), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            torch.autograd.grad(tower(images).square().sum(), images)
+        assert ("aten::bmm" in {event.key for event in profile.key_averages()}) != folded
+    for plain, fast in zip(*found, strict=True):
+        assert torch.allclose(plain, fast, rtol=1e-4, atol=1e-5 * plain.abs().max())
+
+
+def test_attention_that_is_not_plain_is_left_alone():
+    block = open_clip.transformer.ResidualAttentionBlock(16, 2, is_cross_attention=True)
+    other = nn.MultiheadAttention(16, 2, batch_first=True)
+    for module in (block, other):
+        fold_attention(module)
+        assert not [m for m in module.modules() if isinstance(m, FoldedAttention)]
 
 
 def test_compiled_towers_give_the_same_and_are_traced_once(monkeypatch):
