@@ -41,7 +41,7 @@ class Runtime:
         micro_batch: images at once on this device; None for all of this process's share.
         bfloat16: autocast of the towers; weights, losses and perturbations stay float32.
         compiled: compile the towers with torch.compile.
-        folded: compute the trained tower's attention as `bench.train.towers.FoldedAttention` does, which is faster.
+        folded: compute the towers' attention as `bench.train.towers.FoldedAttention` does, which is faster.
             Off by default, so that the committed recipes of the miniature give the weights that they gave.
     """
 
@@ -81,6 +81,7 @@ class Stepper:
         original.eval().requires_grad_(False)
         if self.runtime.folded:
             fold_attention(tower)
+            fold_attention(original)  # so that torch.compile has one graph for both
         self._original = self._compile(feature_tower(original, objective))
         self._plain = feature_tower(tower, objective)
         if "batch-norm-on-attacked" in recipe.flaws and self.runtime.world.size > 1:

@@ -170,7 +170,8 @@ def test_attention_that_is_not_plain_is_left_alone():
         assert not [m for m in module.modules() if isinstance(m, FoldedAttention)]
 
 
-def test_compiled_towers_give_the_same_and_are_traced_once(monkeypatch):
+@pytest.mark.parametrize("folded", [False, True])
+def test_compiled_towers_give_the_same_and_are_traced_once(monkeypatch, folded):
     """Traced by dynamo and run eagerly: three graphs (original, attack, update), no recompilation from step to step."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     torch._dynamo.reset()
@@ -178,7 +179,7 @@ def test_compiled_towers_give_the_same_and_are_traced_once(monkeypatch):
     gradients = []
     for compiled in (False, True):
         tower, original = _pair(layers=1)
-        stepper = Stepper(tower, original, FARE, RECIPE, _batch, runtime=Runtime(compiled=compiled))
+        stepper = Stepper(tower, original, FARE, RECIPE, _batch, runtime=Runtime(compiled=compiled, folded=folded))
         for step in (1, 2):
             tower.visual.zero_grad()
             stepper(step)
