@@ -201,7 +201,7 @@ def _raw_of_sample(sample: dict[str, Any]) -> Raw | None:
     try:
         return Raw(name, partial(bytes, image), None if label is None else int(label))
     except ValueError as error:
-        raise UsageError(f"{name}.cls is not the number of a class: {bytes(label)[:20]!r}") from error
+        raise UsageError(f"{name}.cls is not the number of a class: {str(label)[:20]}") from error
 
 
 def _hugging_face(spec: str, where: str) -> IndexedSource:
