@@ -51,7 +51,7 @@ def train() -> None:
     From your own images, with any architecture of open_clip (resumable: run the same command again):
       bench train fare --arch ViT-L-14 --weights openai --data imagefolder:/data/train --eps 4 --output runs/fare4
       torchrun --nproc-per-node 8 -m bench.cli train fare --arch ViT-L-14 ...      on eight devices
-      bench run --encoder runs/fare4 --task vqa
+      bench run --encoder runs/fare4 --task zeroshot
     Between the original and the trained weights:
       bench train blend --arch ViT-L-14 --weights openai --trained runs/fare4 --share 0.7 --output runs/blend
     A miniature model, by its committed recipe:
