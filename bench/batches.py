@@ -65,7 +65,7 @@ def within_memory(work: Callable[[list[int]], T], batch: list[int]) -> T | None:
 _WORDS = ("out of memory", "not enough memory", "allocate memory", "status_alloc_failed")
 
 
-def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether memory ran out: torch has a class for that, but neither CPU allocators nor CUDA's libraries use it."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True

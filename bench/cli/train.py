@@ -6,9 +6,22 @@ from typing import Any
 import click
 
 from bench import registry
+from bench.config import DEFAULT_OUTPUT
 from bench.errors import UsageError
 
 MINI = "recipe"
+EXAMPLE_DATA = {"fare": "folder:/data/images", "tecoa": "imagefolder:/data/imagenet/train"}
+HELP = """Fine-tune an image tower with the objective {name}; resumable by the same command.
+
+\b
+Examples:
+  bench train {name} --arch ViT-L-14 --weights openai --data {data} --eps 4 --output runs/{name}4
+  bench train {name} --arch ViT-B-32 --weights laion2b_s34b_b79k --data {data} --eps 2 --output runs/b32 \\
+    --steps 2000 --batch 64 --micro-batch 16 --bf16 --compile
+  bench train {name} --arch FOLDER --data "hf:OWNER/NAME?split=train&image=image&label=label" --output runs/own
+  bench train {name} --recipe paper --arch ViT-L-14 --weights openai --data {data} --output runs/as-published
+  torchrun --nproc-per-node 8 -m bench.cli train {name} --arch ViT-L-14 --weights openai --data {data} --output runs/8
+"""
 
 
 class _Methods(click.Group):
@@ -38,7 +51,7 @@ def train() -> None:
     From your own images, with any architecture of open_clip (resumable: run the same command again):
       bench train fare --arch ViT-L-14 --weights openai --data imagefolder:/data/train --eps 4 --output runs/fare4
       torchrun --nproc-per-node 8 -m bench.cli train fare --arch ViT-L-14 ...      on eight devices
-      bench run --encoder runs/fare4 --task vqa
+      bench run --encoder runs/fare4 --task zeroshot
     Between the original and the trained weights:
       bench train blend --arch ViT-L-14 --weights openai --trained runs/fare4 --share 0.7 --output runs/blend
     A miniature model, by its committed recipe:
@@ -103,6 +116,11 @@ def _data_options() -> list[click.Parameter]:
         _word("--eval-data", about="Another source for the held-out images; needed with webdataset:."),
         _number("--eval-every", default=1000, about="Updates between evaluations."),
         _number("--data-threads", default=4, about="Threads that decode images, a process."),
+        _word(
+            "--score", about="Suite whose zero-shot scores enter the card; none: no scores. Default: mini, if cheap."
+        ),
+        _path("--data-root", about="Data sets of that suite."),
+        _path("--results", default=DEFAULT_OUTPUT, show_default=True, about="Records of the scores."),
     ]
 
 
@@ -143,7 +161,7 @@ def _method(name: str) -> click.Command:
         name,
         callback=lambda **options: _train(name, options),
         params=[*_model_options(), *_data_options(), *_recipe_options(), *_machine_options()],
-        help=f"Fine-tune an image tower with the objective {name}; resumable by the same command.",
+        help=HELP.format(name=name, data=EXAMPLE_DATA.get(name, EXAMPLE_DATA["fare"])),
         context_settings={"help_option_names": ["-h", "--help"]},
     )
 
@@ -191,7 +209,7 @@ def blend_command(arch: str, weights: str | None, trained: Path, share: float, o
 
 @train.command("card")
 @click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--results", type=click.Path(path_type=Path), default=Path("results/runs"), show_default=True)
+@click.option("--results", type=click.Path(path_type=Path), default=DEFAULT_OUTPUT, show_default=True)
 def card_command(directory: Path, results: Path) -> None:
     """Write a trained model's card again, with the numbers that ``bench run`` has recorded since.
 

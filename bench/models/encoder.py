@@ -13,6 +13,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
 
 from bench.errors import UsageError
+from bench.models.attention import fold_attention
 from bench.models.stored import PRECISIONS
 
 
@@ -120,6 +121,7 @@ class Encoder(nn.Module):
         super().__init__()
         if _is_patch_embedding(getattr(visual, "conv1", None)):
             visual.conv1 = PatchProjection(cast(nn.Conv2d, visual.conv1))
+        fold_attention(visual)
         self.visual = visual
         self.preprocessing = preprocessing
         self.text = text

@@ -62,7 +62,7 @@ def open_clip_folder(folder: Path, weights: Path | None = None) -> LoadedClip:
     identifier = f"local-dir:{folder}"
     clip = _built(identifier, f"{folder / OPEN_CLIP_CONFIG}")
     load_whole(clip, read_state_dict(weights), weights)
-    preprocessing = _preprocessing(config["preprocess_cfg"], clip.visual, folder / OPEN_CLIP_CONFIG)
+    preprocessing = read_preprocessing(config["preprocess_cfg"], clip.visual, folder / OPEN_CLIP_CONFIG)
     try:
         tokenizer = open_clip.get_tokenizer(identifier)
     except (OSError, ValueError, TypeError) as error:
@@ -148,7 +148,8 @@ def _built(identifier: str, what: str) -> Any:
         raise UsageError(f"open_clip {open_clip.__version__} cannot build {what}: {_brief(error)}") from error
 
 
-def _preprocessing(config: dict[str, Any], visual: Any, source: Path) -> Preprocessing:
+def read_preprocessing(config: dict[str, Any], visual: Any, source: Path | str) -> Preprocessing:
+    """open_clip's ``preprocess_cfg`` of an image tower; what we could not do to the pixels as it says is an error."""
     if not {"mean", "std"} <= config.keys():
         raise UsageError(f"{source}: preprocess_cfg lacks mean or std; without them the pixels would be guessed")
     mode = config.get("resize_mode", "shortest")

@@ -14,7 +14,8 @@ from torch import nn
 
 from bench.errors import UsageError
 from bench.models.checkpoint import read_state_dict
-from bench.models.encoder import Encoder, Preprocessing, TextTower
+from bench.models.encoder import Encoder, TextTower
+from bench.models.formats import read_preprocessing
 
 CONFIG = "open_clip_config.json"
 RANDOM = "random"
@@ -58,9 +59,8 @@ def load_base(arch: str, weights: str | None, *, seed: int = 0) -> Base:
         ) from error
     if file is not None:
         _load_file(clip, file)
-    config = dict(clip.visual.preprocess_cfg)
-    size = config["size"] if isinstance(config["size"], int) else config["size"][0]
-    preprocessing = Preprocessing(size, tuple(config["mean"]), tuple(config["std"]), config["interpolation"])
+    config = json.loads(json.dumps(clip.visual.preprocess_cfg))  # as it is exported: lists for tuples
+    preprocessing = read_preprocessing(config, clip.visual, arch)
     model_cfg = _model_config(arch, folder, clip)
     visual, clip.visual = clip.visual, nn.Identity()
     return Base(Encoder(visual, preprocessing, TextTower(clip, tokenizer)), model_cfg, config, folder)

@@ -143,13 +143,14 @@ def _scores(facts: Mapping[str, Any], results: Path | None, directory: Path) -> 
             f"`bench train card {directory}` puts them here."
         )
     lines = ["| task | dataset | eps | score | 95 % interval | n |", "| --- | --- | --- | --- | --- | --- |"]
-    for run in runs:
-        partial = f" (partial: {run.header.partial})" if run.header.partial else ""
-        for row in tables.summary([run]):
-            lines.append(
-                f"| {row['task']} | {row['dataset']} | {row['eps_255']:g}/255 | {row['value']:.1f} | "
-                f"{row['low']:.1f} to {row['high']:.1f} | {row['n']}{partial} |"
-            )
+    whole = [run for run in runs if not run.header.partial]
+    rows = [(row, run.header.partial) for run in runs for row in tables.summary([run])]
+    for row, partial in [*rows, *((row, None) for row in tables.averages(whole))]:
+        note = f" (partial: {partial})" if partial else ""
+        lines.append(
+            f"| {row['task']} | {row['dataset']} | {row['eps_255']:g}/255 | {row['value']:.1f} | "
+            f"{row['low']:.1f} to {row['high']:.1f} | {row['n']}{note} |"
+        )
     return "## Scores\n\n" + "\n".join(lines)
 
 

@@ -4,8 +4,9 @@ import os
 import pickle
 import random
 import shutil
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +15,9 @@ import torch
 from torch import nn
 
 from bench.errors import UsageError
+
+CHECKPOINT = "checkpoint.pt"
+REMEMBERED = 50  # losses
 
 
 class TrainingError(UsageError):
@@ -32,13 +36,17 @@ class Stateful(Protocol):
 
 @dataclass
 class Run:
-    """What a checkpoint holds: modules, optimizer, place in the data; ``identity`` is what must not change."""
+    """What a checkpoint holds: modules, optimizer, place in the data; ``identity`` is what must not change.
+
+    ``recent`` are the last losses, by which the next is judged.
+    """
 
     path: Path
     modules: Mapping[str, nn.Module]
     optimizer: torch.optim.Optimizer
     identity: dict[str, Any]
     position: Stateful | None = None
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
 
     def save(self, step: int) -> None:
         """Write the state after ``step`` updates; a crash at any moment leaves the older checkpoint.
@@ -53,6 +61,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "position": None if self.position is None else self.position.state_dict(),
             "random": random_states(),
+            "recent": list(self.recent),
         }
         temporary = self.path.with_suffix(".tmp")
         try:
@@ -90,6 +99,7 @@ class Run:
         if self.position is not None:
             self.position.load_state_dict(state["position"])
         restore_random_states(state["random"])
+        self.recent.extend(state.get("recent", ()))
         return state["step"]
 
 
@@ -124,12 +134,13 @@ def prepare_directory(directory: Path, modules: Mapping[str, nn.Module]) -> None
         directory.mkdir(parents=True, exist_ok=True)
         probe = directory / ".writable"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another process of this run may have been faster
     except OSError as error:
         raise TrainingError(f"cannot write in {directory}: {_reason(error)}; give another --output") from error
     weights = sum(p.numel() * p.element_size() for m in modules.values() for p in m.state_dict().values())
     needed, free = 2 * 3 * weights, shutil.disk_usage(directory).free  # weights and two moments, old and new
-    if free < needed:
+    old = directory / CHECKPOINT
+    if free + (old.stat().st_size if old.exists() else 0) < needed:
         raise TrainingError(
             f"{directory} has {free / 1e9:.1f} GB free; two checkpoints of this model need {needed / 1e9:.1f} GB"
         )

@@ -51,10 +51,11 @@ class World:
             dist.barrier()
 
     def parallel(self, module: nn.Module) -> nn.Module:
-        """A module whose backward pass averages gradients over processes."""
+        """A module whose backward pass averages gradients over processes; its buffers stay equal without help."""
         if self.size == 1:
             return module
-        return DistributedDataParallel(module, device_ids=[self.device] if self.device.type == "cuda" else None)
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
 
 
 def join(device: str = "auto") -> World:
@@ -65,6 +66,10 @@ def join(device: str = "auto") -> World:
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(f"--device {device!r} is not one of auto, cpu, cuda, cuda:0, ...") from error
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError("--device cuda: this machine has no CUDA device that torch can see; use --device cpu")
     if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:

@@ -7,10 +7,11 @@ the very steps of an uninterrupted one.
 
 import json
 import math
+import os
 import statistics
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -19,14 +20,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from bench.train.checkpoint import Run, Stateful, TrainingError, prepare_directory
+from bench.errors import UsageError
+from bench.train.checkpoint import CHECKPOINT, Run, Stateful, TrainingError, prepare_directory
 from bench.train.distributed import World
 
 __all__ = ["Hooks", "Schedule", "TrainingError", "Update", "fit", "step_generator", "train"]
 
 LOG_EVERY = 10
 EXPLODED = 100.0  # times the median of the last losses
-MEMORY, LEAST = 50, 10  # losses remembered, and how many are needed before one is called exploded
+LEAST = 10  # losses, before one is called exploded
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,15 @@ class Schedule:
     weight_decay: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.999)
     clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1:
+            raise UsageError(f"steps and batch must be at least 1; got {self.steps} and {self.batch}")
+        if not 0 <= self.warmup <= self.steps:
+            raise UsageError(f"the warm-up must take between 0 and all {self.steps} steps; got {self.warmup}")
+        if not 0 < self.learning_rate < math.inf or not 0 <= self.weight_decay < math.inf:
+            raise UsageError(f"the learning rate must be positive and the weight decay not negative; got "
+                             f"{self.learning_rate} and {self.weight_decay}")  # fmt: skip
 
     def rate(self, step: int) -> float:
         """Learning rate of update ``step`` (counted from 0)."""
@@ -162,28 +173,36 @@ def train(
         parameters, lr=schedule.learning_rate, betas=schedule.betas, weight_decay=schedule.weight_decay,
         fused=all(p.is_cuda for p in parameters),
     )  # fmt: skip
-    run = Run(directory / "checkpoint.pt", trained, optimizer, identity, hooks.position)
-    first = run.resume()
+    run = Run(directory / CHECKPOINT, trained, optimizer, identity, hooks.position)
+    first = _same_everywhere(run.resume(), hooks.world)
     log = _Log(name, directory / "metrics.jsonl", schedule, hooks, first)
-    guard = _Guard(name, run.path, hooks.describe)
-    for step in range(first, schedule.steps):
-        rate = (hooks.rate or schedule.rate)(step)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.zero_grad(set_to_none=True)
-        update = gradients(step)
-        guard.check_loss(step, update.loss)
-        guard.check_gradient(step, _norm(parameters, schedule.clip_norm))
-        optimizer.step()
-        done = step + 1
-        log.note(step, rate, update)
-        if hooks.evaluate is not None and (done % hooks.evaluate_every == 0 or done == schedule.steps):
-            log.write({"step": step, **hooks.evaluate(done)})
-        if done % checkpoint_every == 0 or done == schedule.steps:
-            if hooks.world.main:
-                run.save(done)
-            hooks.world.wait()
-    log.close()
+    guard = _Guard(name, run, hooks.describe)
+    with closing(log):
+        for step in range(first, schedule.steps):
+            rate = (hooks.rate or schedule.rate)(step)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad(set_to_none=True)
+            update = gradients(step)
+            guard.check_loss(step, update.loss)
+            guard.check_gradient(step, _norm(parameters, schedule.clip_norm))
+            optimizer.step()
+            done = step + 1
+            log.note(step, rate, update)
+            if hooks.evaluate is not None and (done % hooks.evaluate_every == 0 or done == schedule.steps):
+                log.write({"step": step, **hooks.evaluate(done)})
+            if done % checkpoint_every == 0 or done == schedule.steps:
+                if hooks.world.main:
+                    run.save(done)
+                hooks.world.wait()
+
+
+def _same_everywhere(step: int, world: World) -> int:
+    """The step that every process resumes from."""
+    if len(found := {*world.gather(step)}) > 1:
+        raise TrainingError(f"the processes found checkpoints of different steps, {sorted(found, key=str)}: the output "
+                            "directory must lie on a disk that all of them share")  # fmt: skip
+    return step
 
 
 def _norm(parameters: list[nn.Parameter], clip: float | None) -> float:
@@ -196,9 +215,9 @@ def _norm(parameters: list[nn.Parameter], clip: float | None) -> float:
 class _Guard:
     """Stops a run that has gone wrong before its weights do."""
 
-    def __init__(self, name: str, checkpoint: Path, describe: Callable[[int], str]) -> None:
-        self._name, self._checkpoint, self._describe = name, checkpoint, describe
-        self._recent: deque[float] = deque(maxlen=MEMORY)
+    def __init__(self, name: str, run: Run, describe: Callable[[int], str]) -> None:
+        self._name, self._checkpoint, self._describe = name, run.path, describe
+        self._recent = run.recent
 
     def check_loss(self, step: int, loss: float) -> None:
         if not math.isfinite(loss):
@@ -233,8 +252,7 @@ class _Log:
             desc=name, initial=first, total=schedule.steps, mininterval=5, unit="step", disable=not hooks.world.main
         )
         if hooks.world.main and path.exists():
-            kept = [line for line in path.read_text().splitlines() if _step_of(line) < first]
-            path.write_text("".join(line + "\n" for line in kept))
+            _keep_rows_before(first, path)
 
     def note(self, step: int, rate: float, update: Update) -> None:
         """One update is done; every tenth is written."""
@@ -264,6 +282,17 @@ class _Log:
 
     def close(self) -> None:
         self._bar.close()
+
+
+def _keep_rows_before(first: int, path: Path) -> None:
+    """Drop the rows of steps that will be taken again; a crash leaves the file as it was."""
+    kept = [line for line in path.read_text().splitlines() if _step_of(line) < first]
+    shorter = path.with_suffix(".tmp")
+    try:
+        shorter.write_text("".join(line + "\n" for line in kept))
+        os.replace(shorter, path)
+    except OSError as error:
+        raise TrainingError(f"cannot write {path}: {error.strerror}; mend that and run again") from error
 
 
 def _step_of(line: str) -> float:

@@ -7,13 +7,23 @@ from tensorboardX import SummaryWriter
 
 
 def tensorboard(directory: Path) -> tuple[Callable[[dict[str, float]], None], Callable[[], None]]:
-    """A function that writes logged rows as scalars, and one that closes the file."""
-    writer = SummaryWriter(str(directory))
+    """A function that writes logged rows as scalars, and one that closes the file.
+
+    Rows of an interrupted run that are taken again replace those that it wrote.
+    """
+    writers: list[SummaryWriter] = []
 
     def observe(row: dict[str, float]) -> None:
+        step = int(row["step"])
+        if not writers:
+            writers.append(SummaryWriter(str(directory), purge_step=step))
         for key, value in row.items():
             if key != "step":
-                writer.add_scalar(key.replace("eval_", "eval/"), value, int(row["step"]))
-        writer.flush()
+                writers[0].add_scalar(key.replace("eval_", "eval/"), value, step)
+        writers[0].flush()
 
-    return observe, writer.close
+    def close() -> None:
+        for writer in writers:
+            writer.close()
+
+    return observe, close

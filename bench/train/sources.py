@@ -17,6 +17,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from bench.errors import UsageError
 
 KINDS = "imagefolder:DIR, folder:DIR, webdataset:PATTERN or hf:NAME"
+HF_DEFAULTS = {"split": "train", "config": "", "image": "image", "label": "label"}
 SHUFFLED = 1000  # samples in the shuffle buffer of a stream of shards
 
 
@@ -196,8 +197,11 @@ def _raw_of_sample(sample: dict[str, Any]) -> Raw | None:
     if image is None:
         return None
     label = sample.get("cls")
-    where = Path(str(sample["__url__"])).name
-    return Raw(f"{where}/{sample['__key__']}", partial(bytes, image), None if label is None else int(label))
+    name = f"{Path(str(sample['__url__'])).name}/{sample['__key__']}"
+    try:
+        return Raw(name, partial(bytes, image), None if label is None else int(label))
+    except ValueError as error:
+        raise UsageError(f"{name}.cls is not the number of a class: {str(label)[:20]}") from error
 
 
 def _hugging_face(spec: str, where: str) -> IndexedSource:
@@ -206,23 +210,37 @@ def _hugging_face(spec: str, where: str) -> IndexedSource:
     except ImportError as error:
         raise UsageError("hf: needs the library: pip install datasets") from error
     name, _, query = where.partition("?")
-    options = dict(parse_qsl(query))
-    image, label, split = options.get("image", "image"), options.get("label", "label"), options.get("split", "train")
+    options = HF_DEFAULTS | dict(parse_qsl(query))
+    if unknown := sorted(options.keys() - HF_DEFAULTS.keys()):
+        raise UsageError(f"{spec}: unknown option {unknown[0]!r}; there are {', '.join(HF_DEFAULTS)}")
+    image, label = options["image"], options["label"]
     try:
-        if (Path(name) / "state.json").is_file():
+        if any((Path(name) / file).is_file() for file in ("state.json", "dataset_dict.json")):
             data = datasets.load_from_disk(name)
         else:
-            data = datasets.load_dataset(name, options.get("config"), split=split)
-        data = data.cast_column(image, datasets.Image(decode=False))
+            data = datasets.load_dataset(name, options["config"] or None, split=options["split"])
+        if isinstance(data, dict):
+            data = data[options["split"]]
+        missing = {image, *({label} if "label=" in query else ())} - {*data.column_names}
+        if missing:
+            raise ValueError(f"no column {sorted(missing)[0]!r}; there are {', '.join(data.column_names)}")
+        pictures = data.cast_column(image, datasets.Image(decode=False)).select_columns([image])
     except Exception as error:  # every hub, network and format error of that library ends here
         raise UsageError(f"{spec}: {type(error).__name__}: {str(error).splitlines()[0]}") from error
     feature = data.features.get(label)
     classes = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None
+    numbered = classes is not None or str(getattr(feature, "dtype", "")).startswith(("int", "uint"))
+    labels = list(data.select_columns([label])[label]) if numbered else None
 
     def item(row: int) -> Raw:
-        entry = data[row]
-        stored = entry[image]
-        read = partial(bytes, stored["bytes"]) if stored["bytes"] is not None else Path(stored["path"]).read_bytes
-        return Raw(f"{name}[{row}]", read, entry[label] if classes else None)
+        return Raw(f"{name}[{row}]", partial(_cell, pictures, row, image), None if labels is None else labels[row])
 
     return IndexedSource(spec, len(data), item, f"{len(data)} rows, {data._fingerprint}", classes)
+
+
+def _cell(pictures: Any, row: int, column: str) -> bytes:
+    """The encoded image of one row; read by the thread that decodes it."""
+    stored = pictures[row][column]
+    if stored is None:
+        raise ValueError("the row has no image")
+    return Path(stored["path"]).read_bytes() if stored["bytes"] is None else stored["bytes"]

@@ -20,7 +20,7 @@ from bench.train.attack import attack
 from bench.train.checkpoint import TrainingError
 from bench.train.distributed import World
 from bench.train.loop import Update, logged, step_generator
-from bench.train.objectives import Features, Target, TrainingObjective, take
+from bench.train.objectives import Features, Target, TrainingObjective
 from bench.train.recipe import Recipe
 from bench.train.towers import feature_tower, frozen, train_mode
 
@@ -85,7 +85,7 @@ class Stepper:
             self._plain = nn.SyncBatchNorm.convert_sync_batchnorm(self._plain)
         self._tower = self._compile(self._plain)
         self._parallel = self.runtime.world.parallel(self._tower)
-        self._last = Batch(torch.empty(0))
+        self._last, self._fresh = Batch(torch.empty(0)), True
         self._waited, self._since = 0.0, time.monotonic()
 
     def _compile(self, module: nn.Module) -> nn.Module:
@@ -119,6 +119,7 @@ class Stepper:
             total += loss * share
             for key, value in found.items():
                 figures[key] = figures.get(key, 0.0) + value * share
+        self._fresh = False
         self._agree_on_health(step, torch.cat(finite))
         if logged(step, self.recipe.schedule):
             figures["data_wait"] = self._share_of_waiting()
@@ -130,6 +131,8 @@ class Stepper:
         before = time.monotonic()
         self._last = self.batches(step)
         self._waited += time.monotonic() - before
+        if "labels" in self.objective.needs:
+            check_labels(self._last, self.recipe.objective, self.classes)
         return self._last
 
     def _share_of_waiting(self) -> float:
@@ -166,7 +169,7 @@ class Stepper:
         train_mode(self._plain, batch_statistics="batch-norm-on-attacked" in self.recipe.flaws)
         torch.manual_seed(((self.recipe.seed + 1) * 1_000_003 + step) * 4096 + self.runtime.world.rank * 64 + number)
         with self._synchronised(last):
-            loss, attacked = self._loss(hostile.images, batch.images, target)
+            loss, attacked = self._loss(self._parallel, hostile.images, batch.images, target)
             (loss * share).backward()
         figures = _cosines(attacked, clean, anchor) if shown else {}
         return loss.item(), hostile.finite, figures
@@ -185,11 +188,11 @@ class Stepper:
         with torch.autocast(images.device.type, dtype=torch.bfloat16):
             return tower(images)
 
-    def _loss(self, attacked: Tensor, clean: Tensor, target: Target) -> tuple[Tensor, Tensor]:
+    def _loss(self, tower: nn.Module, attacked: Tensor, clean: Tensor, target: Target) -> tuple[Tensor, Tensor]:
         """The loss to minimise, and the embeddings of the attacked images; clean images join only where needed."""
         weight, count = self.recipe.clean_weight, len(attacked)
         both = weight > 0 or "clean" in self.objective.needs
-        seen = self._features(self._parallel, torch.cat([attacked, clean]) if both else attacked)
+        seen = self._features(tower, torch.cat([attacked, clean]) if both else attacked)
         hostile = _rows(seen, slice(0, count))
         if both:
             target = target._replace(clean=_rows(seen, slice(count, None)))
@@ -217,7 +220,12 @@ class Stepper:
         )
 
     def probe(self, size: int) -> None:
-        """A step's worth of memory on ``size`` images of the last batch, with nothing kept."""
+        """A step's worth of memory on ``size`` images of the last batch, with nothing kept.
+
+        No other process takes part. Before the first update, AdamW's two moments are still to come.
+        """
+        trained = [p for p in self._plain.parameters() if p.requires_grad]
+        moments = [torch.empty_like(p) for p in trained for _ in range(2)] if self._fresh else []
         batch = self._last
         images = batch.images[:size].to(self.runtime.world.device)
         labels = None if batch.labels is None else batch.labels[:size].to(images.device)
@@ -228,7 +236,25 @@ class Stepper:
             leaf = images.clone().requires_grad_()
             loss = self.objective.loss(self._features(self._tower, leaf), target)
             torch.autograd.grad(loss.sum(), leaf)
-        self._loss(images, images, take(target, slice(None)))[0].backward()
+        self._loss(self._tower, images, images, target)[0].backward()
+        del moments
+
+
+def check_labels(batch: Batch, objective: str, classes: Tensor | None) -> None:
+    """That every image has the number of a class.
+
+    Raises:
+        TrainingError: naming the image that has not.
+    """
+    names = [*batch.ids] or [f"number {i} of the batch" for i in range(len(batch.images))]
+    if batch.labels is None:
+        raise TrainingError(f"{objective} needs a label of every image, and not all of these have one: "
+                            f"{_listed(names)}")  # fmt: skip
+    count = 0 if classes is None else classes.shape[1]
+    wrong = [(name, label) for name, label in zip(names, batch.labels.tolist(), strict=True) if not 0 <= label < count]
+    if wrong:
+        raise TrainingError(f"{wrong[0][0]} has label {wrong[0][1]}, but there are {count} classes (0 to {count - 1}); "
+                            "--classnames takes a name a line, in the order of the labels")  # fmt: skip
 
 
 def _listed(names: Sequence[str], most: int = 8) -> str:

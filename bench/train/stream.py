@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
@@ -66,7 +67,8 @@ class ImageStream:
             raise TrainingError(f"{source.name} has {len(source)} images to train on, fewer than one batch of {batch}; "
                                 "lower --batch or give more images")  # fmt: skip
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._skipped_file = skipped_file
+        self._skipped_file, self._lock = skipped_file, Lock()
+        self._named = skipped_names(skipped_file)
         self.skipped: dict[str, str] = {}
         self._epoch, self._done = 0, 0
         self._restart()
@@ -118,21 +120,49 @@ class ImageStream:
             try:
                 return decode(raw, self._preprocess), raw
             except UNREADABLE as error:
-                self._skip(raw.id, _reason(error))
+                self.skip(raw.id, error)
         raise TrainingError(f"none of the {len(raws)} images of a batch can be read, e.g. {raws[index].id}; "
                             f"{self.skipped[raws[index].id]}")  # fmt: skip
 
-    def _skip(self, name: str, reason: str) -> None:
-        self.skipped[name] = reason
-        if len(self.skipped) <= SHOWN:
-            tqdm.write(f"skipped {name}: {reason}")
-        if self._skipped_file is not None:
-            with self._skipped_file.open("a") as file:
-                file.write(json.dumps({"id": name, "reason": reason}) + "\n")
+    def skip(self, name: str, error: Exception) -> None:
+        """Count an image that cannot be read, and name it once, whatever crashes in between.
+
+        Raises:
+            TrainingError: the file of names cannot be written.
+        """
+        reason = _reason(error)
+        with self._lock:
+            self.skipped[name] = reason
+            if len(self.skipped) <= SHOWN:
+                tqdm.write(f"skipped {name}: {reason}")
+            if self._skipped_file is None or name in self._named:
+                return
+            self._named.add(name)
+            try:
+                with self._skipped_file.open("a") as file:
+                    file.write(json.dumps({"id": name, "reason": reason}) + "\n")
+            except OSError as failed:
+                raise TrainingError(f"cannot write {self._skipped_file}: {failed.strerror}; mend that and run the "
+                                    "same command") from failed  # fmt: skip
 
     def close(self) -> None:
         """Stop the decoding threads."""
         self._pool.shutdown(cancel_futures=True)
+
+
+def skipped_names(file: Path | None) -> set[str]:
+    """Names in a file of skipped images; none if there is no such file."""
+    if file is None or not file.is_file():
+        return set()
+    return {row["id"] for line in file.read_text().splitlines() if (row := _parsed(line))}
+
+
+def _parsed(line: str) -> dict[str, str]:
+    """A row; an empty one for a line that a crash cut short."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return {}
 
 
 def _reason(error: Exception) -> str:

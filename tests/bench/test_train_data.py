@@ -15,7 +15,7 @@ from torchvision.transforms.functional import to_tensor
 from bench.errors import UsageError
 from bench.train.distributed import World
 from bench.train.sources import IndexedSource, open_source
-from bench.train.stream import ImageStream
+from bench.train.stream import ImageStream, skipped_names
 
 
 def _png(number):
@@ -125,6 +125,57 @@ def test_unreadable_images_are_skipped_counted_and_named(folder, tmp_path):
     assert stream.skipped["cat/03.png"] == "not an image that Pillow knows"
     assert {json.loads(line)["id"] for line in (tmp_path / "skipped.jsonl").read_text().splitlines()} == bad
     assert sorted(set(_flat(batches))) == [n for n in range(20) if n not in (3, 6, 8)]
+
+
+def test_an_unreadable_image_is_named_once_over_crashes_and_processes(folder, tmp_path):
+    (folder / "cat" / "03.png").write_bytes(b"junk")
+    names = tmp_path / "skipped.jsonl"
+
+    def stream(rank=0, size=1):
+        return ImageStream(open_source(f"folder:{folder}"), to_tensor, 10, world=World(rank, size), skipped_file=names)
+
+    _take(stream(), 2)
+    names.write_text(names.read_text() + '{"id": "cut sho')  # a crash
+    _take(stream(), 2)
+    _take(stream(1, 2), 2)
+    assert skipped_names(names) == {"cat/03.png"}
+    assert names.read_text().count("03.png") == 1
+    assert skipped_names(tmp_path / "none") == set()
+
+
+def _table(tmp_path, **columns):
+    features = {name: datasets.Image() if name == "picture" else datasets.Value("int64") for name in columns}
+    data = datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+    data.to_parquet(str(tmp_path / "train.parquet"))
+    return f"hf:{tmp_path}"
+
+
+def test_columns_of_a_hugging_face_dataset_by_name(tmp_path):
+    """Local parquet, numbered labels without names; a row without an image is skipped."""
+    pictures = [None if i == 2 else {"bytes": _png(i), "path": None} for i in range(8)]
+    spec = _table(tmp_path, picture=pictures, kind=[i % 3 for i in range(8)])
+    stream = ImageStream(open_source(f"{spec}?image=picture&label=kind"), to_tensor, 8)
+    batch = stream(0)
+    assert batch.labels.tolist() == [level % 3 for level in _levels(batch)]
+    assert list(stream.skipped.values()) == ["ValueError: the row has no image"]
+    assert open_source(f"{spec}?image=picture").item(0).label is None
+    for query, message in [
+        ("", "no column 'image'; there are picture, kind"),
+        ("?image=picture&label=no", "no column 'no'"),
+        ("?image=picture&spilt=train", "unknown option 'spilt'; there are split, config, image, label"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            open_source(spec + query)
+
+
+def test_a_class_that_is_no_number_is_named(tmp_path):
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for suffix, content in (("png", _png(1)), ("cls", b"dog")):
+            entry = tarfile.TarInfo(f"a.{suffix}")
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    with pytest.raises(UsageError, match=r"0\.tar/a\.cls is not the number of a class: b'dog'"):
+        ImageStream(open_source(f"webdataset:{tmp_path}/0.tar"), to_tensor, 1)(0)
 
 
 def test_a_batch_without_one_readable_image_stops_the_run(folder):
