@@ -160,6 +160,9 @@ def test_greedy_scores_announce_what_generation_says(model, images):
     said = model.generate(images, PROMPTS, max_new_tokens=20)
     scores = model.answers(PROMPTS, said)(images, torch.arange(4))
     assert scores.greedy.all()
+    begun = model.answers(PROMPTS, [text.split()[0] for text in said])(images, torch.arange(4))
+    assert begun.greedy.all(), "an answer is said, too, when more follows"
+    assert any(len(text.split()) > 1 for text in said)
     others = model.answers(PROMPTS, [f"{text} star" for text in said])(images, torch.arange(4))
     assert not others.greedy.any()
     assert [model.tokenizer.decode([t]) for t in scores.first.tolist()] == [text.split()[0] for text in said]
