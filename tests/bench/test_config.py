@@ -86,3 +86,18 @@ def test_presets_have_distinct_step_names():
     for name in PRESETS:
         steps = [step.name for step in preset(name).steps]
         assert len(set(steps)) == len(steps) > 0
+
+
+def test_a_compiled_run_lies_apart_and_says_so(monkeypatch, tmp_path):
+    from bench import setup
+
+    compiled = []
+    monkeypatch.setattr(setup, "compile_blocks", lambda model: compiled.append(type(model).__name__))
+    plain, other = (
+        resolve(encoder="clip", task="vqa", limit=1, output=tmp_path, compiled=choice)[0] for choice in (False, True)
+    )
+    assert plain.directory != other.directory
+    assert "compiled" not in setup.prepare(plain).header.protocol
+    assert compiled == []
+    assert setup.prepare(other).header.protocol["compiled"] is True
+    assert set(compiled) == {"Encoder", "Llava"}
