@@ -136,7 +136,11 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "stealth": Preset(
-        "10000 steps of APGD towards the text that the attacker wants said",
-        (AttackStep("stealth", "apgd", 10_000, "target", "clean", 1.0),),
+        "10000 steps of APGD towards the text that the attacker wants said; before them 500, which often do",
+        (
+            # the long climb keeps its first step size for 2200 steps, the short one for 110
+            AttackStep("opening", "apgd", 500, "target", "clean", 1.0),
+            AttackStep("stealth", "apgd", 10_000, "target", "clean", 1.0),
+        ),
     ),
 }
