@@ -208,7 +208,7 @@ def plain_stealth_of(case: Case, rows: list[int], steps: int) -> Cost:
 def overhead(quick: bool) -> list[list[str]]:
     """APGD that never stops early, against as many bare forward and backward passes: the median of several rounds."""
     rows = []
-    steps, rounds = (10, 3) if quick else (40, 9)
+    steps, rounds = (10, 3) if quick else (100, 5)
     for task, dataset, goal in (("zeroshot", "mini-shape", "untargeted"), ("vqa", "mini-vqa", "reference-0")):
         case = Case("fare4", task, dataset, "apgd", 4.0, 32)
         _, setup = load(case, Path())
