@@ -53,6 +53,7 @@ def run(
     dataset: str | Sequence[str] | None = None,
     protocol: str = "strict",
     precision: str = "float32",
+    compiled: bool = False,
     tower: str = "encoder",
     arch: str | None = None,
     vlm: str | None = None,
@@ -82,6 +83,8 @@ def run(
         protocol: "strict", or "paper" for the choices of the paper's released code.
         precision: "float32", or "bf16" or "fp16" to search for adversarial images in half precision; verdicts stay in
             float32 (but see `tasks.protocol.PAPER`).
+        compiled: let torch.compile have the models' blocks. It takes minutes before the first step; meant for long
+            attacks on large models on a GPU. Rounding may turn a close verdict, hence the run lies apart.
         tower: "encoder", or "native" for the tower that the vision-language model came with.
         arch: open_clip architecture of an ``encoder`` given as a path.
         vlm: folder or hub id of the vision-language model; the suite's by default.
@@ -97,7 +100,8 @@ def run(
         encoder=encoder, task=task, suite=suite, eps=eps, norm=norm, attack=attack, limit=limit, seed=seed,
         surrogate=surrogate, batch_size=batch_size, device=device, output=Path(output),
         data_root=None if data_root is None else Path(data_root), save_adversarial=save_adversarial,
-        dataset=dataset, protocol=protocol, precision=precision, tower=tower, arch=arch, vlm=vlm, force=force,
+        dataset=dataset, protocol=protocol, precision=precision, compiled=compiled, tower=tower, arch=arch, vlm=vlm,
+        force=force,
     )  # fmt: skip
     return _carried_out(configs, jobs, progress)
 

@@ -185,6 +185,7 @@ class RunConfig:
     save_adversarial: bool = False
     protocol: str = "strict"
     precision: str = "float32"  # of the search for adversarial images
+    compiled: bool = False  # whether torch.compile has the models' blocks; rounding may then turn a close verdict
     tower: str = "encoder"  # or "native": the vision-language model keeps the tower it came with
     arch: str | None = None  # open_clip architecture of an encoder given as a path
     vlm: str | None = None  # folder or hub id of the vision-language model; the suite's by default
@@ -217,6 +218,8 @@ class RunConfig:
             name.append(self.protocol)
         if self.precision != "float32":
             name.append(self.precision)
+        if self.compiled:
+            name.append("compiled")
         if self.tower != "encoder":
             name.append(self.tower)
         name += [_file_name(other) for other in (self.vlm, self.arch) if other is not None]

@@ -22,6 +22,7 @@ from bench.errors import UsageError
 from bench.models import catalogue
 from bench.models.encoder import Encoder
 from bench.models.load import digest, load_encoder
+from bench.models.stored import compile_blocks
 from bench.provenance import code_state
 from bench.records import SCHEMA_VERSION, RunHeader, read_header
 from tasks.base import Dataset, Sample, Task, Victim
@@ -76,8 +77,12 @@ def prepare(config: RunConfig) -> Setup:
         surrogate = task.bind(gradient_model)
         weights["surrogate"] = digest(source.visual)
     half: HalfPrecision | None = None
+    used = [encoder, model, source, gradient_model]
     if config.precision != "float32":
-        half = HalfPrecision(task.bind(gradient_model.at(config.precision)), source.at(config.precision))
+        used += [gradient_model.at(config.precision), source.at(config.precision)]
+        half = HalfPrecision(task.bind(used[-2]), used[-1])
+    for part in used if config.compiled else ():
+        compile_blocks(part)
     if task.model == "vlm":
         weights["language"] = digest(model.model)
     preprocess = to_tensor if dataset.native_size else model.preprocess
@@ -174,6 +179,8 @@ def _protocol(config: RunConfig) -> dict[str, Any]:
         chosen: dict[str, Any] = {"precision": config.precision}
     else:
         chosen = {"precision": config.precision, **asdict(PROTOCOLS[config.protocol])}
+    if config.compiled:
+        chosen["compiled"] = True
     if config.tower != "encoder":
         chosen["tower"] = config.tower
     if config.place is not None:

@@ -76,7 +76,8 @@ class AnswerScores(NamedTuple):
 
     Attributes:
         nll: (B,) mean negative log-likelihood of the answer's tokens and the end token.
-        greedy: (B,) bool: each of those tokens is the most likely one, so greedy decoding says the answer.
+        greedy: (B,) bool: each of the answer's tokens is the most likely one, so greedy decoding says the answer,
+            whether it ends there or goes on.
         first: (B,) int64: the token that greedy decoding says first.
     """
 

@@ -53,7 +53,10 @@ class _Speaker(Captioner):
 
 @dataclass(frozen=True)
 class TargetObjective:
-    """Towards a text; fooled when each of its tokens is the most likely one, so that greedy decoding says it."""
+    """Towards a text and its end; fooled when each of its tokens is the most likely one: greedy decoding says it.
+
+    Success is a caption that holds the text, so that nothing is gained by climbing on until the caption ends there.
+    """
 
     loss: AnswerLoss
 

@@ -32,6 +32,7 @@ CHOICES = ("encoder", "task", "dataset", "surrogate", "attack", "eps")  # of run
 @click.option("--save-adversarial", is_flag=True, help="Keep the worst image of each sample and radius.")
 @click.option("--protocol", default="strict", show_default=True, help="strict, or paper: its released code's choices.")
 @click.option("--precision", default="float32", show_default=True, help="Of the search: float32, bf16 or fp16.")
+@click.option("--compile", "compiled", is_flag=True, help="torch.compile the models' blocks: for long runs on a GPU.")
 @click.option("--tower", default="encoder", show_default=True, help="native: keep the vision-language model's own.")
 @click.option("--arch", default=None, help="What an --encoder path holds: ViT-L-14-quickgelu; or ViT-B-32,TAG.")
 @click.option("--vlm", default=None, help="Folder or hub id of the vision-language model. Default: the suite's.")

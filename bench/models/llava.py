@@ -270,6 +270,6 @@ class PreparedAnswers:
         wanted, counted = self.ids[rows, -self.longest :], self.counted[rows]
         nll = nn.functional.cross_entropy(logits.transpose(1, 2), wanted, reduction="none")
         said = logits.argmax(-1)
-        greedy = ((said == wanted) | ~counted).all(dim=1)
+        greedy = ((said == wanted) | ~counted)[:, :-1].all(dim=1)  # whether the end token follows is no matter
         first = said.gather(1, self.begins[rows, None]).squeeze(1)
         return AnswerScores((nll * counted).sum(1) / counted.sum(1), greedy, first)

@@ -131,3 +131,18 @@ def test_a_path_may_hold_spaces_and_commas(tmp_path):
     path.write_bytes(b"")
     assert [c.encoder for c in resolve(encoder=str(path), task="vqa")] == [str(path)]
     assert [c.encoder for c in resolve(encoder="clip, fare4", task="vqa")] == ["clip", "fare4"]
+
+
+def test_a_compiled_run_lies_apart_and_says_so(monkeypatch, tmp_path):
+    from bench import setup
+
+    compiled = []
+    monkeypatch.setattr(setup, "compile_blocks", lambda model: compiled.append(type(model).__name__))
+    plain, other = (
+        resolve(encoder="clip", task="vqa", limit=1, output=tmp_path, compiled=choice)[0] for choice in (False, True)
+    )
+    assert plain.directory != other.directory
+    assert "compiled" not in setup.prepare(plain).header.protocol
+    assert compiled == []
+    assert setup.prepare(other).header.protocol["compiled"] is True
+    assert set(compiled) == {"Encoder", "Llava"}

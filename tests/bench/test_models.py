@@ -21,6 +21,7 @@ from bench.models.checkpoint import read_state_dict
 from bench.models.encoder import Encoder, PatchProjection
 from bench.models.llava import Llava, load_llava
 from bench.models.load import digest, load_encoder
+from bench.models.stored import compile_blocks
 
 WEIGHTS = Path(catalogue.resolve_path("package:mini/weights"))
 PROMPTS = ("what color is the star ?", "is there a circle ?", "describe the image", "how many objects are there ?")
@@ -160,9 +161,34 @@ def test_greedy_scores_announce_what_generation_says(model, images):
     said = model.generate(images, PROMPTS, max_new_tokens=20)
     scores = model.answers(PROMPTS, said)(images, torch.arange(4))
     assert scores.greedy.all()
+    begun = model.answers(PROMPTS, [text.split()[0] for text in said])(images, torch.arange(4))
+    assert begun.greedy.all(), "an answer is said, too, when more follows"
+    assert any(len(text.split()) > 1 for text in said)
     others = model.answers(PROMPTS, [f"{text} star" for text in said])(images, torch.arange(4))
     assert not others.greedy.any()
     assert [model.tokenizer.decode([t]) for t in scores.first.tolist()] == [text.split()[0] for text in said]
+
+
+def test_compiled_blocks_compute_the_same_in_one_graph_for_batches_of_all_sizes(images):
+    from torch._dynamo.utils import counters
+
+    model = load_llava(str(WEIGHTS / "llava"), load_encoder("clip"))
+    scores = model.answers(PROMPTS, ANSWERS)
+
+    def look(size):
+        leaf = images[:size].clone().requires_grad_()
+        nll = scores(leaf, torch.arange(size)).nll
+        return nll.detach(), torch.autograd.grad(nll.sum(), leaf)[0]
+
+    plain = {size: look(size) for size in (4, 3, 2)}
+    torch._dynamo.reset()
+    counters.clear()
+    assert compile_blocks(model, backend="eager") == 6 + 2 + 3
+    for size, expected in plain.items():
+        for found, wanted in zip(look(size), expected, strict=True):
+            assert torch.equal(found, wanted)
+    assert counters["stats"]["unique_graphs"] == 2, "one of the tower's block, one of the language model's"
+    assert not counters["graph_break"]
 
 
 def test_only_images_carry_gradient(model, images):
