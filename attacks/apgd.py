@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
@@ -33,6 +34,7 @@ def apgd(
     stop_when_fooled: bool = True,
     first_checkpoint: FirstCheckpoint = "start",
     siblings: Tensor | None = None,
+    confirm: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Outcome:
     """Auto-PGD (Croce & Hein 2020, arXiv 2003.01690, section 3), with a step size of its own for each sample.
 
@@ -56,6 +58,9 @@ def apgd(
         first_checkpoint: what the loss after the first step is compared with: "start" or "reference".
         siblings: (B,) int64: rows of equal number are one image under several goals; once one of them is fooled,
             all leave the batch. Without effect unless `stop_when_fooled`.
+        confirm: for goals of which the objective cannot tell whether they are reached, such as a caption of no worth:
+            asked at each checkpoint with the best images (b, 3, H, W) and rows (b,) of the samples that stand, it says
+            (b,) bool which of them fool. Without effect unless `stop_when_fooled`.
 
     Raises:
         ValueError: negative steps or first_step; unknown first_checkpoint; images outside [0, 1]; init of
@@ -87,6 +92,8 @@ def apgd(
             climb = climb.keep(standing)
         if done in windows:
             climb.review(windows[done], ledger)
+            if confirm is not None and stop_when_fooled:
+                climb = climb.keep(~ledger.settle(climb.rows, confirm(ledger.images[climb.rows], climb.rows)))
         climb.move(threat, INERTIA if done > 0 else 1.0)
     if len(climb.rows) > 0:
         ledger.record(climb.rows, climb.image, evaluate(objective, climb.image, climb.rows))

@@ -19,6 +19,8 @@ from attacks.pgd import pgd
 from attacks.presets import AttackStep
 from attacks.threat import ThreatModel, checked_start
 
+Confirm: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class Search:
@@ -32,6 +34,7 @@ class Search:
         stop_when_fooled: whether a fooled image is finished.
         first_checkpoint: see `attacks.apgd.apgd`.
         siblings: see `attacks.apgd.apgd`; None unless images appear under several goals.
+        confirm: see `attacks.apgd.apgd`; None where nobody can be asked, or only afterwards.
     """
 
     step: AttackStep
@@ -40,13 +43,16 @@ class Search:
     stop_when_fooled: bool = True
     first_checkpoint: FirstCheckpoint = "start"
     siblings: Tensor | None = None
+    confirm: Confirm | None = None
 
 
 AttackFunction: TypeAlias = Callable[[Objective, Tensor, ThreatModel, Search], Outcome]
 """objective, images (B, 3, H, W) float32 in [0, 1], threat model, search -> outcome, in the order of the images."""
 
 
-def climb(objective: Objective, images: Tensor, threat: ThreatModel, search: Search) -> Outcome:
+def climb(
+    objective: Objective, images: Tensor, threat: ThreatModel, search: Search, confirm: Confirm | None = None
+) -> Outcome:
     """Kind "apgd"."""
     return apgd(
         objective,
@@ -58,7 +64,13 @@ def climb(objective: Objective, images: Tensor, threat: ThreatModel, search: Sea
         stop_when_fooled=search.stop_when_fooled,
         first_checkpoint=search.first_checkpoint,
         siblings=search.siblings,
+        confirm=confirm,
     )
+
+
+def climb_confirming(objective: Objective, images: Tensor, threat: ThreatModel, search: Search) -> Outcome:
+    """Kind "apgd-confirm": the same, and at each checkpoint the model itself is asked whether a sample is lost."""
+    return climb(objective, images, threat, search, search.confirm)
 
 
 def ascend(objective: Objective, images: Tensor, threat: ThreatModel, search: Search) -> Outcome:
@@ -147,4 +159,6 @@ def _classifier(objective: Objective, step: AttackStep) -> Classification:
     return objective
 
 
-KINDS: dict[str, AttackFunction] = {"apgd": climb, "pgd": ascend, "fab-t": fab_t, "square": square}
+KINDS: dict[str, AttackFunction] = {
+    "apgd": climb, "apgd-confirm": climb_confirming, "pgd": ascend, "fab-t": fab_t, "square": square
+}  # fmt: skip

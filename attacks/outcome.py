@@ -73,6 +73,11 @@ class Ledger:
             self._fail(rows[~finite])
         return improved, finite & ~finished
 
+    def settle(self, rows: Tensor, fooled: Tensor) -> Tensor:
+        """Enter a verdict (b,) bool on the best images of the samples rows (b,); those that fool are finished."""
+        self.fooled[rows[fooled]] = True
+        return fooled
+
     def _fail(self, rows: Tensor) -> None:
         """Nothing is claimed of a failed sample."""
         self.failed[rows] = True

@@ -54,6 +54,8 @@ _REFERENCE_STEPS = tuple(
     AttackStep(f"reference-{n}", "apgd", 100, f"reference-{n}", "clean", 1.0) for n in range(REFERENCES)
 )
 _AGAIN = AttackStep("again", "apgd", 100, "best", "best", 1.0, precision="float32")
+# No loss tells that a caption is worth nothing; generating at the checkpoints does.
+_CAPTION_STEPS = tuple(replace(step, kind="apgd-confirm") for step in (*_REFERENCE_STEPS, _AGAIN))
 _APGD_CE = AttackStep("apgd-ce", "apgd", 100, "untargeted", "random", 2.0)
 _APGD_T = tuple(
     AttackStep(f"apgd-t-{rank}", "apgd", 100, f"targeted-{rank}", "random", 2.0, volley="apgd-t")
@@ -108,7 +110,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "ensemble": Preset(
         "APGD against each of five references, then again from the worst image so far",
-        (*_REFERENCE_STEPS, _AGAIN),
+        _CAPTION_STEPS,
     ),
     "ensemble-vqa": Preset(
         "the ensemble, then APGD towards the answers 'maybe' and 'Word'",
@@ -129,7 +131,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "captions": Preset(
         "three rounds of 100 steps: away from two reference captions, then again from the worst image",
-        (*_REFERENCE_STEPS[:2], _AGAIN),
+        (*_CAPTION_STEPS[:2], _CAPTION_STEPS[-1]),
     ),
     "stealth-500": Preset(
         "500 steps of APGD towards the text that the attacker wants said",

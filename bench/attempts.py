@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from attacks.checks import Verdict
+from attacks.kinds import Confirm
 from attacks.objective import Objective
 from attacks.outcome import Outcome
 from attacks.threat import ThreatModel
@@ -129,7 +131,8 @@ class Attempts:
         goal = objective(job, source, encoder)
         samples = job.sample_rows
         seen, courses = watched(goal, job.steps[0].kind, len(samples), job.clean.device)
-        outcome, problems = search(job, seen, conditions or self.conditions)
+        confirm = self._confirm(samples, judge) if self.protocol.asks_at_checkpoints else None
+        outcome, problems = search(job, seen, conditions or self.conditions, confirm)
         climbed = courses()
         self._check(goal, job, outcome)
         predictions = judge.predict(outcome.images, samples)
@@ -150,6 +153,18 @@ class Attempts:
         fooled = outcome.fooled.tolist()
         claimed = [fooled[k] and problems[k] is None for k in range(len(samples))]
         return Found(records, outcome.images, claimed)
+
+    def _confirm(self, samples: Sequence[Sample], judge: Victim) -> Confirm:
+        """What tells whether images of some rows break their samples: what the judge says of them is scored."""
+        task = self.setup.task
+
+        def confirm(images: Tensor, rows: Tensor) -> Tensor:
+            asked = [samples[row] for row in rows.tolist()]
+            said = judge.predict(images, asked)
+            lost = [task.lost(task.score(text, sample), sample) for text, sample in zip(said, asked, strict=True)]
+            return torch.tensor(lost, dtype=torch.bool, device=rows.device)
+
+        return confirm
 
     def _check(self, goal: Objective, job: Job, outcome: Outcome) -> None:
         """Look at some of the first batch attacked while it is in memory."""

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from attacks.objective import Objective, Progress
 
-WATCHED = ("apgd", "pgd")  # kinds that ask their objective once a step of all samples that are left, and nothing else
+# kinds that ask their objective once a step of all samples that are left, and nothing else
+WATCHED = ("apgd", "apgd-confirm", "pgd")
 DIGITS = 5  # significant ones
 
 Course = tuple[float, ...]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attacks.apgd import FirstCheckpoint
-from attacks.kinds import KINDS, AttackFunction, Search
+from attacks.kinds import KINDS, AttackFunction, Confirm, Search
 from attacks.objective import Objective, side_by_side
 from attacks.outcome import Outcome
 from attacks.presets import EMBEDDING, AttackStep
@@ -87,7 +87,9 @@ def attack_function(kind: str) -> AttackFunction:
     raise registry.unknown("kind of attack", kind, [*KINDS, *registry.plugins("bench.attack_kinds")])
 
 
-def search(job: Job, goal: Objective, conditions: Conditions) -> tuple[Outcome, list[str | None]]:
+def search(
+    job: Job, goal: Objective, conditions: Conditions, confirm: Confirm | None = None
+) -> tuple[Outcome, list[str | None]]:
     """Carry out a job; returns what the attack found, and what is wrong with it row by row.
 
     Raises:
@@ -102,6 +104,7 @@ def search(job: Job, goal: Objective, conditions: Conditions) -> tuple[Outcome, 
         stop_when_fooled=conditions.stop_when_fooled,
         first_checkpoint=cast(FirstCheckpoint, conditions.first_checkpoint),
         siblings=siblings if len(job.steps) > 1 else None,
+        confirm=confirm,
     )
     try:  # on copies: an attack that changes its input must not move the ball
         outcome = attack_function(step.kind)(goal, clean.clone(), job.threat, how)

@@ -14,6 +14,8 @@ class Protocol:
         most_periods: how many periods the VQA normalisation deletes from one answer; None for all of them.
         half_verdicts: what a model in half precision says is final; otherwise every success of a search in half
             precision is judged again in float32, and every failure is searched again in float32.
+        asks_at_checkpoints: attacks of the kind "apgd-confirm" end as soon as the model is seen to be broken at a
+            checkpoint of APGD, not only after all steps.
         first_checkpoint: what APGD compares the loss after its first step with: see `attacks.apgd.apgd`.
     """
 
@@ -22,15 +24,16 @@ class Protocol:
     rounded_scores: bool
     most_periods: int | None
     half_verdicts: bool
+    asks_at_checkpoints: bool
     first_checkpoint: str
 
 
 STRICT = Protocol("strict", upright=True, rounded_scores=False, most_periods=None, half_verdicts=False,
-                  first_checkpoint="start")  # fmt: skip
+                  asks_at_checkpoints=True, first_checkpoint="start")  # fmt: skip
 """Our default: no verdict in half precision, images as people see them."""
 
 PAPER = Protocol("paper", upright=False, rounded_scores=True, most_periods=32, half_verdicts=True,
-                 first_checkpoint="reference")  # fmt: skip
+                 asks_at_checkpoints=False, first_checkpoint="reference")  # fmt: skip
 """The choices of the released code of Schlarmann et al. 2024 (arXiv 2402.12336) that move numbers.
 
 Not followed even here: images may not leave the ball by rounding (there, half-precision images reach 4.046/255), random

@@ -235,3 +235,25 @@ def test_siblings_leave_together():
 def test_bad_settings_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         apgd(script([0.0] * 3), toy_images(1), THREATS["linf"], steps=2, **options)
+
+
+def test_at_each_checkpoint_the_best_images_are_confirmed_and_those_that_fool_leave():
+    clean = toy_images(3)
+    asked = []
+
+    def confirm(images, rows):
+        asked.append((images.clone(), rows.tolist()))
+        return (rows == 1) & torch.tensor(len(asked) == 2)
+
+    threat, objective = THREATS["linf"], LinearObjective(toy_images(1, seed=1)[0] - 0.5)
+    plain = apgd(objective, clean, threat, steps=50)
+    found = apgd(objective, clean, threat, steps=50, confirm=confirm)
+    assert [rows for _, rows in asked] == [[0, 1, 2], [0, 1, 2], [0, 2], [0, 2], [0, 2]]
+    assert found.fooled.tolist() == [False, True, False]
+    assert found.evaluations.tolist() == [50, checkpoints(50)[1] + 1, 50]
+    assert torch.equal(found.images[1], asked[1][0][1])
+    for row in (0, 2):
+        assert torch.equal(found.images[row], plain.images[row])
+    through = apgd(objective, clean, threat, steps=50, confirm=confirm, stop_when_fooled=False)
+    assert torch.equal(through.images, plain.images)
+    assert len(asked) == 5

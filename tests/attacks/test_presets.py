@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -56,7 +57,9 @@ def test_ensembles_follow_the_published_rounds():
     rounds = [(step.goal, step.start) for step in PRESETS["ensemble-vqa"].steps]
     assert rounds[:5] == [(f"reference-{n}", "clean") for n in range(5)]
     assert rounds[5:] == [("best", "best"), ("target:maybe", "clean"), ("target:Word", "clean")]
-    assert PRESETS["ensemble"].steps == PRESETS["ensemble-vqa"].steps[:6]
+    captions = PRESETS["ensemble"].steps
+    assert {step.kind for step in captions} == {"apgd-confirm"}
+    assert tuple(replace(step, kind="apgd") for step in captions) == PRESETS["ensemble-vqa"].steps[:6]
     assert {(step.steps, step.first_step) for step in PRESETS["ensemble-vqa"].steps} == {(100, 1.0)}
 
 

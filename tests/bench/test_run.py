@@ -348,3 +348,23 @@ def test_a_run_prints_its_json_and_nothing_else(tmp_path):
     assert [row.keys() for row in rows] == [named | {"eps_255", "value", "low", "high", "n", "run_dir"}] * 5
     assert [row["dataset"] for row in rows] == list(load_suite("mini").tasks["zeroshot"].datasets)
     assert read_records(rows[0]["run_dir"])
+
+
+def test_captions_are_asked_for_at_checkpoints_so_that_a_broken_one_ends_its_attack(monkeypatch, tmp_path):
+    """Only by the default protocol: the paper's looks at a caption after all steps."""
+    step = AttackStep("reference-0", "apgd", 30, "reference-0", "clean", 1.0)
+    for kind in ("apgd", "apgd-confirm"):
+        monkeypatch.setitem(PRESETS, kind, Preset("", (replace(step, kind=kind),)))
+
+    def attacked(kind, **options):
+        config = _config(tmp_path, task="captioning", dataset="mini-caption", encoder="clip", attack=kind, eps=4,
+                         limit=8, **options)  # fmt: skip
+        return {r.sample_id: r for r in _run(config).records if r.step != "clean"}
+
+    plain, asked = attacked("apgd"), attacked("apgd-confirm")
+    early = {key for key, record in asked.items() if record.evaluations < 30}
+    assert early
+    assert all(asked[key].score < 10 for key in early)
+    assert all(asked[key].score == plain[key].score for key in asked.keys() - early)
+    assert {r.evaluations for r in plain.values()} == {30}
+    assert {r.evaluations for r in attacked("apgd-confirm", protocol="paper").values()} == {30}
