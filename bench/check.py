@@ -28,7 +28,7 @@ class Finding:
     Attributes:
         name: Such as "fare / vqa / mini-vqa at 4/255".
         ok: Whether the gate passes.
-        verdict: "ok", "fell", "rose", "missing", "partial" or "not comparable".
+        verdict: "ok", "fell", "rose", "missing", "partial", "not comparable" or "not credible".
         words: The verdict with its numbers; p-values are one-sided and Holm-corrected.
     """
 
@@ -59,7 +59,8 @@ def compare_to_baseline(
     if the score moved the attacker's way and the one-sided paired test, Holm-corrected over all comparisons,
     has p < 0.01. Between runs of the very same weights the test is two-sided and a rise fails too: then it is
     the attack that has become weaker. What cannot be compared fails too: a missing baseline, a missing run or
-    radius, a partial run, an unscored sample, another task version, metric or data.
+    radius, a partial run, an unscored sample, another task version, metric or data. So does a run whose own sanity
+    checks failed where those of its baseline did not: a broken attack looks like a robust model.
 
     Args:
         new_runs: The runs to judge.
@@ -118,6 +119,9 @@ def _compare_runs(name: str, new: Run, old: Run, allow_limit: bool, seed: int) -
         if before != now:
             words = f"{name}: {field} was {before!r} in the baseline and is {now!r}; make a new baseline"
             return [Finding(name, False, "not comparable", words)]
+    if doubts := sorted(set(new.header.doubts) - set(old.header.doubts)):
+        words = f"{name}: sanity checks failed ({', '.join(doubts)}); see the run's header for what they found"
+        return [Finding(name, False, "not credible", words)]
     radii = sorted({0.0, *old.header.eps_255, *new.header.eps_255})
     return [_compare_at(name, eps, new, old, allow_limit, seed) for eps in radii]
 

@@ -135,6 +135,10 @@ def notes(table: Table, *, bold: bool = True) -> list[str]:
         found.append(f"{ABSENT}: not measured.")
     if any(cell.published is not None for cell in cells):
         found.append("In braces: the published number, and ours minus it.")
+    headers = {cell.measure.directories[0]: cell.measure.header for cell in cells}.values()
+    doubts = [f"{name} ({h.encoder}, {h.dataset})" for h in headers for name in h.doubts]
+    if doubts:
+        found.append(f"Not credible: these checks failed: {', '.join(dict.fromkeys(doubts))}.")
     return found
 
 

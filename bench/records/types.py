@@ -256,6 +256,11 @@ class RunHeader:
             return f"--limit {self.limit}"
         return None if self.status == "complete" else f"status {self.status}"
 
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Names of the sanity checks that failed: the run's numbers may mean nothing."""
+        return tuple(str(check["name"]) for check in self.checks if not check["ok"])
+
     def to_json(self) -> str:
         """Indented JSON. NaN in a free-form field becomes the string "nan" and stays one."""
         return json.dumps(encode(asdict(self)), indent=2, allow_nan=False) + "\n"

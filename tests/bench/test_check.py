@@ -124,6 +124,18 @@ def test_an_unscored_sample_fails():
     assert verdicts(findings) == ["ok", "missing"]
 
 
+def test_a_run_whose_attack_did_not_bite_fails_however_robust_it_looks():
+    scores = {0: [100] * 20, 4: [0] * 20}
+    doubt = {"name": "gradient", "ok": False, "detail": "of 20 samples, 20 have an all-zero gradient"}
+    old, sound = in_memory(scores), in_memory(scores, checks=[doubt | {"ok": True}])
+    new = in_memory({0: [100] * 20, 4: [100] * 20}, checks=[doubt])
+    (finding,) = compare_to_baseline([new], [old])
+    assert (finding.ok, finding.verdict) == (False, "not credible")
+    assert "gradient" in finding.words
+    assert all(finding.ok for finding in compare_to_baseline([sound], [old]))
+    assert "not credible" not in {f.verdict for f in compare_to_baseline([new], [in_memory(scores, checks=[doubt])])}
+
+
 def test_two_runs_in_one_place_are_refused():
     with pytest.raises(UsageError, match="two runs of fare4 / vqa / mini-vqa, choose one: a and b"):
         compare_to_baseline([in_memory({0: HIGH}, name="a"), in_memory({0: HIGH}, name="b")], [])

@@ -15,7 +15,7 @@ from bench.config import load_suite
 from bench.errors import UsageError
 from bench.layouts import BANNER, build
 from bench.records import load_run, open_run
-from tests.bench.runs import make_header, make_record, make_run
+from tests.bench.runs import in_memory, make_header, make_record, make_run
 
 ROOT = Path(__file__).parents[2]
 GOOD, BAD = [100.0] * 8 + [0.0] * 2, [100.0] * 2 + [0.0] * 8
@@ -339,3 +339,9 @@ def test_the_committed_results_fill_every_layout():
     for table in layouts.tables(runs):
         assert table.banner is None
         assert all(cell.published is None for cell in table.cells.values())
+
+
+def test_a_failed_check_stands_under_the_table():
+    doubt = {"name": "plain_clip_is_broken", "ok": False, "detail": "at 4/255 plain CLIP keeps 90 %"}
+    table = layouts.build("robustness", [in_memory({0: [100], 4: [100]}, encoder="clip", checks=[doubt])])
+    assert "Not credible: these checks failed: plain_clip_is_broken (clip, mini-vqa)." in render.markdown(table)
