@@ -21,6 +21,11 @@ MOMENTS = (
 )  # fmt: skip
 
 
+def heed_ctrl_c() -> None:
+    """In a child, before it begins: interrupts count, which a shell's background commands inherit as ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -118,7 +118,7 @@ def test_a_partial_run_carries_its_banner(tmp_path):
 
 def test_attacks_are_listed_with_their_steps():
     shown = CliRunner().invoke(main, ["list", "attacks"]).stdout
-    assert "apgd-ce (apgd 100), apgd-t-1..9 (apgd 100), fab-t (fab-t 100), square (square 5000)" in shown
+    assert "apgd-t-1..9 (apgd 100), apgd-ce (apgd 100), fab-t (fab-t 100), square (square 5000)" in shown
     rows = {
         row["name"]: row["steps"] for row in json.loads(CliRunner().invoke(main, ["list", "attacks", "--json"]).stdout)
     }

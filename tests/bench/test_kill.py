@@ -13,6 +13,7 @@ import pytest
 
 from bench import tables
 from bench.records import VOLATILE, find_runs, load_run
+from tests.bench.kills import heed_ctrl_c
 from tests.bench.test_schemas import assert_described
 
 ROOT = Path(__file__).parents[2]
@@ -122,7 +123,8 @@ def test_a_command_killed_at_random_times_ends_as_if_it_had_not_been(tmp_path):
 def test_ctrl_c_keeps_what_was_computed_and_says_so(tmp_path):
     """A real SIGINT to a real command; the run is marked partial, and the same command completes it."""
     words = [sys.executable, "-m", "bench.cli", *command("vqa", tmp_path, limit=6)]
-    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=heed_ctrl_c)  # fmt: skip
     deadline = time.monotonic() + 120
     while not list(tmp_path.rglob("records.jsonl")) or not next(tmp_path.rglob("records.jsonl")).stat().st_size:
         assert process.poll() is None, process.stderr.read()

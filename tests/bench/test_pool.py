@@ -10,17 +10,26 @@ from pathlib import Path
 import pytest
 
 from bench.records import find_runs, load_run, open_run
+from tests.bench.kills import heed_ctrl_c
 
 ROOT = Path(__file__).parents[2]
-COMMAND = "run --encoder clip,fare4 --task stealth --eps 4 --limit 6 --jobs 2 --device cpu --quiet"
+# At 2/255 no image falls, so that both runs last.
+COMMAND = "run --encoder fare2,fare4 --task stealth --eps 2 --limit 6 --jobs 2 --device cpu --quiet"
 
 
 @pytest.fixture
 def begun(tmp_path):
     """A command that carries out two runs in two processes, both at work; and the processes."""
-    words = [sys.executable, "-m", "bench.cli", *COMMAND.split(), "--output", str(tmp_path)]
+    words = [
+        sys.executable,
+        "-m",
+        "bench.cli",
+        *COMMAND.split(),
+        "--output",
+        str(tmp_path),
+    ]
     command = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                               start_new_session=True)  # fmt: skip
+                               start_new_session=True, preexec_fn=heed_ctrl_c)  # fmt: skip
     _until(lambda: len([path for path in tmp_path.rglob("records.jsonl") if path.stat().st_size]) == 2)
     workers = [int((d / "lock").read_text().split()[1]) for d in find_runs(tmp_path)]
     assert len({command.pid, *workers}) == 3

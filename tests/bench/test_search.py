@@ -512,7 +512,7 @@ def test_a_sample_that_does_not_fit_alone_is_an_error_and_no_other_is_lost(attac
 
 def test_a_step_that_failed_is_taken_again_by_the_same_command(attack, tmp_path):
     """And the steps after it are not held back: what a radius comes to is the worst of all that went well."""
-    steps = [replace(step, start="clean") for step in short("autoattack")[:3]]
+    steps = [replace(step, start="clean", volley="") for step in short("autoattack")[:3]]
 
     class Failing(Boastful):
         def objective(self, images, samples, goal):
