@@ -12,9 +12,9 @@ SOURCES = ("attacks", "bench", "tasks")
 
 @cache
 def code_state() -> dict[str, Any]:
-    """Commit of the source tree and whether it is dirty (None outside a checkout), and the digest of the sources.
+    """Commit of the source tree and whether its code is dirty (None outside a checkout), and the digest of the sources.
 
-    As of the first call: of two runs of one process, both were made by the code that was loaded.
+    Results that lie in the checkout, such as those of the run before, do not make the code dirty. As of the first call: of two runs of one process, both were made by the code that was loaded.
     """
 
     def git(*words: str) -> str:
@@ -24,7 +24,7 @@ def code_state() -> dict[str, Any]:
 
     source = source_digest(ROOT)
     try:
-        commit, dirty = git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", "."))
+        commit, dirty = git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", *SOURCES))
     except (OSError, subprocess.SubprocessError):
         return {"commit": None, "dirty": None, "source": source}
     return {"commit": commit, "dirty": dirty, "source": source}
