@@ -14,7 +14,8 @@ SOURCES = ("attacks", "bench", "tasks")
 def code_state() -> dict[str, Any]:
     """Commit of the source tree and whether its code is dirty (None outside a checkout), and the digest of the sources.
 
-    Results that lie in the checkout, such as those of the run before, do not make the code dirty. As of the first call: of two runs of one process, both were made by the code that was loaded.
+    Results that lie in the checkout do not make the code dirty. As of the first call: of two runs of one process, both
+    were made by the code that was loaded.
     """
 
     def git(*words: str) -> str:

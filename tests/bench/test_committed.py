@@ -55,7 +55,7 @@ def test_the_committed_runs_are_whole_sound_and_of_the_shipped_weights():
     clean = [(run.header.code["commit"], run.header.code.get("source")) for run in runs if not run.header.code["dirty"]]
     for run in runs:
         assert run.header.partial is None
-        # a checkout with results in it was called dirty once; then a clean run of the commit must have had these sources
+        # a checkout with results in it was called dirty once: then a clean run of its commit had these sources
         assert (run.header.code["commit"], run.header.code.get("source")) in clean
         assert all(check["ok"] for check in run.header.checks), run.directory
         assert run.header.weights["encoder"] == shipped[run.header.encoder]

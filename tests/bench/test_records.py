@@ -280,6 +280,19 @@ def test_the_code_digest_sees_contents_names_and_new_files_and_nothing_else(tmp_
     assert code_state()["source"] == source_digest(ROOT)
 
 
+def test_results_in_a_checkout_do_not_make_its_code_dirty(tmp_path, monkeypatch):
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "a.py").write_text("")
+    for words in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a", "commit", "-qm", "a"]):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    monkeypatch.setattr("bench.provenance.ROOT", tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "records.jsonl").write_text("{}")
+    assert code_state.__wrapped__()["dirty"] is False
+    (tmp_path / "bench" / "b.py").write_text("")
+    assert code_state.__wrapped__()["dirty"] is True
+
+
 def test_force_begins_beside_the_other_run_and_resumes_there_the_next_time(tmp_path):
     first, other, third = make_header(), make_header(seed=1), make_header(seed=2)
     with open_run(tmp_path / "run", first, force=True) as store:
