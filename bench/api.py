@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import tables
 from bench.config import RunConfig, resolve, resolve_all
 from bench.records import Record, Run, load_run
+from bench.tables.flat import flat as tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,6 +133,6 @@ def _carried_out(configs: list[RunConfig], jobs: int | None, progress: bool) -> 
 
 
 def _execute(configs: list[RunConfig], jobs: int | None, progress: bool) -> list[Path]:
-    from bench.pool import execute_all
+    from bench.running.engines.processes import execute_all
 
     return execute_all(configs, jobs=jobs, progress=progress)

@@ -16,12 +16,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.adversarial import ImageStore, sealed
+from bench.config.reload import config_of
 from bench.errors import UsageError
 from bench.records import CLEAN, Record, Run
-from bench.reload import config_of
-from bench.setup import Setup, prepare
-from bench.stats import worst_scores
+from bench.records.worst import worst_scores
+from bench.running.images import ImageStore, sealed
+from bench.running.load import Setup, prepare
 from tasks.base import Sample
 
 BATCH = 64

@@ -27,9 +27,9 @@ from attacks.apgd import apgd
 from attacks.threat import ThreatModel
 from bench.config import resolve
 from bench.records import load_run
-from bench.runner import carry_out
-from bench.setup import Setup, prepare
-from bench.stats import worst_scores
+from bench.records.worst import worst_scores
+from bench.running.load import Setup, prepare
+from bench.running.loop import carry_out
 from benchmarks.yardsticks import PlainLoop, counted, pyautoattack, torchattacks
 from tasks.protocol import STRICT
 

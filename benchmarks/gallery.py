@@ -15,9 +15,9 @@ from torchvision.transforms.functional import to_pil_image
 from attacks.apgd import apgd
 from attacks.threat import ThreatModel
 from bench.mini import data
-from bench.models import catalogue
-from bench.models.llava import load_llava
-from bench.models.load import load_encoder
+from bench.models.encoders import catalogue
+from bench.models.encoders.load import load_encoder
+from bench.models.victims.llava import load_llava
 from tasks.captioning import Captioning
 
 COLUMNS, SCALE, MARGIN, LINE = 6, 4, 8, 15

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.models import catalogue
-from bench.models.attention import FoldedAttention
+from bench.models.encoders import catalogue
+from bench.models.encoders.attention import FoldedAttention
 from bench.train.base import load_base
 from bench.train.distributed import World
 from bench.train.loop import Schedule, step_generator

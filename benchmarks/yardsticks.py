@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from attacks.objective import Objective
 from attacks.threat import ThreatModel
-from bench.setup import Setup
+from bench.running.load import Setup
 from tasks.base import Sample
 
 

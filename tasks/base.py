@@ -87,7 +87,7 @@ class AnswerScores(NamedTuple):
 
 
 class ImageTextEncoder(Protocol):
-    """A CLIP: an image encoder with the text tower it was trained beside (`bench.models.encoder.Encoder`)."""
+    """A CLIP: an image encoder with the text tower it was trained beside (`bench.models.encoders.encoder.Encoder`)."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> embeddings (B, D), not normalised."""

@@ -12,7 +12,7 @@ from bench.cli.root import CHECK_FAILED, DONE
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from bench.check import Finding
+    from bench.regression.compare import Finding
 
 
 @click.command()
@@ -51,7 +51,8 @@ def check(
       1  something fell, is missing, partial, stale or not comparable
       2  the command itself is wrong, or a file cannot be written
     """  # noqa: D301
-    from bench import committed, gate
+    from bench.regression import baseline as committed
+    from bench.regression import rerun as gate
 
     if update and not roots:
         raise UsageError("--update needs the new runs: give them with --runs DIR")

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.compare import ALL, ALLOWABLE
+from bench.analysis.compare import ALL, ALLOWABLE
 
 if TYPE_CHECKING:
-    from bench.compare import Comparison
+    from bench.analysis.compare import Comparison
 
 
 @click.command()
@@ -34,8 +34,8 @@ def compare(a: Path, b: Path, flips: int, allow: tuple[str, ...], allow_differen
       bench compare results/mini results/runs/mini-full --flips 5
     Exit codes: 0 compared, 2 refused or usage.
     """  # noqa: D301
-    from bench.committed import load_runs
-    from bench.compare import compare as compare_runs
+    from bench.analysis.compare import compare as compare_runs
+    from bench.regression.baseline import load_runs
 
     results = compare_runs(load_runs([a]), load_runs([b]), (ALL,) if allow_differences else allow)
     if as_json:
@@ -46,7 +46,7 @@ def compare(a: Path, b: Path, flips: int, allow: tuple[str, ...], allow_differen
 
 
 def _show(result: "Comparison", flips: int) -> None:
-    from bench.stats import p_label
+    from bench.analysis.stats import p_label
 
     change, fell = result.change, len(result.flips) - result.rose
     corrected = f"; corrected {p_label(result.p_holm)}" if result.p_holm != change.p else ""

@@ -126,7 +126,7 @@ def export(world: str, directory: Path, size: int | None) -> None:
     Example:
       bench data export mini /tmp/mini && bench run --encoder fare --task vqa --data-root /tmp/mini
     """  # noqa: D301
-    from bench.data.export import export_mini
+    from bench.mini.export import export_mini
 
     for path in export_mini(directory, size):
         click.echo(path)

@@ -47,7 +47,7 @@ def list_encoders(suite: str, as_json: bool) -> None:
       bench list encoders --suite paper --json
     """  # noqa: D301
     from bench import registry
-    from bench.models import catalogue
+    from bench.models.encoders import catalogue
 
     names = {target: alias for alias, target in catalogue.aliases().items()}
     found = catalogue.rows(load_suite(suite).encoders).values()
@@ -67,7 +67,7 @@ def _encoder_facts(row: Any, alias: str) -> dict[str, Any]:
     """What the catalogue knows of an encoder, and where it lies on this machine (None: nowhere)."""
     from dataclasses import asdict
 
-    from bench.models.hub import on_disk
+    from bench.models.encoders.hub import on_disk
 
     path = on_disk(row)
     return {**asdict(row), "alias": alias, "on disk": str(path) if path else None}

@@ -94,7 +94,7 @@ def _batch_size(text: str) -> int | None:
 
 
 def _show(runs: Any) -> None:
-    from bench import tables
+    from bench.tables.flat import flat as tables
 
     rows = [*tables.summary(runs), *tables.averages(runs)]
     click.echo(tables.to_text(tables.table(rows, list(dict.fromkeys(r.header.encoder for r in runs)))))
@@ -109,7 +109,7 @@ def _warn(runs: Any) -> None:
 
 
 def _show_transfers(runs: Any) -> None:
-    from bench.transfer import transfer_matrices
+    from bench.tables.transfer import transfer_matrices
 
     for title, matrix in transfer_matrices(runs):
         click.echo(f"\n{title}: images made on (column), scored on (row)\n\n{matrix.round(1).to_string()}")

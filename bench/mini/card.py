@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from bench.mini import data, world
-from bench.models.encoder import Encoder
+from bench.models.encoders.encoder import Encoder
 from bench.provenance import code_state
 from tasks.base import VisionLanguageModel
 from tasks.vqa import VQA

@@ -13,8 +13,8 @@ from transformers import CLIPImageProcessor, LlamaConfig, LlavaConfig, LlavaForC
 
 from bench.mini import clip, language, world
 from bench.mini.tokenizer import IMAGE_TOKEN, llava_tokenizer
-from bench.models.convert import to_clip_vision_model, vision_config
-from bench.models.encoder import Encoder
+from bench.models.encoders.convert import to_clip_vision_model, vision_config
+from bench.models.encoders.encoder import Encoder
 from bench.train.loop import Schedule, fit, step_generator
 
 PROMPT = "USER : {image} {question} ASSISTANT :"

@@ -13,8 +13,8 @@ from torch import Tensor
 from bench.errors import UsageError
 from bench.mini import clip, llava, world
 from bench.mini.card import vqa_numbers, write_card, zeroshot_numbers
-from bench.models.llava import load_llava
-from bench.models.load import load_encoder
+from bench.models.encoders.load import load_encoder
+from bench.models.victims.llava import load_llava
 from bench.train.adversarial import Batch, Recipe, finetune
 from bench.train.loop import Schedule
 from bench.train.objectives import classes_of

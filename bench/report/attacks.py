@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from bench.measures import AVERAGE, Measure
+from bench.analysis.cells import AVERAGE, Measure
 from bench.records import CLEAN, Record, Run
 
 Curve = tuple[list[float], list[float]]  # images tried, mean loss

@@ -12,8 +12,9 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.measures import Measure
-from bench.stats import ceiling_of, eps_label
+from bench.analysis.cells import Measure
+from bench.analysis.stats import ceiling_of
+from bench.records.worst import eps_label
 
 matplotlib.use("svg")
 SIZE = (4.1, 2.9)  # inches of 72 px: readable on a phone without scaling

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from bench.errors import UsageError
 from bench.records import CLEAN, Record, Run
 from bench.records.files import explained
-from bench.stats import eps_label
+from bench.records.worst import eps_label
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bench.adversarial import ImageStore
+    from bench.running.images import ImageStore
 
 LOST, STOOD = "lost before any attack", "stood"
 
@@ -78,9 +78,9 @@ def cards(run: Run, most: int, images: Path, prefix: str, data_root: Path | None
     Raises:
         UsageError: the run's data or encoder cannot be loaded, or the data are not those of the run.
     """
-    from bench.adversarial import ImageStore
-    from bench.reload import config_of
-    from bench.setup import prepare
+    from bench.config.reload import config_of
+    from bench.running.images import ImageStore
+    from bench.running.load import prepare
 
     setup = prepare(config_of(run.header, data_root=data_root))
     if setup.header.dataset_fingerprint != run.header.dataset_fingerprint:
@@ -148,7 +148,7 @@ def _outcomes(run: Run) -> Iterator[Shown]:
 
 
 def _exists(run: Run, record: Record) -> bool:
-    from bench.adversarial import ImageStore
+    from bench.running.images import ImageStore
 
     return ImageStore(run.directory / "adversarial").path(record.sample_id, record.eps_255).exists()
 

@@ -12,14 +12,14 @@ import jinja2
 from markupsafe import Markup
 from tqdm import tqdm
 
-from bench import layouts, render
+from bench.analysis.cells import AVERAGE, Measure, averaged, measured, protocol_of, radii
 from bench.errors import UsageError
-from bench.layouts import ENCODERS, Cell
-from bench.measures import AVERAGE, Measure, averaged, measured, protocol_of, radii
 from bench.records import CLEAN, Record, Run
 from bench.records.files import explained
+from bench.records.worst import eps_label
 from bench.report import attacks, charts, gallery
-from bench.stats import eps_label
+from bench.tables.flat import layouts, render
+from bench.tables.layouts import ENCODERS, Cell
 
 TEMPLATES = Path(__file__).parent / "templates"
 MARKER = ".bench-report"  # in a folder that a report may be written over

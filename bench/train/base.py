@@ -13,9 +13,9 @@ from safetensors import SafetensorError
 from torch import nn
 
 from bench.errors import UsageError
-from bench.models.checkpoint import read_state_dict
-from bench.models.encoder import Encoder, TextTower
-from bench.models.formats import read_preprocessing
+from bench.models.encoders.checkpoint import read_state_dict
+from bench.models.encoders.encoder import Encoder, TextTower
+from bench.models.encoders.formats import read_preprocessing
 
 CONFIG = "open_clip_config.json"
 RANDOM = "random"

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.errors import UsageError
-from bench.models.convert import to_clip_vision_model
-from bench.models.encoder import Encoder
+from bench.models.encoders.convert import to_clip_vision_model
+from bench.models.encoders.encoder import Encoder
 from bench.train.base import CONFIG, Base
 
 MODEL = "open_clip_model.safetensors"

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from bench.batches import is_out_of_memory
+from bench.batch_size import is_out_of_memory
 from bench.config import load_suite
 from bench.errors import UsageError
-from bench.models.encoder import Encoder
-from bench.models.load import digest
+from bench.models.encoders.encoder import Encoder
+from bench.models.encoders.load import digest
 from bench.train import card
 from bench.train.adversarial import finetune
 from bench.train.base import Base, load_base
@@ -316,7 +316,7 @@ def run_blend(arch: str, weights: str | None, trained: Path, share: float, outpu
     Raises:
         UsageError: a file that is missing or does not fit; a share outside [0, 1].
     """
-    from bench.models.checkpoint import read_state_dict
+    from bench.models.encoders.checkpoint import read_state_dict
 
     base = load_base(arch, weights)
     blend(base, read_state_dict(trained / "visual.pt" if trained.is_dir() else trained), share)

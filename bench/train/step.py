@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.batches import is_out_of_memory
+from bench.batch_size import is_out_of_memory
 from bench.train.attack import attack
 from bench.train.checkpoint import TrainingError
 from bench.train.distributed import World

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.errors import UsageError
-from bench.models.encoder import Encoder
+from bench.models.encoders.encoder import Encoder
 from bench.train.objectives import Features, TrainingObjective
 
 READ_BY_LLAVA = -2  # hidden states that LLaVA-1.5 reads: the output of the last block but one

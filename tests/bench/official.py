@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from bench.config import load_suite
-from bench.data.export import export_mini
+from bench.mini.export import export_mini
 
 SIZE = 30  # samples a set: a stealth target takes 25 images
 WDS = {"cifar10": "mini-shape", "cars": "mini-colour", "pcam": "mini-count"}

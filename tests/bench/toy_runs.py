@@ -6,11 +6,11 @@ import torch
 from PIL import Image
 
 from attacks.presets import PRESETS, Preset
-from bench import runner
 from bench.config import RunConfig
 from bench.records import load_run
-from bench.setup import Setup
-from bench.stats import worst_scores
+from bench.records.worst import worst_scores
+from bench.running import loop as runner
+from bench.running.load import Setup
 from tasks.base import Dataset, Sample
 from tasks.zeroshot import ZeroShot, _Classifier
 from tests.bench.runs import make_header

@@ -10,8 +10,8 @@ from attacks.outcome import Outcome
 from attacks.presets import AttackStep, Preset
 from attacks.threat import ThreatModel
 from bench.config import TaskPlan
-from bench.models.encoder import Encoder
-from bench.models.load import load_encoder
+from bench.models.encoders.encoder import Encoder
+from bench.models.encoders.load import load_encoder
 from tasks.base import Dataset
 from tasks.protocol import STRICT, Protocol
 from tasks.zeroshot import ZeroShot

@@ -1,0 +1,1 @@
+"""CLIP encoders: catalogue, loading, formats, conversion."""

@@ -1,0 +1,327 @@
+"""The checkpoint formats: each function reads one of them from disk into an open_clip model with its preprocessing."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.model import convert_to_custom_text_state_dict
+from open_clip.tokenizer import HFTokenizer
+from torch import Tensor, nn
+from transformers import CLIPModel, CLIPVisionModel, CLIPVisionModelWithProjection
+from transformers.utils import logging as bars
+
+from bench.errors import UsageError
+from bench.models.encoders.catalogue import PixelFacts
+from bench.models.encoders.checkpoint import check_file, load_fitting, read_state_dict
+from bench.models.encoders.convert import activation_of, to_open_clip, to_open_clip_tower
+from bench.models.encoders.encoder import Preprocessing
+from bench.models.encoders.hub import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, TRANSFORMERS_WEIGHTS
+from bench.progress import no_bars_in_logs
+
+_RESAMPLE = {2: "bilinear", 3: "bicubic"}  # PIL's numbers, as transformers stores them
+_OPENAI_VOCABULARY = 49408
+
+
+@dataclass
+class LoadedClip:
+    """An open_clip model, weights in place, and how its pixels and texts are prepared.
+
+    Attributes:
+        clip: image tower under ``visual``, text tower beside it.
+        source: the file or folder that error messages name.
+        architecture: open_clip's configuration, for comparison with the catalogue.
+    """
+
+    clip: Any
+    tokenizer: Any
+    preprocessing: Preprocessing
+    source: str
+    architecture: dict[str, Any]
+
+
+# ---- open_clip's formats ---------------------------------------------------------------------------------------------
+
+
+def open_clip_folder(folder: Path, weights: Path | None = None) -> LoadedClip:
+    """A folder with ``open_clip_config.json`` and the weights of a whole model.
+
+    Raises:
+        UsageError: the configuration or the weights are missing, damaged or do not fit each other.
+    """
+    config = _json(folder / OPEN_CLIP_CONFIG)
+    if not {"model_cfg", "preprocess_cfg"} <= config.keys():
+        raise UsageError(f"{folder / OPEN_CLIP_CONFIG} lacks model_cfg or preprocess_cfg; both are needed")
+    weights = weights or _existing(folder, OPEN_CLIP_WEIGHTS)
+    check_file(weights)  # before the model is built, which takes a while
+    identifier = f"local-dir:{folder}"
+    clip = _built(identifier, f"{folder / OPEN_CLIP_CONFIG}")
+    load_whole(clip, read_state_dict(weights), weights)
+    preprocessing = read_preprocessing(config["preprocess_cfg"], clip.visual, folder / OPEN_CLIP_CONFIG)
+    try:
+        tokenizer = open_clip.get_tokenizer(identifier)
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"{folder} holds no tokenizer that can be read: {_brief(error)}") from error
+    return LoadedClip(clip, tokenizer, preprocessing, str(folder / OPEN_CLIP_CONFIG), config["model_cfg"])
+
+
+def open_clip_builtin(architecture: str, weights: Path, facts: PixelFacts) -> LoadedClip:
+    """A model of open_clip's own list, with weights from a file.
+
+    Raises:
+        UsageError: an unknown architecture, or a file that does not fit it.
+    """
+    config = known_architecture(architecture)
+    clip = _built(architecture, f"architecture {architecture!r}")
+    load_whole(clip, read_state_dict(weights), weights)
+    size = _square(clip.visual.image_size, architecture)
+    preprocessing = Preprocessing(size, facts.mean, facts.std, facts.interpolation)
+    return LoadedClip(clip, open_clip.get_tokenizer(architecture), preprocessing, str(weights), config)
+
+
+def known_architecture(name: str) -> dict[str, Any]:
+    """The configuration of one of open_clip's architectures.
+
+    Raises:
+        UsageError: there is none of that name; the nearest are suggested.
+    """
+    from bench import registry
+
+    if name not in open_clip.list_models():
+        raise registry.unknown("architecture", name, open_clip.list_models())
+    return dict(open_clip.get_model_config(name))
+
+
+def load_whole(clip: Any, state: dict[str, Tensor], weights: Path) -> None:
+    """Load the weights of both towers, in today's layout or that of before open_clip had text towers of their own.
+
+    Raises:
+        UsageError: see `load_fitting`.
+    """
+    if "positional_embedding" in state and not hasattr(clip, "positional_embedding"):
+        state = convert_to_custom_text_state_dict(state)
+    for name in ("logit_scale", "logit_bias"):
+        if name in state and getattr(clip, name, None) is not None:
+            state[name] = state[name].reshape(getattr(clip, name).shape)
+    load_fitting(clip, state, weights, "the model that its configuration describes")
+
+
+def replace_tower(base: LoadedClip, weights: Path) -> LoadedClip:
+    """``base`` with the image tower of a state dict: of the tower alone, or of a whole model.
+
+    Raises:
+        UsageError: see `read_state_dict` and `load_fitting`.
+    """
+    state = read_state_dict(weights)
+    if any(name.startswith("visual.") for name in state):
+        load_whole(base.clip, state, weights)
+    else:
+        load_fitting(base.clip.visual, state, weights, "the image tower")
+    return LoadedClip(base.clip, base.tokenizer, base.preprocessing, str(weights), base.architecture)
+
+
+@contextmanager
+def _without_warning() -> Iterator[None]:
+    """open_clip warns that a model begins with random weights; here its weights come right afterwards."""
+    root = logging.getLogger()
+
+    def about_other_things(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("No pretrained weights loaded")
+
+    root.addFilter(about_other_things)
+    try:
+        yield
+    finally:
+        root.removeFilter(about_other_things)
+
+
+def _built(identifier: str, what: str) -> Any:
+    try:
+        with _without_warning():
+            return open_clip.create_model(identifier, load_weights=False, pretrained_text=False)
+    except (RuntimeError, ValueError, OSError, TypeError, KeyError, AssertionError) as error:
+        raise UsageError(f"open_clip {open_clip.__version__} cannot build {what}: {_brief(error)}") from error
+
+
+def read_preprocessing(config: dict[str, Any], visual: Any, source: Path | str) -> Preprocessing:
+    """open_clip's ``preprocess_cfg`` of an image tower; what we could not do to the pixels as it says is an error."""
+    if not {"mean", "std"} <= config.keys():
+        raise UsageError(f"{source}: preprocess_cfg lacks mean or std; without them the pixels would be guessed")
+    mode = config.get("resize_mode", "shortest")
+    if mode not in ("shortest", "squash"):
+        raise UsageError(f"{source}: resize_mode {mode!r} is not supported; known: shortest, squash")
+    size = _square(visual.image_size, str(source))
+    asked = config.get("size", size)
+    if asked not in (size, [size, size]):
+        raise UsageError(f"{source}: preprocess_cfg says size {asked}, the image tower takes {size} pixels")
+    interpolation = config.get("interpolation", "bicubic")  # open_clip's own default
+    if interpolation not in _RESAMPLE.values():
+        raise UsageError(f"{source}: interpolation {interpolation!r} is not supported; known: bicubic, bilinear")
+    return Preprocessing(size, tuple(config["mean"]), tuple(config["std"]), interpolation, mode)
+
+
+# ---- transformers' formats -------------------------------------------------------------------------------------------
+
+
+def transformers_model(folder: Path, facts: PixelFacts | None = None) -> LoadedClip:
+    """A folder with a ``CLIPModel``; ``facts`` stands in for a preprocessor_config.json that is not there.
+
+    Raises:
+        UsageError: files are missing or damaged, or the model has parts that open_clip does not know.
+    """
+    _existing(folder, TRANSFORMERS_WEIGHTS, sharded=True)
+    model = _pretrained(CLIPModel, folder)
+    clip = to_open_clip(model)
+    preprocessing = _transformers_preprocessing(folder, model.config.vision_config.image_size, facts)
+    source = str(folder / "config.json")
+    return LoadedClip(clip, _transformers_tokenizer(folder, model.config.text_config), preprocessing, source, {})
+
+
+def transformers_tower(folder: Path, base: LoadedClip) -> LoadedClip:
+    """``base`` with the image tower of a ``CLIPVisionModel`` folder.
+
+    A tower that was saved without its projection is given that of ``base``.
+
+    Raises:
+        UsageError: files are missing or damaged, or the tower's embeddings do not fit the text tower's.
+    """
+    _existing(folder, TRANSFORMERS_WEIGHTS, sharded=True)
+    projected = "CLIPVisionModelWithProjection" in _json(folder / "config.json").get("architectures", [])
+    model = _pretrained(CLIPVisionModelWithProjection if projected else CLIPVisionModel, folder)
+    proj = base.clip.visual.proj.detach() if hasattr(base.clip.visual, "proj") else None
+    visual = to_open_clip_tower(model, proj)
+    expected = base.clip.visual.output_dim if hasattr(base.clip.visual, "output_dim") else None
+    if visual.output_dim != expected:
+        raise UsageError(
+            f"{folder}: embeddings of width {visual.output_dim} do not fit the text tower's {expected}; "
+            "name the model that it was fine-tuned from: --arch ARCHITECTURE,TAG"
+        )
+    if activation_of(visual) != activation_of(base.clip.visual):
+        raise UsageError(
+            f"{folder / 'config.json'} says activation {activation_of(visual)}, the CLIP whose text tower goes with it "
+            f"has {activation_of(base.clip.visual)}; name the model that it was fine-tuned from: "
+            "--arch ARCHITECTURE,TAG"
+        )
+    pixels = base.preprocessing
+    facts = PixelFacts(pixels.mean, pixels.std, pixels.interpolation)
+    preprocessing = _transformers_preprocessing(folder, model.config.image_size, facts)
+    base.clip.visual = visual
+    return LoadedClip(base.clip, base.tokenizer, preprocessing, str(folder / "config.json"), base.architecture)
+
+
+def is_transformers_tower(folder: Path) -> bool:
+    """Whether a transformers folder holds an image tower alone."""
+    return "vision" in str(_json(folder / "config.json").get("model_type", ""))
+
+
+def _pretrained(kind: Any, folder: Path) -> Any:
+    expected = kind.config_class.model_type
+    found = _json(folder / "config.json").get("model_type")
+    if found != expected:
+        raise UsageError(f"{folder / 'config.json'} describes a {found!r} model, not a {expected!r} one")
+    try:
+        with transformers_bars():
+            model, report = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise UsageError(f"{folder} holds no {kind.__name__} that can be read: {_brief(error)}") from error
+    absent = sorted(n for n in report["missing_keys"] if "position_ids" not in n)
+    foreign = sorted(map(str, report.get("mismatched_keys") or []))
+    if absent or foreign:
+        raise UsageError(f"{folder} does not fit its config.json: missing {absent[:3]}, of another shape {foreign[:2]}")
+    refuse_nan(model, folder)
+    return model.eval()
+
+
+def transformers_bars() -> AbstractContextManager[None]:
+    """Transformers' bar of the weights loaded so far is kept off logs."""
+    return no_bars_in_logs(bars.is_progress_bar_enabled(), bars.disable_progress_bar, bars.enable_progress_bar)
+
+
+def refuse_nan(module: nn.Module, source: object) -> None:
+    """Refuse weights that are not finite.
+
+    Raises:
+        UsageError: some are NaN or infinite.
+    """
+    if bad := [name for name, value in module.state_dict().items() if not _finite(value)]:
+        raise UsageError(f"{source} holds NaN or infinite weights in {bad[:3]}; the checkpoint is damaged")
+
+
+def _finite(value: Tensor) -> bool:
+    return not value.is_floating_point() or bool(value.isfinite().all())
+
+
+def _transformers_preprocessing(folder: Path, size: int, facts: PixelFacts | None) -> Preprocessing:
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
+        if facts is None:
+            raise UsageError(
+                f"{folder} has no preprocessor_config.json, so its mean and std are unknown; copy that of the model "
+                "that it was fine-tuned from into the folder"
+            )
+        return Preprocessing(size, facts.mean, facts.std, facts.interpolation)
+    config = _json(path)
+    crop = config.get("crop_size", size)
+    side = crop.get("height") if isinstance(crop, dict) else crop
+    if side != size:
+        raise UsageError(f"{path} crops to {side} pixels, the image tower takes {size}")
+    interpolation = _RESAMPLE.get(config.get("resample", 3))
+    if interpolation is None or not {"image_mean", "image_std"} <= config.keys():
+        raise UsageError(f"{path} lacks image_mean or image_std, or resamples in another way than 2 or 3 (PIL)")
+    return Preprocessing(size, tuple(config["image_mean"]), tuple(config["image_std"]), interpolation)
+
+
+def _transformers_tokenizer(folder: Path, config: Any) -> Any:
+    """The folder's own tokenizer; for OpenAI's vocabulary, open_clip's copy of it."""
+    length = config.max_position_embeddings
+    if any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        try:
+            return HFTokenizer(str(folder), context_length=length)
+        except (OSError, ValueError, TypeError) as error:
+            raise UsageError(f"{folder} holds no tokenizer that can be read: {_brief(error)}") from error
+    if config.vocab_size != _OPENAI_VOCABULARY:
+        raise UsageError(f"{folder} has no tokenizer.json, and its vocabulary of {config.vocab_size} is not OpenAI's")
+    return open_clip.SimpleTokenizer(context_length=length)
+
+
+# ---- Shared ----------------------------------------------------------------------------------------------------------
+
+
+def _existing(folder: Path, names: tuple[str, ...], sharded: bool = False) -> Path:
+    for name in names:
+        if (folder / name).is_file():
+            check_file(folder / name)
+            return folder / name
+    if sharded and (shards := sorted(folder.glob("*-of-*.safetensors"))):
+        for shard in shards:
+            check_file(shard)
+        return shards[0]
+    raise UsageError(f"{folder} holds no weights; expected {' or '.join(names)}")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UsageError(f"no such file: {path}")
+    try:
+        found = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise UsageError(f"{path} is not JSON (an HTML page or a git-lfs pointer?): {_brief(error)}") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"{path} holds no JSON object")
+    return found
+
+
+def _square(size: Any, source: str) -> int:
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if sides[0] != sides[1]:
+        raise UsageError(f"{source}: images of {sides} pixels are not square, which is not supported")
+    return int(sides[0])
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,1 @@
+"""Vision-language models that encoders are swapped into."""

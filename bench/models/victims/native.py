@@ -1,0 +1,54 @@
+"""The image tower that a LLaVA checkpoint came with, as the tasks see an encoder."""
+
+import copy
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms import functional as TF
+
+from bench.models.encoders.encoder import Preprocessing
+from bench.models.encoders.stored import PRECISIONS
+
+
+class NativeTower(nn.Module):
+    """transformers' `CLIPVisionModel` with its checkpoint's pixel pipeline (336 px in LLaVA-1.5).
+
+    Weights are float32 until `at` is asked for another precision. Normalisation happens inside.
+    """
+
+    visual: Any  # transformers' vision models share no type of their own
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, visual: nn.Module, image_processor: Any) -> None:
+        super().__init__()
+        self.visual = visual.float()
+        size = int(image_processor.crop_size["height"])
+        mean, std = tuple(image_processor.image_mean), tuple(image_processor.image_std)
+        self.preprocessing = Preprocessing(size, mean, std)
+        self.resized = int(image_processor.size["shortest_edge"])
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.eval().requires_grad_(False)
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """(3, H, W) float32 in [0, 1]: shorter side resized (bicubic), centre crop, not normalised."""
+        image, size = image.convert("RGB"), self.preprocessing.size
+        if min(image.size) != self.resized:
+            image = TF.resize(image, [self.resized], TF.InterpolationMode.BICUBIC, antialias=True)
+        return TF.to_tensor(TF.center_crop(image, [size, size]))
+
+    def patch_tokens(self, images: Tensor, layer: int = -2) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, N, W) float32: hidden states before the final norm, class token left out."""
+        pixels = ((images - self.mean) / self.std).to(self.visual.dtype)
+        return self.visual(pixels, output_hidden_states=True).hidden_states[layer][:, 1:].float()
+
+    def at(self, precision: str) -> "NativeTower":
+        """The same tower computing in "bf16" or "fp16"; "float32" is itself."""
+        if precision == "float32":
+            return self
+        twin = copy.deepcopy(self)
+        twin.visual.to(PRECISIONS[precision])
+        return twin

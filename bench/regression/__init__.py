@@ -1,0 +1,1 @@
+"""The gate: has anything fallen below its baseline?"""

@@ -1,0 +1,116 @@
+"""Committed results: whole runs as archives with their scores as text, and the document made from them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.records import RecordsError, Run, archive_run, find_runs, load_run, write_atomically
+from bench.records.worst import eps_label, groups_of, worst_scores
+from bench.regression.compare import by_place
+
+BASELINE = Path("results/mini")
+DOCUMENT = Path("BENCHMARKS.md")
+SCORES = "scores.tsv"
+
+
+def load_runs(roots: Sequence[Path]) -> list[Run]:
+    """Every run under the given directories.
+
+    Raises:
+        RecordsError: there is none.
+    """
+    runs = [load_run(directory) for root in roots for directory in find_runs(root)]
+    if not runs:
+        raise RecordsError(f"no runs under {', '.join(map(str, roots))}; make some with `bench run`")
+    return runs
+
+
+def scores_text(run: Run) -> str:
+    """What each sample is left with at each radius, as tab-separated lines sorted by id.
+
+    It lies next to the archive, which no reviewer can read: a change of the baseline shows as the samples that
+    changed. It is checked against the records, never read for a number.
+    """
+    header, groups = run.header, groups_of(run.records)
+    radii = [0.0, *sorted(eps for eps in set(header.eps_255) if eps)]
+    columns = [worst_scores(header, run.records, eps) for eps in radii]
+    lines = [["sample", "group", *(eps_label(eps, header.norm) for eps in radii)]]
+    for sample in sorted(groups):
+        scores = [f"{column[sample]:.6g}" if sample in column else "unscored" for column in columns]
+        lines.append([_cell(sample), _cell(groups[sample]), *scores])
+    return "".join("\t".join(line) + "\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.encode("unicode_escape").decode("ascii")
+
+
+def update(baseline: Path, roots: Sequence[Path]) -> list[Path]:
+    """Copy runs into the baseline, in place of those they are paired with, new ones beside others of their task.
+
+    Returns where they went.
+
+    Nothing is written unless all runs are whole.
+
+    Raises:
+        RecordsError: a run is partial or damaged, or the baseline cannot be written.
+        UsageError: two runs have the same place.
+    """
+    runs = load_runs(roots)
+    places = {
+        place: run.directory for place, run in by_place(load_runs([baseline]) if baseline.exists() else ()).items()
+    }
+    for run in runs:
+        if run.header.partial:
+            raise RecordsError(f"{run.directory} is partial ({run.header.partial}); a baseline takes whole runs only")
+    shelves = {(place[0], place[2]): directory.parent for place, directory in places.items()}  # by suite and task
+    targets = []
+    for place, run in by_place(runs).items():
+        shelf = shelves.get((run.header.suite, run.header.task), baseline / run.header.suite / run.header.task)
+        target = places.get(place, shelf / run.directory.name)
+        if target.resolve() != run.directory.resolve():
+            archive_run(run.directory, target)
+        write_atomically(target / SCORES, scores_text(run))
+        targets.append(target)
+    return targets
+
+
+def stale_scores(runs: Sequence[Run]) -> list[Path]:
+    """The score files of archived runs that are absent or do not say what the records say."""
+    stale = []
+    for run in runs:
+        path = run.directory / SCORES
+        if not path.exists() or path.read_text(encoding="ascii") != scores_text(run):
+            stale.append(path)
+    return stale
+
+
+def blocks(runs: Sequence[Run]) -> dict[str, str]:
+    """The generated parts of BENCHMARKS.md by name: a table a task, transfers, and the claims."""
+    from bench.mini import claims
+    from bench.tables.flat import layouts, render
+
+    direct = [run for run in runs if "surrogate" not in run.header.protocol]
+    made = {}
+    for task in dict.fromkeys(run.header.task for run in direct):
+        chosen = [run for run in direct if run.header.task == task]
+        name = next(layout for layout in reversed(layouts.available(chosen)))
+        made[task] = render.markdown(layouts.build(name, chosen))
+    if len(direct) < len(runs):
+        made["transfer"] = render.markdown(layouts.build("transfer", runs))
+    made["claims"] = claims.claims_markdown(claims.evaluate_claims(runs))
+    return made
+
+
+def write(document: Path, runs: Sequence[Run]) -> None:
+    """Bring every block of the document up to date."""
+    from bench.tables.flat import flat as tables
+
+    for name, content in blocks(runs).items():
+        tables.write_block(document, name, content)
+
+
+def stale_blocks(document: Path, runs: Sequence[Run]) -> list[str]:
+    """Names of the blocks that do not say what the records say."""
+    from bench.tables.flat import flat as tables
+
+    return [name for name, content in blocks(runs).items() if tables.stale(document, name, content)]

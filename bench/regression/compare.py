@@ -1,0 +1,156 @@
+"""The regression gate's verdict: has anything fallen below its baseline?"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from bench.analysis.stats import Alternative, Paired, ceiling_of, holm, paired
+from bench.errors import UsageError
+from bench.records import Run
+from bench.records.worst import eps_label, groups_of, worst_scores
+
+FELL_BELOW = 0.01  # Holm-corrected p-value under which a drop fails the gate
+COMPARABLE = ("task_version", "metric", "worst", "norm")
+RunKey = tuple[str, str, str, str, str]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The gate's verdict on one run at one radius.
+
+    Attributes:
+        name: Such as "fare / vqa / mini-vqa at 4/255".
+        ok: Whether the gate passes.
+        verdict: "ok", "fell", "rose", "missing", "partial", "not comparable" or "not credible".
+        words: The verdict with its numbers; p-values are one-sided and Holm-corrected.
+    """
+
+    name: str
+    ok: bool
+    verdict: str
+    words: str
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """New and old scores of the same samples, turned such that a fall is bad; `paired` is new - old."""
+
+    name: str
+    old: float
+    new: float
+    change: Paired
+    lower_is_better: bool
+    same_weights: bool
+
+
+def compare_to_baseline(
+    new_runs: Iterable[Run], baseline_runs: Iterable[Run], *, allow_limit: bool = False, seed: int = 0
+) -> list[Finding]:
+    """Compares runs with their baselines, sample by sample.
+
+    Runs are paired by suite, encoder, task, dataset and attack, at each radius and clean. A comparison fails
+    if the score moved the attacker's way and the one-sided paired test, Holm-corrected over all comparisons,
+    has p < 0.01. Between runs of the very same weights the test is two-sided and a rise fails too: then it is
+    the attack that has become weaker. What cannot be compared fails too: a missing baseline, a missing run or
+    radius, a partial run, an unscored sample, another task version, metric or data. So does a run whose own sanity
+    checks failed where those of its baseline did not: a broken attack looks like a robust model.
+
+    Args:
+        new_runs: The runs to judge.
+        baseline_runs: The runs to judge by; they must be whole.
+        allow_limit: Compare a new run with --limit on the samples that it was to score; it must have scored them all.
+        seed: Seed of the intervals.
+
+    Raises:
+        UsageError: If two runs of one side have the same place.
+    """
+    new, old = by_place(new_runs), by_place(baseline_runs)
+    if not old:
+        return [Finding("baseline", False, "missing", "there is no baseline run: nothing was checked")]
+    results: list[Finding | _Comparison] = []
+    for key in dict.fromkeys([*old, *new]):
+        if key not in old:
+            results.append(Finding(_name(key), False, "missing", f"{_name(key)} has no baseline"))
+        elif key not in new:
+            results.append(Finding(_name(key), False, "missing", f"{_name(key)} was not run"))
+        else:
+            results += _compare_runs(_name(key), new[key], old[key], allow_limit, seed)
+    adjusted = iter(holm([r.change.p for r in results if isinstance(r, _Comparison)]))
+    return [_judge(r, next(adjusted)) if isinstance(r, _Comparison) else r for r in results]
+
+
+def by_place(runs: Iterable[Run]) -> dict[RunKey, Run]:
+    """Runs by what pairs a run with its baseline: suite, encoder, task, dataset and attack.
+
+    Raises:
+        UsageError: If two have the same place.
+    """
+    result: dict[RunKey, Run] = {}
+    for run in runs:
+        h = run.header
+        key = (h.suite, h.encoder, h.task, h.dataset, h.attack)
+        if key in result:
+            places = f"{result[key].directory} and {run.directory}"
+            raise UsageError(f"two runs of {_name(key)}, choose one: {places}")
+        result[key] = run
+    return result
+
+
+def _name(key: RunKey) -> str:
+    _, encoder, task, dataset, _ = key
+    return f"{encoder} / {task} / {dataset}"
+
+
+def _compare_runs(name: str, new: Run, old: Run, allow_limit: bool, seed: int) -> list[Finding | _Comparison]:
+    if old.header.partial:
+        return [Finding(name, False, "partial", f"{name}: the baseline is partial ({old.header.partial})")]
+    if new.header.partial and not (allow_limit and new.header.status == "complete"):
+        return [Finding(name, False, "partial", f"{name}: the run is partial ({new.header.partial})")]
+    same_selection = new.header.limit == old.header.limit
+    for field in (*COMPARABLE, *(["dataset_fingerprint"] if same_selection else [])):
+        before, now = getattr(old.header, field), getattr(new.header, field)
+        if before != now:
+            words = f"{name}: {field} was {before!r} in the baseline and is {now!r}; make a new baseline"
+            return [Finding(name, False, "not comparable", words)]
+    if doubts := sorted(set(new.header.doubts) - set(old.header.doubts)):
+        words = f"{name}: sanity checks failed ({', '.join(doubts)}); see the run's header for what they found"
+        return [Finding(name, False, "not credible", words)]
+    radii = sorted({0.0, *old.header.eps_255, *new.header.eps_255})
+    return [_compare_at(name, eps, new, old, allow_limit, seed) for eps in radii]
+
+
+def _compare_at(name: str, eps: float, new: Run, old: Run, allow_limit: bool, seed: int) -> Finding | _Comparison:
+    name += f" at {eps_label(eps, new.header.norm)}" if eps else ", clean"
+    for side, run in (("baseline", old), ("run", new)):
+        if eps and eps not in run.header.eps_255:
+            return Finding(name, False, "missing", f"{name}: the {side} does not have this radius")
+    after, before = (worst_scores(run.header, run.records, eps) for run in (new, old))
+    lost, extra = sorted(before.keys() - after.keys()), sorted(after.keys() - before.keys())
+    whole = len(after) == new.header.n_samples and len(before) == old.header.n_samples
+    if extra or (lost and not allow_limit) or not after or not whole:
+        counts = f"{len(after)} of {new.header.n_samples} samples scored, {len(before)} of {old.header.n_samples}"
+        counts += " in the baseline"
+        examples = [f"{label} {ids[0]}" for label, ids in (("without", lost), ("unknown", extra)) if ids]
+        return Finding(name, False, "missing", f"{name}: " + ", ".join([counts, *examples]))
+    before = {sample: before[sample] for sample in after}
+    lower_is_better = old.header.worst == "max"
+    same = old.header.weights == new.header.weights
+    alternative: Alternative = "two-sided" if same else "greater" if lower_is_better else "less"
+    change = paired(after, before, groups_of(old.records), seed, alternative=alternative,
+                    ceiling=ceiling_of(old.header.metric))  # fmt: skip
+    return _Comparison(name, _mean(before), _mean(after), change, lower_is_better, same)
+
+
+def _judge(comparison: _Comparison, p: float) -> Finding:
+    """The verdict, given the corrected p-value."""
+    change = comparison.change
+    drop = change.difference if comparison.lower_is_better else -change.difference
+    moved = p < FELL_BELOW and (drop > 0 or (drop < 0 and comparison.same_weights))
+    verb = "rose" if change.difference > 0 else "fell" if change.difference < 0 else "stayed"
+    words = f"{comparison.name} {verb} from {comparison.old:.1f} to {comparison.new:.1f} ({change.in_words(p)})"
+    if moved and drop < 0:
+        words += "; the weights are the same, so the attack is weaker or the scoring has changed"
+    return Finding(comparison.name, not moved, "ok" if not moved else "fell" if drop > 0 else "rose", words)
+
+
+def _mean(scores: Mapping[str, float]) -> float:
+    return sum(scores.values()) / len(scores)

@@ -1,0 +1,86 @@
+"""The regression gate: reads runs, or carries out a part of the baseline again, and compares sample by sample."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.records import RecordsError, Run, load_run
+from bench.regression.baseline import load_runs, stale_blocks, stale_scores
+from bench.regression.compare import Finding, by_place, compare_to_baseline
+
+GUARDED_ENCODERS = ("clip", "fare4")
+GUARDED_DATASETS = ("mini-shape", "mini-vqa")
+
+
+def load_baseline(baseline: Path) -> list[Run] | Finding:
+    """The baseline's runs, or the verdict that there is none: what was not compared has not passed."""
+    try:
+        return load_runs([baseline])
+    except RecordsError as error:
+        return Finding("baseline", False, "missing", f"the baseline cannot be read: {error}")
+
+
+def check_integrity(baseline: Sequence[Run], document: Path | None) -> list[Finding]:
+    """Whether the score files and the document still say what the baseline's records say."""
+    findings = []
+    for path in stale_scores(baseline):
+        words = f"{path} is not what the records say; run `bench check --update` with --runs and review the change"
+        findings.append(Finding(str(path), False, "stale", words))
+    for name in stale_blocks(document, baseline) if document else ():
+        words = f"block {name!r} of {document} is not what the records say; run `bench table --all --write {document}`"
+        findings.append(Finding(name, False, "stale", words))
+    return findings
+
+
+def check_runs(baseline: Sequence[Run], roots: Sequence[Path]) -> list[Finding]:
+    """Compare the runs under ``roots`` with the baseline, one for one."""
+    try:
+        runs = load_runs(roots)
+    except RecordsError as error:
+        return [Finding("runs", False, "missing", f"the runs cannot be read: {error}")]
+    return compare_to_baseline(runs, baseline)
+
+
+def changes(baseline: Sequence[Run], roots: Sequence[Path]) -> list[Finding]:
+    """What the runs under ``roots`` would change in the baseline, the runs that they leave alone aside."""
+    new = by_place(load_runs(roots))
+    return compare_to_baseline(new.values(), [run for place, run in by_place(baseline).items() if place in new])
+
+
+def rerun(baseline: Sequence[Run], samples: int, jobs: int | None = None) -> list[Finding]:
+    """Run the first ``samples`` samples of each guarded run again, and compare with the committed scores."""
+    from bench.config import resolve
+    from bench.running.engines.processes import execute_all
+
+    guarded = [run for run in baseline if is_guarded(run)] or [run for run in baseline if can_run_in_part(run)]
+    if not guarded:
+        words = "the baseline has no run that can be run again in part; give whole new runs with --runs"
+        return [Finding("baseline", False, "missing", words)]
+    with tempfile.TemporaryDirectory() as scratch:
+        configs = [
+            config
+            for run in guarded
+            for config in resolve(
+                encoder=run.header.encoder, task=run.header.task, suite=run.header.suite, eps=run.header.eps_255,
+                attack=run.header.attack, limit=samples, seed=run.header.seed, norm=run.header.norm,
+                output=Path(scratch),
+            )
+            if config.dataset == run.header.dataset
+        ]  # fmt: skip
+        again = [load_run(directory) for directory in execute_all(configs, jobs=jobs)]
+        return compare_to_baseline(again, guarded, allow_limit=True)
+
+
+def can_run_in_part(run: Run) -> bool:
+    """Whether the first samples of a run score by themselves what they score within the whole.
+
+    A caption's CIDEr depends on the other images; images made on a surrogate need that encoder too.
+    """
+    header = run.header
+    return header.task != "captioning" and "surrogate" not in header.protocol
+
+
+def is_guarded(run: Run) -> bool:
+    """Whether a run of the mini suite is cheap and steady enough to be part of every check."""
+    header = run.header
+    return header.encoder in GUARDED_ENCODERS and header.dataset in GUARDED_DATASETS and can_run_in_part(run)

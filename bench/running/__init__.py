@@ -1,0 +1,1 @@
+"""Carrying out runs: load, attack batch by batch, certify, record."""

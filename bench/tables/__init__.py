@@ -1,0 +1,1 @@
+"""Tables: which numbers stand where, and in which style."""

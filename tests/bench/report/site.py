@@ -1,0 +1,37 @@
+"""A small report for the tests: a real run with images, beside made-up ones with names that try to break out."""
+
+import json
+import shutil
+from pathlib import Path
+
+import bench
+from bench.regression.baseline import load_runs
+from bench.report.pages import write_report
+from tests.bench.runs import make_run
+
+SCRIPT = "<script>document.title = 'broken out'</script>"
+HOSTILE = """x"><img src=x onerror="document.title='broken out'">&'"""
+
+
+def make_site(folder: Path) -> Path:
+    """Runs and a report of them under ``folder``; returns the report's first page."""
+    real = bench.run(
+        encoder="clip", task="zeroshot", dataset="mini-sketch", limit=14, attack="pgd", save_adversarial=True,
+        output=folder / "runs", jobs=1, progress=False,
+    )  # fmt: skip
+    records = real.runs[0].directory / "records.jsonl"
+    lines = [json.loads(line) for line in records.read_text().splitlines()]
+    lines[0]["prediction"] = SCRIPT  # the clean answer to the first sample
+    records.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for encoder, score in (("fare4", 50.0), ("clip", 0.0), (HOSTILE, 100.0)):
+        made = {0: [100.0] * 5, 2: [100.0, 100.0, *[score] * 3], 4: [100.0, *[score] * 4]}
+        place = folder / "runs" / "made up" / f"{len(encoder)} vqa"
+        make_run(place, made, encoder=encoder, suite="mini")
+    place = folder / "runs" / "made up" / "without the smaller radius"
+    make_run(place, {0: [100.0] * 5, 4: [0.0] * 5}, encoder="tecoa4", suite="mini")
+    return write_report(load_runs([folder / "runs"]), folder / "report", progress=False)
+
+
+def copy_site(page: Path, target: Path) -> Path:
+    """A copy of a report, to show that it does not depend on where it was made."""
+    return shutil.copytree(page.parent, target) / page.name

@@ -1,0 +1,260 @@
+"""The report's files: whole, self-contained, linked, escaped."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from bench.analysis.cells import measured
+from bench.cli import main
+from bench.config.reload import config_of
+from bench.errors import UsageError
+from bench.records import Run
+from bench.regression.baseline import load_runs
+from bench.report import attacks, charts, gallery
+from bench.report.pages import write_report
+from tests.bench.report.site import SCRIPT, make_site
+from tests.bench.runs import make_header, make_record, make_run
+
+VOID = {"meta", "link", "img", "br"}
+
+
+class _Page(HTMLParser):
+    """What a page holds; fails on tags that are not closed."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.sources: list[str] = []
+        self.ids: list[str] = []
+        self.numbers: list[bool] = []  # of each cell of a table of numbers: does it hold a link
+        self.feed(path.read_text(encoding="utf-8"))
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+        if "id" in values:
+            self.ids.append(values["id"])
+        if "href" in values and tag != "link":
+            self.links.append(values["href"])
+        if "src" in values:
+            self.sources.append(values["src"])
+        if tag == "td" and "number" in values.get("class", "") and "absent" not in values["class"]:
+            self.numbers.append(False)
+        if tag == "a" and self.open[-2] == "td" and self.numbers:
+            self.numbers[-1] = True
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    return make_site(tmp_path_factory.mktemp("site"))
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    return {path.resolve(): _Page(path) for path in [site, *sorted((site.parent / "runs").glob("*.html"))]}
+
+
+def test_there_is_a_page_a_run(pages):
+    assert len(pages) == 1 + 5
+
+
+def test_every_link_leads_somewhere_inside_the_report(pages):
+    for path, page in pages.items():
+        assert len(set(page.ids)) == len(page.ids)
+        for link in page.links:
+            parts = urlsplit(link)
+            assert (parts.scheme, parts.netloc) == ("", ""), link
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            assert target in pages, link
+            if parts.fragment:
+                assert unquote(parts.fragment) in pages[target].ids, link
+
+
+def test_nothing_is_fetched_from_elsewhere(site, pages):
+    for path, page in pages.items():
+        for source in page.sources:
+            assert Image.open(path.parent / source).size == (48, 48)
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"(src|href|url\()\s*=?\s*[\"']?(https?:)?//", text)
+        assert "@import" not in text
+        assert "default-src 'none'" in text
+
+
+def test_every_number_of_a_table_links_to_its_records(pages, site):
+    numbers = pages[site.resolve()].numbers
+    assert len(numbers) > 20
+    tables = site.read_text().split('<table class="runs">')[0]
+    cells = re.findall(r'<td class="number(?! absent)[^"]*"[^>]*>(.*?)</td>', tables, flags=re.DOTALL)
+    without = [cell for cell in cells if "<a href=" not in cell]
+    assert all(re.fullmatch(r"\d+(-\d+)?", cell.strip()) for cell in without)  # only sample counts
+
+
+def test_texts_are_escaped(site, pages):
+    for path in pages:
+        text = path.read_text(encoding="utf-8")
+        assert text.count("<script>") == 1  # the page's own
+        assert "<img src=x" not in text
+    assert SCRIPT.replace("<", "&lt;").replace(">", "&gt;").replace("'", "&#39;") in site.read_text()
+
+
+def test_the_gallery_holds_what_was_kept(site):
+    text = site.read_text()
+    assert text.count('class="card"') == 12
+    (run,) = [r for r in load_runs([site.parent.parent / "runs"]) if gallery.has_images(r)]
+    chosen = gallery.choose(run, 12)
+    assert {one.outcome for one in chosen} >= {"fell at 2/255", "stood"}
+    first = [one for one in gallery.choose(run, 100) if one.outcome == "fell at 2/255"]
+    assert [one for one in chosen if one.outcome == "fell at 2/255"] == first[: sum(
+        one.outcome == "fell at 2/255" for one in chosen)]  # fmt: skip
+    assert len(list((site.parent / "images").glob("*.png"))) == sum(3 if one.kept else 1 for one in chosen)
+
+
+def test_the_perturbation_is_magnified_to_the_full_range(site):
+    changed = list((site.parent / "images").glob("*-perturbation.png"))
+    assert changed
+    for path in changed:
+        low, high = zip(*Image.open(path).getextrema(), strict=True)
+        assert min(low) == 0 or max(high) == 255
+        clean, moved = (Image.open(str(path).replace("perturbation", kind)) for kind in ("clean", "adversarial"))
+        differences = [abs(a - b) for a, b in zip(clean.tobytes(), moved.tobytes(), strict=True)]
+        assert 0 < max(differences) <= 5  # 4/255, and rounding to 8 bits
+
+
+def test_provenance_is_at_the_foot(site):
+    (run,) = [r for r in load_runs([site.parent.parent / "runs"]) if gallery.has_images(r)]
+    page = next((site.parent / "runs").glob("clip_mini-sketch*")).read_text()
+    foot = page[page.index("<footer>") :]
+    header = run.header
+    for fact in (header.dataset_fingerprint, header.weights["encoder"], header.packages["torch"], header.started):
+        assert fact in foot
+    assert "Partial: --limit 14" in page
+
+
+def test_a_report_without_images_says_how_to_get_them(tmp_path):
+    run = make_run(tmp_path / "run", {0: [100.0], 4: [0.0]})
+    text = write_report([run], tmp_path / "report", progress=False).read_text()
+    assert "bench run … --save-adversarial" in text
+    assert 'class="card"' not in text
+
+
+def test_images_whose_data_are_not_at_hand_are_said_so(tmp_path):
+    changes = {"task": "zeroshot", "dataset": "mini-shape", "model": None}
+    run = make_run(tmp_path / "run", {0: [100.0], 4: [0.0]}, **changes)
+    (run.directory / "adversarial").mkdir()
+    text = write_report([run], tmp_path / "report", progress=False).read_text()
+    assert "is not the one that was run" in text
+
+
+def test_runs_of_two_protocols_stand_apart(tmp_path):
+    runs = [
+        make_run(tmp_path / name, {0: [100.0] * 4, 4: [value] * 4}, protocol={"name": name})
+        for name, value in (("strict", 25.0), ("paper", 75.0))
+    ]
+    text = write_report(runs, tmp_path / "report", progress=False).read_text()
+    assert "protocol strict, linf" in text
+    assert "protocol paper, linf" in text
+
+
+def test_an_unattacked_run_can_be_reported(tmp_path):
+    run = make_run(tmp_path / "run", {0: [100.0, 0.0]}, attack="none")
+    text = write_report([run], tmp_path / "report", progress=False).read_text()
+    assert "These runs hold no attacks" in text
+
+
+def test_only_a_report_is_written_over(tmp_path):
+    run = make_run(tmp_path / "run", {0: [100.0], 4: [0.0]})
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match="something other than a report"):
+        write_report([run], tmp_path / "report", progress=False)
+    assert [path.name for path in (tmp_path / "report").iterdir()] == ["thesis.tex"]
+    first = write_report([run], tmp_path / "again", progress=False).read_text()
+    assert write_report([run], tmp_path / "again", progress=False).read_text() == first  # equal bytes, too
+    result = CliRunner().invoke(main, ["report", str(run.directory), "-o", str(tmp_path / "report")])
+    assert result.exit_code == 2
+    assert "something other than a report" in result.output
+
+
+def test_a_full_disk_is_named(tmp_path):
+    run = make_run(tmp_path / "run", {0: [100.0], 4: [0.0]})
+    first = write_report([run], tmp_path / "report", progress=False)
+    first.unlink()
+    first.symlink_to("/dev/full")
+    result = CliRunner().invoke(main, ["report", str(run.directory), "-o", str(tmp_path / "report")])
+    assert result.exit_code == 2
+    assert f"cannot write {first}: No space left" in result.output
+
+
+def test_charts_take_their_colours_from_the_page_and_link_their_points(tmp_path):
+    run = make_run(tmp_path / "run", {0: [100.0] * 4, 4: [100.0, 0.0, 0.0, 0.0]})
+    found = measured([run])
+    svg = charts.curves(found, {"fare4": 3}, lambda m: f"there#{m.eps_255:g}", "one")
+    assert "var(--series-3)" in svg
+    assert not re.search(r"#fe0[0-9a-f]{3}", svg)
+    assert re.findall(r'<a href="([^"]+)" tabindex="-1"><title>([^<]+)', svg) == [
+        ("there#0", "fare4, clean: 100.0 [51.0, 100.0], n = 4"),
+        ("there#4", "fare4, 4/255: 25.0 [4.6, 69.9], n = 4"),
+    ]
+    assert "http" not in svg
+    other = charts.curves(found, {"fare4": 3}, lambda m: "x", "two")
+    ids = [set(re.findall(r'\bid="([^"]+)"', drawn)) for drawn in (svg, other)]
+    assert not ids[0] & ids[1]
+
+
+def test_the_course_of_attacks_is_what_is_recorded(tmp_path):
+    records = [make_record(f"s{i}") for i in range(3)]
+    records += [make_record("s0", "a", 4.0, 0.0, evaluations=7), make_record("s1", "a", 4.0, 100.0, evaluations=100)]
+    records += [make_record("s2", "a", 2.0, 0.0, evaluations=1), make_record("s1", "b", 4.0, 0.0, evaluations=5)]
+    run = Run(tmp_path, make_header(), [*records, make_record("s3", "a", 4.0, None, error="no", evaluations=9)])
+    spent, most = attacks.spent_gradients([run], measured([run]), {"fare4": 4})
+    assert spent == {"fare4": [7, 105]}
+    assert most == {"fare4": 105}
+    svg = charts.standing({"fare4": [7, 105, float("inf")]}, most, {"fare4": 4}, "n")
+    assert "var(--series-4)" in svg
+
+
+def test_loss_curves_hold_the_loss_of_who_has_left_and_end_at_the_last_image(tmp_path):
+    records = [make_record(f"s{i}") for i in range(4)] + [
+        make_record("s0", "a", 4.0, 0.0, evaluations=1, loss=3.0, course=(1.0, 3.0)),
+        make_record("s1", "a", 4.0, 100.0, evaluations=6, loss=5.0, course=(1.0, 1.0, 4.0)),
+        make_record("s2", "a", 4.0, 0.0, evaluations=0, loss=0.5, course=(2.0,)),  # fooled by a start of lower loss
+        make_record("s3", "a", 4.0, None, error="no", evaluations=9),
+        make_record("s1", "b", 4.0, 0.0, evaluations=50, loss=9.0, course=(9.0,)),  # another step
+        make_record("s1", "a", 2.0, 100.0, evaluations=6, loss=8.0, course=(8.0,)),  # a smaller radius
+    ]
+    run = Run(tmp_path, make_header(), records)
+    found = attacks.climbs([run], measured([run]), {"fare4": 4})
+    assert found == {"fare4": ([1, 2, 4, 7], [4 / 3, 2, 3, 10 / 3])}
+    assert attacks.climbs([Run(tmp_path, make_header(), records[:4])], measured([run]), {"fare4": 4}) == {}
+    assert "var(--series-4)" in charts.climbs(found, {"fare4": 4}, "n")
+
+
+def test_a_report_shows_loss_curves_where_runs_recorded_them(site, tmp_path):
+    assert "first step at 4/255" in site.read_text()
+    run = make_run(tmp_path / "run", {0: [100.0], 4: [0.0]})
+    text = write_report([run], tmp_path / "report", progress=False).read_text()
+    assert "before the course of a loss was recorded" in text
+
+
+def test_where_the_data_lay_is_taken_from_the_run(tmp_path):
+    header = make_header(config={"data_root": str(tmp_path), "arch": "ViT-L-14"}, limit=30, n_samples=30)
+    config = config_of(header)
+    assert (config.data_root, config.arch, config.n_samples, config.attack) == (tmp_path, "ViT-L-14", 30, "none")
+    assert config_of(header, data_root=tmp_path / "moved").data_root == tmp_path / "moved"
+    assert config_of(make_header()).data_root is None

@@ -1,0 +1,80 @@
+"""Adversarial images on disk: exact, and in step with the records whenever the run dies."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bench.records import RecordsError
+from bench.running.images import WAITING, ImageStore, as_png
+from tasks.base import Sample
+
+SAMPLE = Sample("7", Image.new("RGB", (4, 4)), "", (), "7")
+CLEAN = torch.zeros(1, 3, 4, 4)
+FIRST, SECOND = torch.full((3, 4, 4), 0.123456), torch.full((3, 4, 4), 0.654321)
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = ImageStore(tmp_path / "adversarial")
+    store.put("7", "first", 4.0, FIRST)
+    store.settle([("7", "first", 4.0)])
+    return store
+
+
+def test_an_image_comes_back_exactly(store):
+    assert torch.equal(store.worst([SAMPLE], CLEAN, 4.0)[0], FIRST)
+    assert torch.equal(store.worst([SAMPLE], CLEAN, 2.0), CLEAN)
+
+
+def test_an_image_waits_for_its_record(store):
+    store.put("7", "second", 4.0, SECOND, png=True)
+    assert torch.equal(store.worst([SAMPLE], CLEAN, 4.0)[0], FIRST)
+    store.settle([("7", "second", 4.0)])
+    assert torch.equal(store.worst([SAMPLE], CLEAN, 4.0)[0], SECOND)
+    png = torch.from_numpy(np.array(Image.open(store.path("7", 4.0).with_suffix(".png"))))
+    assert torch.equal(png.permute(2, 0, 1).float() / 255, as_png(SECOND[None])[0])
+
+
+def test_an_image_whose_record_was_never_written_is_discarded(store):
+    """As after a kill between the two: the step is done again from the same start as before."""
+    store.put("7", "second", 4.0, SECOND)
+    again = ImageStore(store.directory)
+    again.settle([("7", "first", 4.0)])
+    assert torch.equal(again.worst([SAMPLE], CLEAN, 4.0)[0], FIRST)
+    assert not (store.directory / WAITING).exists()
+
+
+def test_an_image_whose_record_was_written_is_put_in_place_later(store):
+    """As after a kill between record and image."""
+    store.put("7", "second", 4.0, SECOND)
+    again = ImageStore(store.directory)
+    again.settle([("7", "first", 4.0), ("7", "second", 4.0)])
+    assert torch.equal(again.worst([SAMPLE], CLEAN, 4.0)[0], SECOND)
+
+
+@pytest.mark.parametrize(
+    "sample_id", ["a/b", "../up", "", ".", "7", "007", "a b", "x" * 500, "é" * 150, "nul\0", "7.safetensors"]
+)
+def test_any_id_has_a_file_of_its_own(store, sample_id):
+    """No image of another sample is ever found, and no file lies outside the folder."""
+    other = Sample(sample_id, Image.new("RGB", (4, 4)), "", (), "g")
+    store.put(sample_id, "first", 4.0, SECOND, png=True)
+    store.settle([(sample_id, "first", 4.0)])
+    assert torch.equal(store.worst([other], CLEAN, 4.0)[0], SECOND)
+    assert torch.equal(store.worst([SAMPLE], CLEAN, 4.0)[0], SECOND if sample_id == "7" else FIRST)
+    assert store.directory / "4" == store.path(sample_id, 4.0).resolve().parent
+
+
+def test_a_full_disk_is_named_with_a_remedy(store):
+    """/dev/full takes no byte; the image in place and the next attempt are none the worse."""
+    waiting = store._waiting("7", "second", 4.0)
+    waiting.parent.mkdir()
+    waiting.symlink_to("/dev/full")
+    with pytest.raises(RecordsError, match=r"cannot write .*No space left on device .*it resumes"):
+        store.put("7", "second", 4.0, SECOND)
+    again = ImageStore(store.directory)
+    again.settle([("7", "first", 4.0)])
+    again.put("7", "second", 4.0, SECOND)
+    again.settle([("7", "second", 4.0)])
+    assert torch.equal(again.worst([SAMPLE], CLEAN, 4.0)[0], SECOND)

@@ -1,0 +1,371 @@
+"""The loop: certification, batch invariance, resume after a kill, errors, and the worst-case bookkeeping."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from attacks.kinds import KINDS
+from attacks.objective import Classification, Progress
+from attacks.presets import PRESETS, AttackStep, Preset
+from bench import registry
+from bench.config import RunConfig, load_suite, resolve
+from bench.errors import UsageError
+from bench.records import RecordsError, load_run, read_records
+from bench.records.worst import worst_scores
+from bench.running import load as setup
+from bench.running import loop
+from tests.bench.runs import make_record
+
+
+def _config(tmp_path, **changes) -> RunConfig:
+    options = {"encoder": "fare", "task": "zeroshot", "limit": 12, "output": tmp_path} | changes
+    dataset = options.pop("dataset", "mini-shape")
+    return next(c for c in resolve(**options) if c.dataset == dataset)
+
+
+def _run(config):
+    return load_run(loop.execute(config))
+
+
+SOUND = (
+    "no_errors", "gradient", "repeatable", "logits", "beats_noise", "attack_moves_images", "robust_not_above_clean",
+    "loss_grows_with_eps",
+)  # fmt: skip
+
+
+def _verdicts(run):
+    return {check["name"]: check["ok"] for check in run.header.checks}
+
+
+def _bare(records):
+    return sorted((r.sample_id, r.step, r.eps_255, r.prediction, r.score, r.error or "") for r in records)
+
+
+def test_a_run_is_whole_certified_and_monotone_in_eps(tmp_path):
+    run = _run(_config(tmp_path))
+    assert run.header.status == "complete"
+    assert run.header.weights.keys() == {"encoder", "text"}
+    assert {check["name"]: check["ok"] for check in run.header.checks} == dict.fromkeys(SOUND, True)
+    assert all(r.distance_255 <= r.eps_255 + 1e-4 for r in run.records)
+    clean, two, four = (worst_scores(run.header, run.records, eps) for eps in (0, 2, 4))
+    assert len(clean) == len(two) == len(four) == 12
+    assert all(four[s] <= two[s] <= clean[s] for s in clean)
+    assert sum(clean.values()) > sum(four.values())
+
+
+def test_a_sample_lost_at_a_small_radius_is_not_attacked_at_a_larger_one(tmp_path):
+    run = _run(_config(tmp_path, encoder="clip"))
+    lost = {s for s, score in worst_scores(run.header, run.records, 2).items() if score == 0}
+    assert lost
+    assert not [r for r in run.records if r.eps_255 == 4 and r.sample_id in lost]
+
+
+@pytest.mark.parametrize(("task", "dataset"), [("zeroshot", "mini-shape"), ("vqa", "mini-vqa")])
+def test_batch_size_does_not_change_a_verdict(tmp_path, task, dataset):
+    options = {"task": task, "dataset": dataset, "limit": 5, "eps": 4, "attack": "pgd"}
+    whole = _run(_config(tmp_path / "whole", **options))
+    single = _run(_config(tmp_path / "single", **options, batch_size=1))
+    assert _bare(whole.records) == _bare(single.records)
+
+
+def test_the_same_command_again_does_nothing(tmp_path):
+    first = _run(_config(tmp_path))
+    before = (first.directory / "records.jsonl").read_bytes()
+    _run(_config(tmp_path))
+    assert (first.directory / "records.jsonl").read_bytes() == before
+
+
+def test_resuming_other_weights_is_refused_by_name(tmp_path, monkeypatch):
+    _run(_config(tmp_path, attack="none"))
+    monkeypatch.setattr(setup, "digest", lambda module: "of other weights")
+    with pytest.raises(RecordsError, match="weights"):
+        _run(_config(tmp_path, attack="none"))
+
+
+CHILD = """
+import sys, torch
+import attacks.presets as presets
+from attacks.kinds import KINDS
+from attacks.presets import PRESETS, AttackStep, Preset
+from bench import registry
+torch.set_num_threads(1)
+presets.PRESETS["brief"] = Preset("", (
+    AttackStep("first", "apgd", 6, "reference-0", "random", 2.0),
+    AttackStep("again", "apgd", 6, "best", "best", 1.0),
+))
+from bench.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.4])
+def test_killed_at_any_moment_and_resumed_equals_uninterrupted(tmp_path, delay):
+    """A real child process is killed; a preset with a "best" start needs the images saved before the kill."""
+    whole, halted = tmp_path / "whole", tmp_path / "halted"
+    command = [sys.executable, "-c", CHILD, "run", "--encoder", "fare", "--task", "vqa", "--limit", "24", "--quiet",
+               "--batch-size", "2", "--attack", "brief", "--jobs", "1"]  # fmt: skip
+    subprocess.run([*command, "--output", str(whole)], check=True, capture_output=True)
+    child = subprocess.Popen([*command, "--output", str(halted)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(halted.rglob("records.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(delay)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert load_run(next(halted.rglob("run.json")).parent).header.status == "started"
+    subprocess.run([*command, "--output", str(halted)], check=True, capture_output=True)
+    runs = [load_run(next(root.rglob("run.json")).parent) for root in (whole, halted)]
+    assert runs[1].header.status == "complete"
+    assert _bare(runs[0].records) == _bare(runs[1].records)
+
+
+# ---- Faults, injected through a victim -------------------------------------------------------------------
+
+
+class _Wrapped:
+    """A victim whose objective misbehaves for one sample."""
+
+    def __init__(self, victim, spoil):
+        self.victim, self.spoil = victim, spoil
+        self.predict = victim.predict
+
+    def objective(self, images, samples, goal):
+        inner = self.victim.objective(images, samples, goal)
+        ids = [s.id for s in samples]
+
+        def objective(candidates, rows):
+            return self.spoil(inner(candidates, rows), [ids[r] for r in rows.tolist()])
+
+        return objective
+
+
+def _with_victim(monkeypatch, wrap):
+    original = loop.prepare
+
+    def prepare(config):
+        setup = original(config)
+        wrapped = wrap(setup.victim)
+        return replace(setup, victim=wrapped, surrogate=wrapped)
+
+    monkeypatch.setattr(loop, "prepare", prepare)
+
+
+def test_a_nan_is_an_error_row_of_that_sample_only(tmp_path, monkeypatch):
+    def spoil(progress, ids):
+        bad = torch.tensor([i == "s0000003" for i in ids])
+        return Progress(torch.where(bad, torch.nan, progress.loss), progress.fooled & ~bad)
+
+    _with_victim(monkeypatch, lambda victim: _Wrapped(victim, spoil))
+    run = _run(_config(tmp_path, encoder="fare", eps=2))
+    failed = {r.sample_id for r in run.records if r.error}
+    assert failed == {"s0000003"}
+    assert run.header.status == "failed"
+    assert "s0000003" not in worst_scores(run.header, run.records, 2)
+    assert len(worst_scores(run.header, run.records, 2)) == 11
+
+
+def _leave_the_ball(outcome, images):
+    return outcome._replace(images=(images + 0.1).clamp(0, 1))
+
+
+def _reorder_rows(outcome, images):
+    return outcome._replace(images=outcome.images.roll(1, 0))
+
+
+def _return_nan(outcome, images):
+    return outcome._replace(images=torch.full_like(images, torch.nan))
+
+
+def _return_float64(outcome, images):
+    return outcome._replace(images=outcome.images.double())
+
+
+def _return_half(outcome, images):
+    return outcome._replace(images=outcome.images.half().float())  # rounding moves pixels out of the ball
+
+
+def _return_fewer(outcome, images):
+    return outcome._replace(images=outcome.images[1:])
+
+
+def _return_fewer_losses(outcome, images):
+    return outcome._replace(loss=outcome.loss[1:])
+
+
+def _return_a_tensor(outcome, images):
+    return outcome.images
+
+
+@pytest.mark.parametrize(
+    ("cheat", "words"),
+    [
+        (_leave_the_ball, "left the ball"),
+        (_reorder_rows, "lies in the ball of another sample: were rows reordered"),
+        (_return_nan, "pixels that are not finite"),
+        (_return_float64, "torch.float64, not"),
+        (_return_half, "left the ball"),
+        (_return_fewer, "images (2, 3, 48, 48) torch.float32, not (3"),
+        (_return_fewer_losses, "loss of shape"),
+        (_return_a_tensor, "returned a Tensor"),
+    ],
+)
+def test_a_cheating_attack_is_caught_and_named(tmp_path, monkeypatch, cheat, words):
+    honest = KINDS["apgd"]
+    brief = replace(PRESETS["apgd"].steps[0], steps=3)
+    monkeypatch.setitem(PRESETS, "apgd", Preset("", (brief,)))
+    monkeypatch.setitem(KINDS, "apgd", lambda objective, images, *rest: cheat(honest(objective, images, *rest), images))
+    run = _run(_config(tmp_path, limit=4, eps=2))
+    attacked = [r for r in run.records if r.step != "clean"]
+    assert len(attacked) > 1
+    for record in attacked:
+        assert words in record.error
+        assert "attack step 'apgd' (apgd)" in record.error
+        assert record.score is None
+    assert run.header.status == "failed"
+
+
+def test_an_attack_that_does_nothing_fails_its_checks(tmp_path, monkeypatch):
+    honest = KINDS["apgd"]
+    monkeypatch.setitem(
+        KINDS, "apgd", lambda objective, images, *rest: honest(objective, images, *rest)._replace(images=images)
+    )
+    run = _run(_config(tmp_path, limit=4, eps=2))
+    assert not _verdicts(run)["attack_moves_images"]
+
+
+def test_an_attack_of_a_plugin_is_found_by_its_kind(tmp_path, monkeypatch):
+    """Any function of the right signature; here one that shows what it was given."""
+    seen = []
+
+    def tiny(objective, images, threat, search):
+        seen.append(search)
+        return KINDS["apgd"](objective, images, threat, search)
+
+    monkeypatch.setattr(registry, "plugins", lambda group: {"tiny": None} if group == "bench.attack_kinds" else {})
+    monkeypatch.setattr(registry, "resolve", lambda group, name, found=registry.resolve: (
+        tiny if name == "tiny" else found(group, name)
+    ))  # fmt: skip
+    steps = (AttackStep("mine", "tiny", 2, "untargeted", "random", 1.0),)
+    monkeypatch.setitem(PRESETS, "apgd", Preset("", steps))
+    run = _run(_config(tmp_path, limit=4, eps=2))
+    assert {r.step for r in run.records} == {"clean", "mine"}
+    assert seen[0].step.name == "mine"
+    monkeypatch.undo()
+    monkeypatch.setitem(PRESETS, "apgd", Preset("", (replace(steps[0], kind="tinny"),)))
+    with pytest.raises(UsageError, match="unknown kind of attack 'tinny'"):
+        _run(_config(tmp_path / "other", limit=4, eps=2))
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(tmp_path, monkeypatch):
+    sizes = []
+
+    class Greedy(Classification):
+        def __call__(self, images, rows):
+            if len(images) > 5:
+                raise torch.OutOfMemoryError("simulated")
+            sizes.append(len(images))
+            return super().__call__(images, rows)
+
+    monkeypatch.setattr("tasks.zeroshot.Classification", Greedy)
+    starved = _run(_config(tmp_path / "a", eps=4))
+    monkeypatch.undo()
+    plenty = _run(_config(tmp_path / "b", eps=4))
+    assert max(sizes) <= 5
+    assert _bare(starved.records) == _bare(plenty.records)
+
+
+def test_the_best_start_goes_on_from_the_worst_image(tmp_path, monkeypatch):
+    """A second, zero-step round from the best image reproduces the first round's answer."""
+    steps = (
+        AttackStep("first", "apgd", 15, "reference-0", "clean", 2.0),
+        AttackStep("again", "apgd", 0, "best", "best", 1.0),
+    )
+    monkeypatch.setattr("bench.config.PRESETS", {"two": Preset("", steps)})
+    run = _run(_config(tmp_path, task="captioning", dataset="mini-caption", attack="two", eps=4, limit=6))
+    first = {r.sample_id: r for r in run.records if r.step == "first"}
+    clean = {r.sample_id: r for r in run.records if r.step == "clean"}
+    again = [r for r in run.records if r.step == "again"]
+    assert again
+    for record in again:
+        worse = first[record.sample_id].score < clean[record.sample_id].score
+        expected = first[record.sample_id] if worse else clean[record.sample_id]
+        assert record.prediction == expected.prediction
+
+
+@pytest.mark.parametrize(
+    ("scores", "eps", "goal"),
+    [
+        ([50.0, 60.0, 55.0, 70.0], 4.0, "reference-0"),  # no round did harm: the first goal, from the clean image
+        ([50.0, 50.0, 50.0, 50.0], 4.0, "reference-0"),  # a tie is no harm
+        ([50.0, 40.0, 30.0, 30.0], 4.0, "reference-1"),  # of equals the earlier
+        ([50.0, 40.0, 30.0, 20.0], 4.0, "reference-2"),
+        ([50.0, 40.0, 30.0, 20.0], 2.0, "reference-0"),  # rounds of a larger radius do not count
+    ],
+)
+def test_the_last_round_goes_on_with_the_goal_that_did_the_most_harm(scores, eps, goal):
+    steps = PRESETS["ensemble"].steps
+    records = [make_record("s0", score=scores[0])]
+    records += [make_record("s0", f"reference-{n}", 4.0, score) for n, score in enumerate(scores[1:])]
+    assert loop.best_goal(steps, records, eps, 1) == goal
+    raised = [replace(record, score=100 - record.score) for record in records]
+    assert loop.best_goal(steps, raised, eps, -1) == goal
+
+
+def test_the_last_round_itself_and_rounds_that_failed_name_no_goal():
+    records = [
+        make_record("s0", score=50.0),
+        make_record("s0", "reference-3", 4.0, None, error="no memory"),
+        make_record("s0", "reference-4", 4.0, 40.0),
+        make_record("s0", "again", 4.0, 30.0),
+    ]
+    assert loop.best_goal(PRESETS["ensemble"].steps, records, 4.0, 1) == "reference-4"
+
+
+def test_transfer_attacks_follow_the_surrogate(tmp_path):
+    direct = _run(_config(tmp_path, encoder="fare4", task="vqa", dataset="mini-vqa", limit=16, eps=4, attack="pgd"))
+    config = _config(
+        tmp_path, encoder="fare4", task="vqa", dataset="mini-vqa", limit=16, eps=4, attack="pgd", surrogate="clip"
+    )
+    transfer = _run(config)
+    assert transfer.header.protocol["surrogate"] == "clip"
+    assert transfer.header.weights["surrogate"] != transfer.header.weights["encoder"]
+    hurt = [sum(worst_scores(r.header, r.records, 4).values()) for r in (direct, transfer)]
+    assert hurt[1] > hurt[0]
+
+
+def test_a_run_prints_its_json_and_nothing_else(tmp_path):
+    command = [sys.executable, "-m", "bench.cli", "run", "--encoder", "clip", "--task", "zeroshot", "--limit", "3",
+               "--attack", "none", "--output", str(tmp_path), "--json", "--jobs", "1"]  # fmt: skip
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    rows = json.loads(done.stdout)
+    named = {"suite", "encoder", "task", "dataset", "metric", "attack"}
+    assert [row.keys() for row in rows] == [named | {"eps_255", "value", "low", "high", "n", "run_dir"}] * 5
+    assert [row["dataset"] for row in rows] == list(load_suite("mini").tasks["zeroshot"].datasets)
+    assert read_records(rows[0]["run_dir"])
+
+
+def test_captions_are_asked_for_at_checkpoints_so_that_a_broken_one_ends_its_attack(monkeypatch, tmp_path):
+    """Only by the default protocol: the paper's looks at a caption after all steps."""
+    step = AttackStep("reference-0", "apgd", 30, "reference-0", "clean", 1.0)
+    for kind in ("apgd", "apgd-confirm"):
+        monkeypatch.setitem(PRESETS, kind, Preset("", (replace(step, kind=kind),)))
+
+    def attacked(kind, **options):
+        config = _config(tmp_path, task="captioning", dataset="mini-caption", encoder="clip", attack=kind, eps=4,
+                         limit=8, **options)  # fmt: skip
+        return {r.sample_id: r for r in _run(config).records if r.step != "clean"}
+
+    plain, asked = attacked("apgd"), attacked("apgd-confirm")
+    early = {key for key, record in asked.items() if record.evaluations < 30}
+    assert early
+    assert all(asked[key].score < 10 for key in early)
+    assert all(asked[key].score == plain[key].score for key in asked.keys() - early)
+    assert {r.evaluations for r in plain.values()} == {30}
+    assert {r.evaluations for r in attacked("apgd-confirm", protocol="paper").values()} == {30}

@@ -1,0 +1,77 @@
+"""Several runs at once: however the command ends, no process is left that holds what the next command needs."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.records import find_runs, load_run, open_run
+from tests.bench.running.kills import heed_ctrl_c
+
+ROOT = Path(__file__).parents[3]
+# At 2/255 no image falls, so that both runs last.
+COMMAND = "run --encoder fare2,fare4 --task stealth --eps 2 --limit 6 --jobs 2 --device cpu --quiet"
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A command that carries out two runs in two processes, both at work; and the processes."""
+    words = [
+        sys.executable,
+        "-m",
+        "bench.cli",
+        *COMMAND.split(),
+        "--output",
+        str(tmp_path),
+    ]
+    command = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                               start_new_session=True, preexec_fn=heed_ctrl_c)  # fmt: skip
+    _until(lambda: len([path for path in tmp_path.rglob("records.jsonl") if path.stat().st_size]) == 2)
+    workers = [int((d / "lock").read_text().split()[1]) for d in find_runs(tmp_path)]
+    assert len({command.pid, *workers}) == 3
+    yield command, workers, tmp_path
+    for pid in (command.pid, *workers):
+        if _alive(pid):
+            os.kill(pid, signal.SIGKILL)
+    command.communicate()
+
+
+def _until(true, patience=240.0):
+    deadline = time.monotonic() + patience
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _alive(pid):
+    """Whether a process runs: one that has ended but that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_the_workers_of_a_killed_command_die_with_it_and_free_their_locks(begun):
+    command, workers, output = begun
+    command.kill()
+    command.wait()
+    _until(lambda: not any(map(_alive, workers)), 30)
+    for directory in find_runs(output):
+        header = load_run(directory).header
+        assert header.status == "started"
+        with open_run(directory, header) as store:
+            assert store.done
+
+
+def test_ctrl_c_ends_all_processes_and_marks_their_runs(begun):
+    command, workers, output = begun
+    os.killpg(command.pid, signal.SIGINT)  # as a terminal does
+    _, complaints = command.communicate(timeout=60)
+    assert command.returncode != 0
+    assert not any(map(_alive, workers))
+    assert {load_run(directory).header.status for directory in find_runs(output)} == {"partial"}
+    assert "Traceback" not in complaints

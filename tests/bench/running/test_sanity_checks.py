@@ -1,0 +1,187 @@
+"""Every verdict on a run is triggered by a model, or an attack, built to trigger it; a sound run triggers none."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from attacks.kinds import KINDS
+from attacks.presets import AttackStep
+from bench import api
+from bench.cli import main
+from bench.records import Record
+from bench.running.sanity_checks import run_verdicts
+from tests.bench.runs import make_record, make_run
+from tests.bench.toy_runs import RADIUS, make_setup, short, victim
+from tests.toys import trained_toy
+
+
+class KilledGradient(torch.autograd.Function):
+    """Identity forward, zero backward."""
+
+    @staticmethod
+    def forward(ctx, images):
+        return images.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return torch.zeros_like(gradient)
+
+
+def failed(found):
+    return {check["name"] for check in found.header.checks if not check["ok"]}
+
+
+def judged(**changes):
+    """The toy as a victim whose logits are passed through a function."""
+    made = victim(**{k: v for k, v in changes.items() if k == "spoil"})
+    if "output" in changes:
+        honest = made.encoder
+        object.__setattr__(made, "encoder", lambda images: changes["output"](honest(images)))
+    return made
+
+
+def test_a_sound_run_raises_nothing(attack):
+    found = attack(short("autoattack"), eps=(8.0, RADIUS), setup=make_setup("toy", eps=(8.0, RADIUS)))
+    assert failed(found) == set()
+    assert {c["name"] for c in found.header.checks} == {
+        "no_errors", "gradient", "repeatable", "logits", "beats_noise", "attack_moves_images",
+        "robust_not_above_clean", "loss_grows_with_eps",
+    }  # fmt: skip
+
+
+def test_a_gradient_killer(attack):
+    found = attack(short("apgd"), setup=make_setup("toy", judge=judged(spoil=KilledGradient.apply)))
+    assert {"gradient", "beats_noise"} <= failed(found)
+
+
+def test_a_quantised_input(attack):
+    found = attack(short("apgd"), setup=make_setup("toy", judge=judged(spoil=lambda x: (x * 64).round() / 64)))
+    assert {"gradient", "beats_noise"} <= failed(found)
+
+
+def test_a_randomised_model(attack):
+    noise = torch.Generator().manual_seed(0)
+    shaken = judged(spoil=lambda x: x + 0.05 * torch.randn(x.shape, generator=noise))
+    assert "repeatable" in failed(attack(short("apgd"), setup=make_setup("toy", judge=shaken)))
+
+
+def test_softmax_outputs(attack):
+    found = attack(short("apgd"), setup=make_setup("toy", judge=judged(output=lambda z: z.softmax(1))))
+    assert "logits" in failed(found)
+
+
+def test_huge_logits(attack):
+    found = attack(short("apgd"), setup=make_setup("toy", judge=judged(output=lambda z: 1e4 * z)))
+    assert "gradient" in failed(found)
+
+
+def test_vanishing_gradients(attack):
+    faint = judged(output=lambda z: z.detach() + 1e-30 * (z - z.detach()))
+    assert "gradient" in failed(attack(short("apgd"), setup=make_setup("toy", judge=faint)))
+
+
+def test_a_black_box_that_finds_what_gradients_do_not(attack):
+    steps = [*short("apgd"), AttackStep("square", "square", 300, "untargeted", "clean", 0.0)]
+    masked = judged(spoil=KilledGradient.apply)
+    found = attack(steps, setup=make_setup("toy", judge=masked, eps=(40.0,)), eps=(40.0,))
+    assert "white_box_at_least_black_box" in failed(found)
+
+
+def test_an_attack_that_returns_what_it_was_given(attack, monkeypatch):
+    honest = KINDS["apgd"]
+    monkeypatch.setitem(KINDS, "apgd", lambda goal, images, *rest: honest(goal, images, *rest)._replace(images=images))
+    assert "attack_moves_images" in failed(attack(short("apgd")))
+
+
+# ---- Verdicts on records ---------------------------------------------------------------------------------
+
+
+def verdicts(records, **changes):
+    setup = make_setup("toy")
+    config = replace(_config(), **changes)
+    found = run_verdicts(config, setup.task, short("apgd"), records, [])
+    return {verdict["name"]: verdict["ok"] for verdict in found}
+
+
+def _config():
+    from bench.config import RunConfig
+
+    return RunConfig(
+        suite="mini", encoder="clip", task="zeroshot", dataset="toy", samples=12, attack="apgd", norm="linf",
+        eps=(4.0,), seed=0,
+    )  # fmt: skip
+
+
+def records(attacked: list[float], clean=100.0, **changes) -> list[Record]:
+    return [
+        row
+        for k, score in enumerate(attacked)
+        for row in (make_record(f"s{k}", score=clean), make_record(f"s{k}", "apgd", 4.0, score, **changes))
+    ]
+
+
+def test_scores_above_clean():
+    assert not verdicts(records([100.0] * 12, clean=50.0))["robust_not_above_clean"]
+    assert verdicts(records([0.0] * 12, clean=50.0))["robust_not_above_clean"]
+
+
+@pytest.mark.parametrize(("larger", "ok"), [(0.2, False), (0.25, True), (0.4, True)])
+def test_a_loss_that_falls_with_eps(larger, ok):
+    rows = records([100.0] * 12)  # loss 0.25
+    rows += [make_record(f"s{k}", "apgd", 8.0, 100.0, loss=larger) for k in range(12)]
+    assert verdicts(rows)["loss_grows_with_eps"] is ok
+
+
+def test_the_loss_of_the_first_image_that_fooled_says_nothing_of_the_radius():
+    rows = records([100.0] * 12)  # loss 0.25
+    rows += [make_record(f"s{k}", "apgd", 8.0, 0.0, loss=0.1) for k in range(11)]
+    rows.append(make_record("s11", "apgd", 8.0, 100.0, loss=0.3))
+    assert verdicts(rows)["loss_grows_with_eps"]
+    rows[-1] = make_record("s11", "apgd", 8.0, 100.0, loss=0.2)
+    assert not verdicts(rows)["loss_grows_with_eps"]
+
+
+def test_the_first_error_is_told():
+    rows = [*records([0.0] * 3), make_record("s9", "apgd", 4.0, None, error="out of memory")]
+    (found,) = [c for c in run_verdicts(_config(), make_setup("toy").task, [], rows, []) if c["name"] == "no_errors"]
+    assert found["detail"] == "1 samples failed; the first: out of memory"
+
+
+def test_plain_clip_must_be_broken():
+    name = "plain_clip_is_broken"
+    assert verdicts(records([0.0] * 11 + [100.0]))[name]
+    assert not verdicts(records([0.0] * 6 + [100.0] * 6))[name]
+    assert name not in verdicts(records([100.0] * 12), encoder="fare4")
+    assert name not in verdicts(records([100.0] * 12), surrogate="fare4")
+    assert name not in verdicts(records([100.0] * 12), eps=(2.0,))
+    assert name not in verdicts(records([100.0] * 3))
+
+
+def test_the_command_line_says_which_checks_failed(tmp_path, monkeypatch):
+    failing = {"name": "plain_clip_is_broken", "ok": False, "detail": "the run is not credible"}
+    run = make_run(tmp_path, {0: [100.0], 4: [100.0]})
+    run.header.checks.extend([failing, {"name": "no_errors", "ok": True, "detail": ""}])
+    monkeypatch.setattr(api, "run", lambda **options: api.Result((run,)))
+    shown = CliRunner().invoke(main, ["run", "--encoder", "clip", "--task", "vqa", "--json"])
+    assert "check failed: plain_clip_is_broken" in shown.stderr
+    assert "the run is not credible" in shown.stderr
+    assert "no_errors" not in shown.stderr
+    assert shown.exit_code == 0
+
+
+def test_samples_without_a_score_are_a_failure_of_the_command(tmp_path, monkeypatch):
+    run = make_run(tmp_path, {0: [100.0], 4: [100.0]}, status="failed")
+    run.header.checks.append({"name": "no_errors", "ok": False, "detail": "1 samples failed; the first: out of memory"})
+    monkeypatch.setattr(api, "run", lambda **options: api.Result((run,)))
+    for more in ([], ["--json"]):
+        shown = CliRunner().invoke(main, ["run", "--encoder", "clip", "--task", "vqa", *more])
+        assert "the first: out of memory" in shown.stderr
+        assert shown.exit_code == 1
+        assert "100.0" in shown.stdout
+
+
+def test_the_toy_is_what_these_tests_need():
+    toy = trained_toy()
+    assert (toy.model(toy.images).argmax(1) == toy.labels).all()

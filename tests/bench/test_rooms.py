@@ -1,0 +1,61 @@
+"""Imports point one way: no room imports a room above it, and no two rooms import each other."""
+
+import ast
+from pathlib import Path
+
+
+ROOT = Path(__file__).parents[2]
+FLOORS = (
+    ("bench.errors", "bench.registry", "bench.progress", "bench.provenance", "bench.batch_size"),
+    ("attacks",),
+    ("tasks",),
+    ("bench.records",),
+    ("bench.data", "bench.analysis"),
+    ("bench.models", "bench.tables"),
+    ("bench.config",),
+    ("bench.train", "bench.running", "bench.report", "bench.board"),
+    ("bench.regression", "bench.mini"),
+    ("bench.verify",),
+    ("bench.api",),
+    ("bench",),
+    ("bench.cli",),
+)  # fmt: skip
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+LEAVES, SHOWING = FLOORS[0], ("bench.analysis", "bench.tables", "bench.report", "bench.board", "bench.regression")
+
+
+def room_of(module: str) -> str:
+    """The room a dotted module lies in."""
+    parts = module.split(".")
+    return ".".join(parts[:2]) if parts[0] == "bench" and ".".join(parts[:2]) in FLOOR else parts[0]
+
+
+def imports_of(path: Path) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [name.name for name in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += [f"{node.module}.{name.name}" for name in node.names]
+    return found
+
+
+def wrong_imports(root: Path) -> list[str]:
+    """Every import that does not point to a lower floor."""
+    wrong = []
+    for path in sorted(p for package in ("attacks", "tasks", "bench") for p in (root / package).rglob("*.py")):
+        module = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+        here = room_of(module)
+        for name in imports_of(path):
+            there = room_of(name)
+            if there in FLOOR and there != here and FLOOR[there] >= FLOOR[here] and FLOOR[here] > 0:
+                wrong.append(f"{module} imports {name}")
+            if there in FLOOR and FLOOR[here] == 0 and FLOOR[there] > 0:
+                wrong.append(f"{module} imports {name}")
+            if here in SHOWING and name.split(".")[0] == "torch":
+                wrong.append(f"{module} imports torch")
+    return wrong
+
+
+def test_no_room_imports_a_room_above_or_beside_it():
+    assert wrong_imports(ROOT) == []

@@ -1,0 +1,73 @@
+"""Runs ``bench train`` in processes that die by SIGKILL at a chosen moment; see `tests.bench.running.kills`.
+
+``python -m tests.bench.train.kills PLAN`` takes the same plans, with the moments below. Under ``torchrun``, with
+``rank MOMENT NTH WORDS...``, the process of that rank alone is doomed.
+"""
+
+import io
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+import torch
+
+from bench.cli import main
+from bench.train import export, loop
+from bench.train.checkpoint import Run
+from bench.train.evaluate import HeldOut
+from bench.train.step import Stepper
+from tests.bench.running import kills
+
+PLACES: dict[str, tuple[Any, str, bool]] = {
+    "attacking": (Stepper, "_accumulate", True),
+    "updating": (torch.optim.AdamW, "step", True),
+    "updated": (torch.optim.AdamW, "step", False),
+    "evaluating": (HeldOut, "evaluate", True),
+    "replacing": (os, "replace", True),
+    "replaced": (os, "replace", False),
+    "resuming": (torch.optim.AdamW, "load_state_dict", True),
+    "resumed": (Run, "resume", False),
+    "forgetting": (loop, "_keep_rows_before", True),
+    "exporting": (export, "save_file", False),
+}
+
+
+def arm(moment: str, nth: int) -> None:
+    """Makes this process die at the nth visit of a moment, or after that many milliseconds of processor time."""
+    if moment == "saving":
+        _tear(nth)
+    elif moment == "timer":  # the default action of this signal ends the process at once, as SIGKILL does
+        signal.setitimer(signal.ITIMER_PROF, nth / 1000)
+    elif moment != "none":
+        owner, name, before = PLACES[moment]
+        kills._at(owner, name, nth, before=before)
+
+
+def _tear(nth: int) -> None:
+    """Dies after half of the nth checkpoint is written."""
+    save, calls = torch.save, 0
+
+    def half(state: Any, file: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == nth:
+            whole = io.BytesIO()
+            save(state, whole)
+            file.write(whole.getvalue()[: len(whole.getvalue()) // 2])
+            file.flush()
+            kills._die()
+        save(state, file)
+
+    torch.save = half
+
+
+if __name__ == "__main__":
+    if "RANK" in os.environ:
+        rank, moment, nth, *words = sys.argv[1:]
+        if os.environ["RANK"] == rank:
+            arm(moment, int(nth))
+        main(words)
+    kills.arm = arm
+    print(json.dumps([kills.child(*step) for step in json.loads(sys.argv[1])]))

@@ -1,0 +1,252 @@
+"""A real run with saved images, and everything that can be tampered with."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
+
+import bench
+from bench.cli import main
+from bench.config.reload import config_of
+from bench.errors import UsageError
+from bench.records import Run, load_run
+from bench.running.images import ImageStore
+from bench.running.load import prepare
+from bench.verify import _Judge, kept_records, verify
+from tests.bench.runs import make_header, make_record, make_run
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """Plain CLIP on 16 samples of one data set, attacked at two radii."""
+    result = bench.run(
+        encoder="clip", task="zeroshot", dataset="mini-sketch", limit=16, attack="pgd", save_adversarial=True,
+        output=tmp_path_factory.mktemp("runs"), jobs=1, progress=False,
+    )  # fmt: skip
+    return result.runs[0].directory
+
+
+@pytest.fixture
+def run(original, tmp_path):
+    """A copy to tamper with."""
+    return load_run(shutil.copytree(original, tmp_path / "run"))
+
+
+def _fields(directory):
+    return {(m.sample_id, m.eps_255, m.field) for m in verify(load_run(directory), progress=False).mismatches}
+
+
+def _image_of(run, eps=4.0):
+    (sample, radius), record = next((key, r) for key, r in kept_records(run).items() if key[1] == eps)
+    return run.directory / "adversarial" / f"{radius:g}" / f"{sample}.safetensors", record
+
+
+def _edit(run, record, **changes):
+    """Write other values into the record file."""
+    path = run.directory / "records.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    (line,) = [x for x in lines if (x["sample_id"], x["step"], x["eps_255"]) == record.key]
+    line.update(changes)
+    path.write_text("".join(json.dumps(x) + "\n" for x in lines))
+
+
+def test_an_honest_run_is_verified(run):
+    result = verify(run, progress=False)
+    assert result.mismatches == ()
+    assert result.images == len(kept_records(run)) > 8
+    assert {eps for _, eps in kept_records(run)} == {2.0, 4.0}
+    assert result.clean == 16
+    assert result.images + result.unkept + result.clean == len(run.records)
+
+
+def test_a_moved_pixel_is_found(run):
+    path, record = _image_of(run)
+    image = load_file(path)["image"]
+    image[0, 0, 0] = (image[0, 0, 0] + 0.5) % 1.0
+    save_file({"image": image}, path)
+    found = _fields(run.directory)
+    assert {(record.sample_id, 4.0, "distance"), (record.sample_id, 4.0, "radius")} <= found
+    assert {sample for sample, _, _ in found} == {record.sample_id}
+
+
+def test_another_image_inside_the_ball_is_found(run):
+    """The clean image itself: nearer than recorded, and the model gets it right."""
+    path, record = _image_of(run)
+    setup = prepare(config_of(run.header))
+    row = [sample.id for sample in setup.samples].index(record.sample_id)
+    save_file({"image": setup.images[[row]][0].contiguous()}, path)
+    found = _fields(run.directory)
+    assert {(record.sample_id, 4.0, field) for field in ("distance", "prediction", "score", "worst score")} <= found
+
+
+@pytest.mark.parametrize("value", [1.5, -0.1, float("nan")])
+def test_a_pixel_out_of_range_is_found(run, value):
+    path, record = _image_of(run)
+    image = load_file(path)["image"]
+    image[1, 2, 3] = value
+    save_file({"image": image}, path)
+    assert (record.sample_id, 4.0, "range") in _fields(run.directory)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [({"score": 50.0}, "score"), ({"prediction": "a lie"}, "prediction"), ({"distance_255": 3.99}, "distance")],
+)
+def test_a_changed_record_is_found(run, changes, field):
+    _, record = _image_of(run)
+    _edit(run, record, **changes)
+    found = verify(load_run(run.directory), progress=False).mismatches
+    assert (record.sample_id, 4.0, field) in {(m.sample_id, m.eps_255, m.field) for m in found}
+    (mismatch,) = [m for m in found if m.field == field]
+    key = next(iter(changes))
+    assert mismatch.recorded == changes[key]
+    assert mismatch.recomputed == pytest.approx(getattr(record, key), abs=1e-6)
+    assert repr(changes[key]) in str(mismatch)
+
+
+def test_a_survivor_made_a_victim_and_a_victim_made_a_survivor_are_found(run):
+    attacked = {r.sample_id for r in run.records if r.eps_255 == 4}
+    fell = {sample for sample, _ in kept_records(run)}
+    survivor = next(r for r in run.records if r.sample_id in attacked - fell and r.eps_255 == 4)
+    _edit(run, survivor, score=0.0)
+    assert (survivor.sample_id, 4.0, "image") in _fields(run.directory)  # no image bears it out
+    _, victim = _image_of(run)
+    _edit(run, victim, score=100.0)
+    found = _fields(run.directory)
+    assert (victim.sample_id, 4.0, "image") in found  # an image without a record of a fall
+    assert (survivor.sample_id, 4.0, "image") in found
+
+
+def test_a_clean_record_is_checked_too(run):
+    record = next(r for r in run.records if r.step == "clean" and r.score == 100)
+    _edit(run, record, score=0.0)
+    assert (record.sample_id, 0.0, "score") in _fields(run.directory)
+
+
+@pytest.mark.parametrize("kind", ["gone", "torn", "half", "shape"])
+def test_a_lost_or_damaged_image_is_named(run, kind):
+    path, record = _image_of(run)
+    if kind == "gone":
+        path.unlink()
+    elif kind == "torn":
+        path.write_bytes(path.read_bytes()[:100])
+    else:
+        image = load_file(path)["image"]
+        save_file({"image": image.half() if kind == "half" else image[:, 1:].contiguous()}, path)
+    assert (record.sample_id, 4.0, "image") in _fields(run.directory)
+
+
+def test_any_single_flipped_bit_is_found(run):
+    """Also the lowest of a pixel that is far from the largest change: it moves neither the distance nor the answer."""
+    path, record = _image_of(run)
+    content = bytearray(path.read_bytes())
+    setup = prepare(config_of(run.header))
+    row = [sample.id for sample in setup.samples].index(record.sample_id)
+    change = (load_file(path)["image"] - setup.images[[row]][0]).flatten()
+    content[len(content) - 4 * (len(change) - int(change.abs().argmin()))] ^= 1
+    path.write_bytes(content)
+    assert _fields(run.directory) == {(record.sample_id, 4.0, "pixels")}
+
+
+def test_two_images_that_changed_places_are_found(run):
+    first, second = sorted((run.directory / "adversarial" / "4").glob("*.safetensors"))[:2]
+    kept = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(kept)
+    found = _fields(run.directory)
+    assert {(path.stem, 4.0, "distance") for path in (first, second)} <= found
+    assert {(path.stem, 4.0, "radius") for path in (first, second)} <= found
+
+
+def test_images_from_before_there_was_a_digest_are_judged_by_everything_else(run):
+    path, _ = _image_of(run)
+    save_file(load_file(path), path)
+    assert _fields(run.directory) == set()
+
+
+def test_other_weights_and_data_are_named_first(run):
+    path = run.directory / "run.json"
+    header = json.loads(path.read_text())
+    header["weights"]["encoder"] = "0" * 64
+    header["dataset_fingerprint"] = "1" * 64
+    path.write_text(json.dumps(header))
+    assert _fields(run.directory) == {("", 0.0, "weights.encoder"), ("", 0.0, "dataset_fingerprint")}
+
+
+def test_a_run_without_images_says_what_to_do(tmp_path):
+    run = make_run(tmp_path, {0: [100.0], 4: [0.0]})
+    with pytest.raises(UsageError, match=r"kept no adversarial images.*--save-adversarial"):
+        verify(run)
+
+
+@pytest.mark.parametrize(("worst", "better", "bad", "worse"), [("min", 100.0, 50.0, 0.0), ("max", 0.0, 50.0, 100.0)])
+def test_the_kept_image_is_the_last_that_made_things_worse(tmp_path, worst, better, bad, worse):
+    def of(*steps):
+        records = [make_record("s0", step, eps, score) for step, eps, score in steps]
+        run = Run(tmp_path, make_header(worst=worst), records)
+        return {key: record.step for key, record in kept_records(run).items()}
+
+    clean = ("clean", 0.0, better)
+    assert of(clean, ("a", 2.0, better)) == {}
+    assert of(clean, ("a", 2.0, bad), ("b", 2.0, bad), ("c", 2.0, worse)) == {("s0", 2.0): "c"}
+    assert of(clean, ("a", 2.0, bad), ("a", 4.0, bad)) == {("s0", 2.0): "a"}
+    assert of(clean, ("a", 2.0, bad), ("a", 4.0, worse)) == {("s0", 2.0): "a", ("s0", 4.0): "a"}
+
+
+def test_verdicts_that_a_protocol_takes_in_half_precision_are_asked_for_there(tmp_path):
+    result = bench.run(
+        encoder="clip", task="zeroshot", dataset="mini-shape", limit=6, attack="pgd", eps=4, save_adversarial=True,
+        output=tmp_path, protocol="paper", precision="bf16", jobs=1, progress=False,
+    )  # fmt: skip
+    run = result.runs[0]
+    assert config_of(run.header).precision == "bf16"
+    assert verify(run, progress=False).mismatches == ()
+    asked = _Judge(run, prepare(config_of(run.header)), ImageStore(tmp_path), False)
+    asked.setup = replace(asked.setup, half=SimpleNamespace(victim=_Says("half")), victim=_Says("full"))
+    records = [make_record(step="clean"), make_record(step="pgd"), make_record(step="again")]
+    assert asked._ask(records, asked.setup.images[[0, 1, 2]], asked.setup.samples[:3]) == ["half", "half", "full"]
+
+
+class _Says:
+    def __init__(self, word):
+        self.word = word
+
+    def predict(self, images, samples):
+        assert len(images) == len(samples)
+        return [self.word] * len(images)
+
+
+# ---- the command -----------------------------------------------------------------------------------------
+
+
+def _verify(*words):
+    return CliRunner().invoke(main, ["verify", "--quiet", *map(str, words)])
+
+
+def test_exit_codes_and_words(run, tmp_path):
+    assert _verify(run.directory).exit_code == 0
+    _, record = _image_of(run)
+    _edit(run, record, distance_255=1.0)
+    result = _verify(run.directory)
+    assert result.exit_code == 1
+    assert f"sample {record.sample_id} at 4: distance is 1.0 in the records" in result.stdout
+    data = json.loads(_verify(run.directory, "--json").stdout)
+    assert [m["field"] for m in data[0]["mismatches"]] == ["distance"]
+    bare = make_run(tmp_path / "bare", {0: [100.0], 4: [0.0]})
+    assert _verify(bare.directory).exit_code == 2
+    assert "--save-adversarial" in _verify(bare.directory).output
+
+
+def test_no_attack_code_is_imported(original):
+    code = (
+        f"import sys\nfrom bench.cli import main\ntry: main(['verify', '--quiet', {str(original)!r}])\n"
+        "except SystemExit as e: assert not e.code\n"
+        "assert 'torch' in sys.modules and not {'attacks.apgd', 'attacks.pgd', 'bench.running.loop'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
