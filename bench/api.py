@@ -24,7 +24,7 @@ class Result:
         return tables.summary(self.runs)
 
     def table(self) -> "pd.DataFrame":
-        """A row an encoder and data set, a column a radius."""
+        """A row an encoder and dataset, a column a radius."""
         rows = [*self.rows(), *tables.averages(self.runs)]
         return tables.table(rows, list(dict.fromkeys(run.header.encoder for run in self.runs)))
 
@@ -77,9 +77,9 @@ def run(
         batch_size: samples attacked at once; None adapts to memory. Never changes a result.
         device: "auto", "cpu", "cuda", ...
         output: where run directories go.
-        data_root: folder with the data sets' files; None for those embedded in the package.
+        data_root: folder with the datasets' files; None for those embedded in the package.
         save_adversarial: keep the worst image of each sample and radius.
-        dataset: only these data sets of the task; or others by where they lie, see `bench.data.specs.parse`.
+        dataset: only these datasets of the task; or others by where they lie, see `bench.data.specs.parse`.
         protocol: "strict", or "paper" for the choices of the paper's released code.
         precision: "float32", or "bf16" or "fp16" to search for adversarial images in half precision; verdicts stay in
             float32 (but see `tasks.protocol.PAPER`).
@@ -115,7 +115,7 @@ def run_all(
     Args:
         suite: whose runs; its file lists them.
         output: as of `run`, like the following.
-        data_root: folder with the data sets' files.
+        data_root: folder with the datasets' files.
         jobs: runs carried out at once.
         progress: show progress bars on stderr.
         options: others of `run`, except those that choose runs: encoder, task, dataset, surrogate, attack, eps.

@@ -1,4 +1,4 @@
-"""Errors a user can mend; the command line shows their message without a traceback."""
+"""Errors a user can fix; the command line shows their message without a traceback."""
 
 
 class UsageError(ValueError):

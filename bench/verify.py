@@ -81,7 +81,7 @@ def verify(
 
     Args:
         run: the run, with an ``adversarial`` folder in its directory.
-        data_root: where the data sets' files lie now; where they lay then by default.
+        data_root: where the datasets' files lie now; where they lay then by default.
         device: where to compute.
         arch: open_clip architecture of an encoder given as a path; that of the run by default.
         progress: show a progress bar on stderr.

@@ -1,4 +1,4 @@
-"""The nouns of this room: samples, data sets, tasks, and the two kinds of model a task can be bound to."""
+"""The nouns of this room: samples, datasets, tasks, and the two kinds of model a task can be bound to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Sample:
     """One thing to ask.
 
     Attributes:
-        id: unique within its data set.
+        id: unique within its dataset.
         image: the picture, or where it lies.
         prompt: the question; empty where the task has a fixed one.
         references: captions, annotators' answers, the true class name, or the target text.

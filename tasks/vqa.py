@@ -31,7 +31,7 @@ class VQA:
         self.dataset, self.protocol = dataset, protocol
 
     def bind(self, model: VisionLanguageModel) -> "_Answerer":
-        """Prompts are the questions, with the data set's suffix."""
+        """Prompts are the questions, with the dataset's suffix."""
         return _Answerer(model, self.dataset, Openings(model.token_texts()))
 
     def score(self, prediction: str, sample: Sample) -> float:

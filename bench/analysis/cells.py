@@ -1,4 +1,4 @@
-"""Measured numbers: every run at every radius, averages over data sets, and success rates by target text."""
+"""Measured numbers: every run at every radius, averages over datasets, and success rates by target text."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Measure:
 
     Attributes:
         header: of the run, or of the first of several.
-        dataset: its data set, or "average".
+        dataset: its dataset, or "average".
         eps_255: radius as in `RunHeader.eps_255`; 0 for clean.
         estimate: on the metric's scale, with interval and n.
         whole: all samples of whole runs are scored; otherwise the number is not to be quoted.
@@ -65,12 +65,12 @@ def measured(runs: Iterable[Run]) -> list[Measure]:
 
 
 def averaged(runs: Iterable[Run], task: str = "zeroshot") -> list[Measure]:
-    """The plain mean over a task's data sets, of each encoder that was measured on all of them.
+    """The plain mean over a task's datasets, of each encoder that was measured on all of them.
 
-    Data sets that the suite runs only when they are named, such as ImageNet beside the paper's 13, are no part of it.
+    Datasets that the suite runs only when they are named, such as ImageNet beside the paper's 13, are no part of it.
 
     Raises:
-        ValueError: two runs of an encoder on one data set.
+        ValueError: two runs of an encoder on one dataset.
     """
     families: dict[tuple[object, ...], dict[str, dict[str, Run]]] = {}
     for run in runs:
@@ -121,8 +121,8 @@ def by_target(runs: Iterable[Run]) -> list[Measure]:
 def targets_of(run: Run) -> dict[str, str]:
     """Sample id -> the text that the attacker wants said.
 
-    A suite deals its targets out in turn, in the order of the data set, which is that of the clean records. Where the
-    suite names no targets, all samples have the data set's name as theirs.
+    A suite deals its targets out in turn, in the order of the dataset, which is that of the clean records. Where the
+    suite names no targets, all samples have the dataset's name as theirs.
 
     Raises:
         UsageError: the suite is not known, or a recorded success says another target than its own.

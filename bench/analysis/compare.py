@@ -80,7 +80,7 @@ class Comparison:
 def compare(a: Sequence[Run], b: Sequence[Run], allow: Collection[str] = ()) -> list[Comparison]:
     """Compares the runs of two sets pairwise, clean and at each radius that both have.
 
-    One run on each side is a pair as it is. Otherwise runs pair by task and data set, and by encoder, attack and suite
+    One run on each side is a pair as it is. Otherwise runs pair by task and dataset, and by encoder, attack and suite
     where a side has several of them.
 
     Args:
@@ -119,7 +119,7 @@ def _pairs(a: Sequence[Run], b: Sequence[Run], lone_allowed: bool) -> list[tuple
             f"the {other}, or leave such runs out with --allow runs"
         )
     if not sides[0].keys() & sides[1].keys():
-        raise UsageError("the two sets of runs have no task and data set in common: there is nothing to compare")
+        raise UsageError("the two sets of runs have no task and dataset in common: there is nothing to compare")
     return [(run, sides[1][key]) for key, run in sides[0].items() if key in sides[1]]
 
 

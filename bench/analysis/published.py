@@ -1,4 +1,4 @@
-"""Published numbers of the paper (results/published.csv), joined to ours by encoder, task, data set and radius.
+"""Published numbers of the paper (results/published.csv), joined to ours by encoder, task, dataset and radius.
 
 Facts only: the numbers that the authors give in the README of their code, each row with its source.
 """
@@ -11,7 +11,7 @@ from bench.analysis.cells import AVERAGE, Measure
 
 FILE = Path(__file__).resolve().parents[2] / "results" / "published.csv"
 SUITE = "paper"  # numbers of another suite are of other data: nothing is put beside them
-ZERO_SHOT_SETS = 13  # the published average is the plain mean over so many data sets
+ZERO_SHOT_SETS = 13  # the published average is the plain mean over so many datasets
 _BACKBONES = {  # their name -> what our names of encoders end in
     "ViT-L/14 OpenAI": "",
     "ViT-B/32 OpenAI": "-vit-b-32",
@@ -28,7 +28,7 @@ _EVALUATIONS = {
     "openflamingo_9b_vqa": ("vqa", "openflamingo-9b"),
 }
 _DATASETS = {"average_zero_shot": AVERAGE, "COCO": "coco", "TextVQA": "textvqa"}
-Key = tuple[str, str, str, str, float]  # encoder, task, model word, data set, radius in 1/255
+Key = tuple[str, str, str, str, float]  # encoder, task, model word, dataset, radius in 1/255
 
 
 @cache

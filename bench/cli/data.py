@@ -1,4 +1,4 @@
-"""``bench data``: data set files."""
+"""``bench data``: dataset files."""
 
 import json
 import sys
@@ -22,13 +22,13 @@ MISSING = 1
 
 @click.group()
 def data() -> None:
-    """Data set files: check what is there, fetch what is missing, export the embedded ones."""
+    """Dataset files: check what is there, fetch what is missing, export the embedded ones."""
 
 
 @data.command()
 @click.option("--dataset", default=None, help="Names of the suite, comma-separated, or FORMAT:FOLDER. Default: all.")
-@click.option("--data-root", type=click.Path(path_type=Path), required=True, help="Folder under which data sets lie.")
-@click.option("--suite", default="paper", show_default=True, help="Whose data sets.")
+@click.option("--data-root", type=click.Path(path_type=Path), required=True, help="Folder under which datasets lie.")
+@click.option("--suite", default="paper", show_default=True, help="Whose datasets.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(dataset: str | None, data_root: Path, suite: str, as_json: bool) -> None:
     """Say which official files are present, which are missing, and where those are published.
@@ -54,14 +54,14 @@ def check(dataset: str | None, data_root: Path, suite: str, as_json: bool) -> No
 
 @data.command()
 @click.option("--dataset", required=True, help="Names of the suite, comma-separated.")
-@click.option("--data-root", type=click.Path(path_type=Path), required=True, help="Folder under which data sets lie.")
-@click.option("--suite", default="paper", show_default=True, help="Whose data sets.")
+@click.option("--data-root", type=click.Path(path_type=Path), required=True, help="Folder under which datasets lie.")
+@click.option("--suite", default="paper", show_default=True, help="Whose datasets.")
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 def fetch(dataset: str, data_root: Path, suite: str, quiet: bool) -> None:
     """Download the official files that are missing; the one command that uses the network for data.
 
     What was cut short goes on where it stopped. Files that need a form or a licence are named, with their page; then
-    the command exits with 1. Mind the licences: the page of each data set states its own.
+    the command exits with 1. Mind the licences: the page of each dataset states its own.
 
     \b
     Example:
@@ -87,7 +87,7 @@ def fetch(dataset: str, data_root: Path, suite: str, quiet: bool) -> None:
 
 
 def _asked(dataset: str | None, root: Path, suite: str) -> list[tuple[str, Mapping[str, Any], Path]]:
-    """Name, row and root of each data set asked for."""
+    """Name, row and root of each dataset asked for."""
     known = load_suite(suite)
     rows = known.datasets
     defaults = {key: value for plan in known.tasks.values() for key, value in plan.defaults.items()}
@@ -99,9 +99,9 @@ def _asked(dataset: str | None, root: Path, suite: str) -> list[tuple[str, Mappi
         elif one in rows:
             chosen.append((one, rows[one], root))
         else:
-            raise registry.unknown(f"data set of suite {suite!r}", one, rows)
+            raise registry.unknown(f"dataset of suite {suite!r}", one, rows)
     if not chosen:
-        raise UsageError(f"suite {suite!r} has no data sets")
+        raise UsageError(f"suite {suite!r} has no datasets")
     return chosen
 
 
@@ -118,9 +118,9 @@ def _show(found: "Presence") -> None:
 @data.command()
 @click.argument("world", type=click.Choice(["mini"]))
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--size", type=int, default=None, help="Samples a data set. Default: all 1000.")
+@click.option("--size", type=int, default=None, help="Samples a dataset. Default: all 1000.")
 def export(world: str, directory: Path, size: int | None) -> None:
-    """Write the embedded data sets as files in the official formats.
+    """Write the embedded datasets as files in the official formats.
 
     \b
     Example:

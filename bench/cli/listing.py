@@ -142,7 +142,7 @@ def list_suites(as_json: bool) -> None:
 @click.option("--suite", default="mini", show_default=True)
 @_json_option
 def list_datasets(suite: str, as_json: bool) -> None:
-    """Data sets of a suite: the task that asks them, samples, file format. Some are run only when they are named."""
+    """Datasets of a suite: the task that asks them, samples, file format. Some are run only when they are named."""
     chosen = load_suite(suite)
     rows = [
         {

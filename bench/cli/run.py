@@ -28,7 +28,7 @@ CHOICES = ("encoder", "task", "dataset", "surrogate", "attack", "eps")  # of run
 @click.option("--seed", type=int, default=None, help="Of all random starts. Default: the suite's.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--output", type=click.Path(path_type=Path), default=DEFAULT_OUTPUT, show_default=True)
-@click.option("--data-root", type=click.Path(path_type=Path), default=None, help="Read data set files from here.")
+@click.option("--data-root", type=click.Path(path_type=Path), default=None, help="Read dataset files from here.")
 @click.option("--save-adversarial", is_flag=True, help="Keep the worst image of each sample and radius.")
 @click.option("--protocol", default="strict", show_default=True, help="strict, or paper: its released code's choices.")
 @click.option("--precision", default="float32", show_default=True, help="Of the search: float32, bf16 or fp16.")

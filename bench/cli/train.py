@@ -119,7 +119,7 @@ def _data_options() -> list[click.Parameter]:
         _word(
             "--score", about="Suite whose zero-shot scores enter the card; none: no scores. Default: mini, if cheap."
         ),
-        _path("--data-root", about="Data sets of that suite."),
+        _path("--data-root", about="Datasets of that suite."),
         _path("--results", default=DEFAULT_OUTPUT, show_default=True, about="Records of the scores."),
     ]
 

@@ -14,7 +14,7 @@ def config_of(
 
     Args:
         header: of the run.
-        data_root: where the data sets' files lie now; where they lay then by default.
+        data_root: where the datasets' files lie now; where they lay then by default.
         device: where to compute.
         arch: open_clip architecture of an encoder given as a path; that of the run by default.
 

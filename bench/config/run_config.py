@@ -27,11 +27,11 @@ TOWERS = ("encoder", "native")
 
 @dataclass(frozen=True)
 class TaskPlan:
-    """How a suite runs a task: on which data sets, on how many samples of each, under which attack preset.
+    """How a suite runs a task: on which datasets, on how many samples of each, under which attack preset.
 
     Attributes:
-        optional: data sets that are run only when they are named.
-        defaults: keys of a row for data sets that the suite does not know: prompts, lengths of answers.
+        optional: datasets that are run only when they are named.
+        defaults: keys of a row for datasets that the suite does not know: prompts, lengths of answers.
     """
 
     datasets: tuple[str, ...]
@@ -43,13 +43,13 @@ class TaskPlan:
 
 @dataclass(frozen=True)
 class Suite:
-    """Named encoders, models, data sets, threat models and sample counts.
+    """Named encoders, models, datasets, threat models and sample counts.
 
     Attributes:
         encoders: family of rows in the encoder catalogue.
         vlm: folder or hub id of the vision-language model that encoders are swapped into.
         eps: radii in 1/255 for "linf", in plain l2 units for "l2".
-        datasets: where each data set's files lie under a data root, and in which format.
+        datasets: where each dataset's files lie under a data root, and in which format.
         conversation: how the vision-language model is asked: a name of `bench.models.victims.prompts.CONVERSATIONS`
             ("vicuna_v1" for LLaVA-1.5, with its system sentence); by default the checkpoint's own chat template.
         image_aspect_ratio: "pad" for images padded to squares before they are resized, as LLaVA-1.5 was trained; by
@@ -165,7 +165,7 @@ def _radius(part: str | float, norm: str) -> float:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run, resolved: one encoder, one task, one data set. Radii as in `Suite.eps`."""
+    """One run, resolved: one encoder, one task, one dataset. Radii as in `Suite.eps`."""
 
     suite: str
     encoder: str
@@ -190,7 +190,7 @@ class RunConfig:
     arch: str | None = None  # open_clip architecture of an encoder given as a path
     vlm: str | None = None  # folder or hub id of the vision-language model; the suite's by default
     force: bool = False  # begin anew beside a run that cannot be resumed
-    place: Place | None = None  # where the data set lies, if the suite does not know it
+    place: Place | None = None  # where the dataset lies, if the suite does not know it
 
     def as_json(self) -> dict[str, Any]:
         """Every field as JSON data, for the record."""
@@ -270,7 +270,7 @@ def resolve(
         if name not in registry.names("bench.tasks"):
             raise registry.unknown("task", name, [*registry.names("bench.tasks"), "all"])
         if name not in chosen.tasks and name not in registry.plugins("bench.tasks"):
-            raise UsageError(f"suite {suite!r} has no data sets for task {name!r}")
+            raise UsageError(f"suite {suite!r} has no datasets for task {name!r}")
     if limit is not None and limit < 1:
         raise UsageError(f"--limit must be at least 1, got {limit}")
     ball = chosen.norm if norm is None else norm
@@ -306,7 +306,7 @@ def resolve(
                 )  # fmt: skip
     if not configs:
         raise UsageError(
-            f"no task asked for ({', '.join(tasks)}) has data set {dataset!r}, or its format does not suit them; see "
+            f"no task asked for ({', '.join(tasks)}) has dataset {dataset!r}, or its format does not suit them; see "
             f"`bench list datasets --suite {suite}`"
         )
     return configs
@@ -326,7 +326,7 @@ def resolve_all(suite: str, **rest: Any) -> list[RunConfig]:
 def _chosen_datasets(
     plan: TaskPlan, task: str, asked: str | Sequence[str] | None, data_root: Path | None
 ) -> list[tuple[str, Place | None]]:
-    """The plan's data sets, or those that were asked for: known by name, or found where they lie."""
+    """The plan's datasets, or those that were asked for: known by name, or found where they lie."""
     if asked is None:
         return [(name, None) for name in plan.datasets]
     chosen: list[tuple[str, Place | None]] = []

@@ -1,1 +1,1 @@
-"""Data sets: readers of the official file formats, decoding of images, export of the embedded sets."""
+"""Datasets: readers of the official file formats, decoding of images, export of the embedded sets."""

@@ -104,7 +104,7 @@ def _of_size(image: Tensor, pixels: Tensor, sample: Sample) -> Tensor:
     if image.shape != pixels.shape[1:]:
         (height, width), (h, w) = pixels.shape[2:], image.shape[1:]
         raise UsageError(
-            f"sample {sample.id} is {w} x {h} pixels, others {width} x {height}; only a data set whose images have one "
+            f"sample {sample.id} is {w} x {h} pixels, others {width} x {height}; only a dataset whose images have one "
             "size can be attacked at native resolution: remove native_size from its row"
         )
     return image

@@ -26,7 +26,7 @@ def karpathy(
     """The test split of Karpathy's JSON for COCO and Flickr30k (Karpathy & Fei-Fei 2015).
 
     Args:
-        name: of the data set.
+        name: of the dataset.
         root: the folder that the paths are relative to.
         annotations: the JSON file.
         images: folder under which ``filepath/filename`` lies; Flickr30k has no ``filepath``.
@@ -48,7 +48,7 @@ def karpathy(
     if not chosen:
         splits = ", ".join(sorted({entry["split"] for entry in entries})) or "none"
         raise UsageError(f"{path} has no image in split 'test' (splits: {splits}); use the official split file")
-    base = existing_folder(root / images, f"images of data set {name!r}")
+    base = existing_folder(root / images, f"images of dataset {name!r}")
     pictures = [_picture(entry, base, path) for entry in chosen]
     refuse_twice([picture.id for picture in pictures], "image id", path)
     if targets is not None:
@@ -82,7 +82,7 @@ def _captioned(entry: Any, picture: _Picture, prompt: str, path: Path, scored: "
         return Sample(picture.id, picture.file, prompt, sentences, picture.id)
     if picture.id not in scored.captions:
         raise UsageError(
-            f"{scored.path} has no caption of image {picture.id} of {path}; use the two files of the same data set"
+            f"{scored.path} has no caption of image {picture.id} of {path}; use the two files of the same dataset"
         )
     references = tuple(scored.captions[picture.id])
     led_away_from = None if references == sentences else sentences
@@ -112,12 +112,12 @@ def _targeted(
         return [Sample(p.id, p.file, prompt, (targets[i % len(targets)],), p.id) for i, p in enumerate(pictures)]
     if not isinstance(targets, list | tuple) or not targets or not all(_is_seeded(t) for t in targets):
         raise UsageError(
-            f"data set {name!r}: targets must be a list of texts, or of {{text = ..., seed = ...}}, not {targets!r}; "
-            "mend the suite's row"
+            f"dataset {name!r}: targets must be a list of texts, or of {{text = ..., seed = ...}}, not {targets!r}; "
+            "fix the suite's row"
         )
     if per_target > len(pictures):
         raise UsageError(
-            f"data set {name!r} has {len(pictures)} images, {per_target} are asked for each target; "
+            f"dataset {name!r} has {len(pictures)} images, {per_target} are asked for each target; "
             "lower images_per_target"
         )
     drawn = [np.random.RandomState(t["seed"]).permutation(len(pictures))[:per_target] for t in targets]

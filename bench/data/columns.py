@@ -1,4 +1,4 @@
-"""Data sets in a table: Hugging Face data sets and parquet files, by a mapping of their columns."""
+"""Datasets in a table: Hugging Face datasets and parquet files, by a mapping of their columns."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -36,14 +36,14 @@ def table(
     classification.
 
     Args:
-        name: of the data set.
+        name: of the dataset.
         root: the folder that the paths are relative to.
-        source: a parquet file, a folder that the ``datasets`` library can load, or the hub id of a data set that is
+        source: a parquet file, a folder that the ``datasets`` library can load, or the hub id of a dataset that is
             in the local cache of the hub (`hf download --repo-type dataset` puts it there; nothing is downloaded here).
         columns: which column holds a role, e.g. ``{"question": "query"}``; by default the one called like the role.
             "image" must be there; "id" is by default the row's number, "image_id" the id.
         split: which split; of a parquet file the only one.
-        config: which configuration of the data set.
+        config: which configuration of the dataset.
         prompt: asked of every image where there are no questions.
         prompt_suffix: appended to every question by the task.
         max_new_tokens: limit of an answer.
@@ -107,7 +107,7 @@ def _loaded(source: str, root: Path, split: str, config: str | None) -> Any:
 
 
 def _cached(source: str, root: Path) -> str:
-    """The folder of a data set in the local cache of the hub."""
+    """The folder of a dataset in the local cache of the hub."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -115,7 +115,7 @@ def _cached(source: str, root: Path) -> str:
         return snapshot_download(source, repo_type="dataset", local_files_only=True)
     except (LocalEntryNotFoundError, HFValidationError):
         raise UsageError(
-            f"no file or folder {root / source}, and no data set {source!r} in the local cache of the hub; mend the "
+            f"no file or folder {root / source}, and no dataset {source!r} in the local cache of the hub; fix the "
             "path, or get it with `hf download --repo-type dataset`"
         ) from None
 
@@ -124,18 +124,18 @@ def _columns(name: str, present: Sequence[str], given: Mapping[str, str]) -> dic
     """The column of each role that there is."""
     for role, column in given.items():
         if role not in ROLES:
-            raise registry.unknown(f"role of a column of data set {name!r}", role, ROLES)
+            raise registry.unknown(f"role of a column of dataset {name!r}", role, ROLES)
         if column not in present:
-            raise registry.unknown(f"column of data set {name!r}", column, present)
+            raise registry.unknown(f"column of dataset {name!r}", column, present)
     chosen = {role: given.get(role, role) for role in ROLES if role in given or role in present}
     if "image" not in chosen:
-        raise UsageError(f"data set {name!r} has no column 'image'; say which: image=COLUMN of {', '.join(present)}")
+        raise UsageError(f"dataset {name!r} has no column 'image'; say which: image=COLUMN of {', '.join(present)}")
     kinds = [kind for kind in ("answers", "captions", "label") if kind in chosen]
     if "answers" in kinds and "question" not in chosen:
-        raise UsageError(f"data set {name!r} has answers but no column 'question'; say which: question=COLUMN")
+        raise UsageError(f"dataset {name!r} has answers but no column 'question'; say which: question=COLUMN")
     if not kinds:
         raise UsageError(
-            f"data set {name!r} has no column 'answers', 'captions' or 'label'; say which of {', '.join(present)} "
+            f"dataset {name!r} has no column 'answers', 'captions' or 'label'; say which of {', '.join(present)} "
             "is one, e.g. answers=COLUMN"
         )
     surplus = {"answers": ("captions", "label"), "captions": ("label", "question"), "label": ("question",)}[kinds[0]]
@@ -155,7 +155,7 @@ def _classnames(name: str, rows: Any, chosen: Mapping[str, str], root: Path, pat
         return tuple(kind.names)
     values = sorted(set(rows[chosen["label"]]), key=str)
     if not all(isinstance(value, str) for value in values):
-        raise UsageError(f"the labels of data set {name!r} are numbers without names; give a file of classnames")
+        raise UsageError(f"the labels of dataset {name!r} are numbers without names; give a file of classnames")
     return tuple(values)
 
 

@@ -24,7 +24,7 @@ def read_bytes(path: Path, what: str) -> bytes:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise UsageError(f"no {what} at {path}; download {path.name} to that place, or mend --data-root") from None
+        raise UsageError(f"no {what} at {path}; download {path.name} to that place, or fix --data-root") from None
     except OSError as error:
         raise UsageError(f"cannot read {what} {path}: {error.strerror}; check the path and its permissions") from error
     head = content[:200].removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -102,7 +102,7 @@ def existing_folder(path: Path, what: str) -> Path:
         UsageError: it is not.
     """
     if not path.is_dir():
-        raise UsageError(f"no folder {path} ({what}); put it there, or mend --data-root")
+        raise UsageError(f"no folder {path} ({what}); put it there, or fix --data-root")
     return path
 
 

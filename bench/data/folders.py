@@ -24,7 +24,7 @@ def imagefolder(
     """Images in one folder a class; the classes are the folders in alphabetical order.
 
     Args:
-        name: of the data set.
+        name: of the dataset.
         root: the folder that the paths are relative to.
         folder: holds the classes' folders.
         classnames: a text file, by default ``folder``'s classnames.txt if there is one: a line a class, either
@@ -37,7 +37,7 @@ def imagefolder(
         UsageError: a folder or file is missing or damaged, the class names do not fit the folders, or there are no
             images.
     """
-    base = existing_folder(root / folder, f"data set {name!r}")
+    base = existing_folder(root / folder, f"dataset {name!r}")
     classes = sorted(entry.name for entry in base.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     names = _names(classes, base, root, classnames)
     samples = []

@@ -1,4 +1,4 @@
-"""From image files of every kind to 8-bit RGB, and the fingerprint of a data set."""
+"""From image files of every kind to 8-bit RGB, and the fingerprint of a dataset."""
 
 import json
 import struct
@@ -57,7 +57,7 @@ def open_image(source: Image.Image | Path | StoredImage, *, upright: bool = True
     except UsageError:
         raise
     except FileNotFoundError:
-        raise UsageError(f"no image at {label}; download the images to that place, or mend --data-root") from None
+        raise UsageError(f"no image at {label}; download the images to that place, or fix --data-root") from None
     except UnidentifiedImageError:
         raise UsageError(f"{label} is not an image (an HTML page, or a git-lfs pointer?); download it again") from None
     except _UNREADABLE as error:
@@ -107,7 +107,7 @@ def _from_sixteen_bits(image: Image.Image, label: str) -> Image.Image:
 class Fingerprint:
     """SHA-256 over all that a score depends on: texts, class names, limits, decoded pixels in sample order.
 
-    It is the same for an embedded data set and for its export to files.
+    It is the same for an embedded dataset and for its export to files.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -132,7 +132,7 @@ class Fingerprint:
 
 
 def _rarer(dataset: Dataset) -> dict[str, object]:
-    """What few data sets have; left out where it is as usual, so that fingerprints last when fields are added."""
+    """What few datasets have; left out where it is as usual, so that fingerprints last when fields are added."""
     found: dict[str, object] = {}
     if dataset.native_size:
         found["native_size"] = True
@@ -146,7 +146,7 @@ def _rarer(dataset: Dataset) -> dict[str, object]:
 
 
 def fingerprint(dataset: Dataset, images: Iterable[Image.Image] | None = None) -> str:
-    """The `Fingerprint` of a data set.
+    """The `Fingerprint` of a dataset.
 
     Args:
         dataset: the samples.

@@ -1,4 +1,4 @@
-"""What files a data set needs, which of them are there, and where the others are published."""
+"""What files a dataset needs, which of them are there, and where the others are published."""
 
 import tomllib
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _HUB = "https://huggingface.co/datasets/clip-benchmark"
 
 @dataclass(frozen=True)
 class Needed:
-    """A file or folder that a data set needs.
+    """A file or folder that a dataset needs.
 
     Attributes:
         place: relative to the data root, by its official name.
@@ -35,7 +35,7 @@ class Needed:
 
 @dataclass(frozen=True)
 class Presence:
-    """A data set's files: what is needed, and if all of it is there, what is wrong with it."""
+    """A dataset's files: what is needed, and if all of it is there, what is wrong with it."""
 
     name: str
     needed: tuple[Needed, ...]
@@ -49,10 +49,10 @@ class Presence:
 
 
 def presence(name: str, row: Mapping[str, Any], root: Path) -> Presence:
-    """Look for a data set's files, and read it if they are all there.
+    """Look for a dataset's files, and read it if they are all there.
 
     Args:
-        name: of the data set.
+        name: of the dataset.
         row: as in a suite.
         root: the data root.
     """

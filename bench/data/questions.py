@@ -26,7 +26,7 @@ def vqa(
     """VQAv2's questions and annotations (Goyal et al. 2017), joined by ``question_id``.
 
     Args:
-        name: of the data set.
+        name: of the dataset.
         root: the folder that the paths are relative to.
         questions: JSON file of questions.
         annotations: JSON file of answers; it may hold further questions' too.
@@ -47,7 +47,7 @@ def vqa(
     refuse_twice([identifier(q, "question_id", asked_at) for q in asked], "question_id", asked_at)
     refuse_twice([identifier(a, "question_id", answered_at) for a in answered], "question_id", answered_at)
     annotation_of = {str(a["question_id"]): a for a in answered}
-    files = _ImageNames(existing_folder(root / images, f"images of data set {name!r}"))
+    files = _ImageNames(existing_folder(root / images, f"images of dataset {name!r}"))
     samples = []
     for entry in asked:
         question_id, image_id = str(entry["question_id"]), identifier(entry, "image_id", asked_at)

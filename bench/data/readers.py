@@ -1,4 +1,4 @@
-"""Reading a data set by its row: the format's function, and what every row may say beside."""
+"""Reading a dataset by its row: the format's function, and what every row may say beside."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -29,13 +29,13 @@ FOR_THE_TASK = ("native_size", "broken_below")  # keys of a row that are fields 
 
 
 def load(name: str, row: Mapping[str, Any], root: Path) -> Dataset:
-    """Read a data set from files, its samples in the order of the file.
+    """Read a dataset from files, its samples in the order of the file.
 
     Args:
-        name: of the data set.
+        name: of the dataset.
         row: ``format``, and the keyword arguments of that format's reader; paths are relative to ``root``. Where a
             file goes by several names a list of them is given, and the first that is there counts.
-        root: the folder under which data sets lie.
+        root: the folder under which datasets lie.
 
     Raises:
         UsageError: an unknown format or key, or a file that is missing, damaged or contradicts itself.
@@ -43,14 +43,14 @@ def load(name: str, row: Mapping[str, Any], root: Path) -> Dataset:
     settings = {key: value for key, value in resolved(row, root).items() if key not in FOR_THE_RUN}
     format_name = str(settings.pop("format", ""))
     if format_name not in READERS:
-        raise registry.unknown(f"format of data set {name!r}", format_name, READERS)
+        raise registry.unknown(f"format of dataset {name!r}", format_name, READERS)
     fields = {key: settings.pop(key) for key in FOR_THE_TASK if key in settings}
     reader = READERS[format_name]
     try:
         inspect.signature(reader).bind(name, root, **settings)
     except TypeError as error:
-        raise UsageError(f"data set {name!r}, format {format_name!r}: {error}; mend its row in the suite") from None
-    existing_folder(root, f"the data root, in which data set {name!r} should lie")
+        raise UsageError(f"dataset {name!r}, format {format_name!r}: {error}; fix its row in the suite") from None
+    existing_folder(root, f"the data root, in which dataset {name!r} should lie")
     return replace(reader(name, root, **settings), **fields)
 
 

@@ -1,4 +1,4 @@
-"""Which samples of a data set a run scores."""
+"""Which samples of a dataset a run scores."""
 
 from dataclasses import replace
 
@@ -37,5 +37,5 @@ def select(dataset: Dataset, selection: str, count: int) -> Dataset:
 def _seed(name: str, selection: str) -> int:
     text = selection.removeprefix(_SEED)
     if not selection.startswith(_SEED) or not text.isdecimal():
-        raise UsageError(f"data set {name!r}: selection {selection!r} is neither 'first' nor 'seed-N'; mend its row")
+        raise UsageError(f"dataset {name!r}: selection {selection!r} is neither 'first' nor 'seed-N'; fix its row")
     return int(text)

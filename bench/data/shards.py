@@ -20,7 +20,7 @@ def webdataset(name: str, root: Path, *, folder: str, templates: str | Sequence[
     """The split "test" of a classification set; images stay in their shards until they are opened.
 
     Args:
-        name: of the data set.
+        name: of the dataset.
         root: the folder that ``folder`` is relative to.
         folder: holds classnames.txt, zeroshot_classification_templates.txt and test/.
         templates: take the place of the folder's file; see `bench.data.templates.given_templates`.
@@ -59,9 +59,9 @@ def _read(shard: Path, member: _Member) -> bytes:
 
 
 def _check_type(base: Path, name: str) -> None:
-    existing_folder(base, f"data set {name!r}")
+    existing_folder(base, f"dataset {name!r}")
     path = base / "dataset_type.txt"
-    kind = read_lines(path, "data set type")[0].lower() if path.exists() else "classification"
+    kind = read_lines(path, "dataset type")[0].lower() if path.exists() else "classification"
     if kind != "classification":
         raise UsageError(f"{path} says {kind!r}, but only classification sets are read; choose one of those")
 

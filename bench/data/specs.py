@@ -1,4 +1,4 @@
-"""Data sets that a command names by where they lie: ``FORMAT:PLACE``, or a TOML file with a row. Never imports torch.
+"""Datasets that a command names by where they lie: ``FORMAT:PLACE``, or a TOML file with a row. Never imports torch.
 
 A row says everything (see `bench.data.readers`); a spec finds out what a folder holds.
 """
@@ -24,7 +24,7 @@ _OF_TASK = {"vqa": ("vqa",), "karpathy": ("captioning", "stealth"), "webdataset"
 
 @dataclass(frozen=True)
 class Place:
-    """A data set that no suite knows.
+    """A dataset that no suite knows.
 
     Attributes:
         name: short, for tables.
@@ -47,19 +47,19 @@ class Place:
 
 
 def is_spec(text: str) -> bool:
-    """Whether this names a place, not a data set of a suite."""
+    """Whether this names a place, not a dataset of a suite."""
     return ":" in text or text.endswith(".toml")
 
 
 def parse(text: str, data_root: Path | None, defaults: Mapping[str, Any]) -> Place:
-    """The data set that a spec names.
+    """The dataset that a spec names.
 
     Args:
         text: ``vqa:FOLDER``, ``karpathy:FOLDER``, ``webdataset:FOLDER``, ``imagefolder:FOLDER``,
             ``parquet:FILE?question=COLUMN&answers=COLUMN``, ``hf:OWNER/NAME?split=validation``, or a ``.toml`` file
             that holds one row. After "?" any key of a row may follow.
         data_root: what relative places are relative to; by default the working folder.
-        defaults: keys that the suite gives new data sets (prompts, lengths), where the format takes them.
+        defaults: keys that the suite gives new datasets (prompts, lengths), where the format takes them.
 
     Raises:
         UsageError: an unknown format, a place that is missing or does not show what is what, a file that is not TOML.
@@ -69,7 +69,7 @@ def parse(text: str, data_root: Path | None, defaults: Mapping[str, Any]) -> Pla
         return _from_file(root / text if (root / text).is_file() else Path(text), defaults)
     kind, _, rest = text.partition(":")
     if kind not in _FINDERS:
-        raise registry.unknown("format of a data set", kind, _FINDERS)
+        raise registry.unknown("format of a dataset", kind, _FINDERS)
     place, _, query = rest.partition("?")
     settings = _settings(query, place)
     if kind == "hf":
@@ -77,7 +77,7 @@ def parse(text: str, data_root: Path | None, defaults: Mapping[str, Any]) -> Pla
     else:
         base = root / place
         if not base.exists():
-            raise UsageError(f"no data set at {base} ({text!r}); mend the path, or --data-root")
+            raise UsageError(f"no dataset at {base} ({text!r}); fix the path, or --data-root")
         row, name = _FINDERS[kind](base, Path(place), settings), base.resolve().with_suffix("").name
         place = str(base.resolve())
     row = {"selection": SELECTION, **_fitting(row["format"], defaults), **row, **settings}
@@ -85,7 +85,7 @@ def parse(text: str, data_root: Path | None, defaults: Mapping[str, Any]) -> Pla
 
 
 def _settings(query: str, place: str) -> dict[str, Any]:
-    """The keys after "?": columns together, paths inside the data set's folder."""
+    """The keys after "?": columns together, paths inside the dataset's folder."""
     given = dict(parse_qsl(query, keep_blank_values=True))
     columns = {role: given.pop(role) for role in _COLUMNS if role in given}
     settings: dict[str, Any] = {
@@ -114,7 +114,7 @@ def _from_file(path: Path, defaults: Mapping[str, Any]) -> Place:
     try:
         row = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UsageError(f"no such file: {path}; give a .toml file that holds a data set's row") from None
+        raise UsageError(f"no such file: {path}; give a .toml file that holds a dataset's row") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise UsageError(f"{path} is not TOML: {error}") from None
     name = str(row.pop("name", path.stem))

@@ -32,9 +32,9 @@ def given_templates(templates: str | Sequence[str], name: str) -> tuple[str, ...
     """
     if templates == IMAGENET:
         return imagenet_templates()
-    where = f"data set {name!r}: templates"
+    where = f"dataset {name!r}: templates"
     if isinstance(templates, str) or not templates:
-        raise UsageError(f"{where} must be {IMAGENET!r} or a list of texts, not {templates!r}; mend its row")
+        raise UsageError(f"{where} must be {IMAGENET!r} or a list of texts, not {templates!r}; fix its row")
     return _checked(templates, where)
 
 

@@ -1,4 +1,4 @@
-"""The mini world's data sets, as the tasks see them. Each draws from a random stream of its own."""
+"""The mini world's datasets, as the tasks see them. Each draws from a random stream of its own."""
 
 import random
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from bench.mini import language, world
 from bench.mini.world import Scenes
 from tasks.base import Dataset, Sample
 
-SIZE = 1000  # samples a data set has; a suite evaluates the first n
+SIZE = 1000  # samples a dataset has; a suite evaluates the first n
 _STREAMS = {
     name: 10 + k
     for k, name in enumerate(
@@ -22,7 +22,7 @@ TARGETS = ("a sketch of a star", "a black bar")
 
 
 def build(name: str, size: int = SIZE, split: str = "test") -> Dataset:
-    """The first ``size`` samples of a mini data set.
+    """The first ``size`` samples of a mini dataset.
 
     Args:
         name: one of `NAMES`.
@@ -34,7 +34,7 @@ def build(name: str, size: int = SIZE, split: str = "test") -> Dataset:
 
 
 def _scenes(name: str, split: str, size: int, keep: Callable[[Scenes], np.ndarray] | None = None) -> Scenes:
-    """The first ``size`` scenes of the data set's stream that pass ``keep``."""
+    """The first ``size`` scenes of the dataset's stream that pass ``keep``."""
     wanted = size
     while True:
         scenes = world.draw_scenes(split, wanted, stream=_STREAMS[name])

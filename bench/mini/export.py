@@ -1,4 +1,4 @@
-"""The embedded data sets as files: in the official formats, where the suite's rows look for them."""
+"""The embedded datasets as files: in the official formats, where the suite's rows look for them."""
 
 import io
 import json
@@ -28,18 +28,18 @@ _SPLIT = "val2014"
 
 
 def export_mini(directory: Path, size: int | None = None, progress: bool = True) -> list[Path]:
-    """Write every mini data set in its official format.
+    """Write every mini dataset in its official format.
 
     All is written to a folder aside and then moved to its place, so an export that was cut short leaves
     nothing that looks whole; giving the same command again replaces it, as it replaces an earlier export.
 
     Args:
         directory: where to write; new, empty, or holding an earlier export.
-        size: samples a data set; by default all of them.
+        size: samples a dataset; by default all of them.
         progress: show a progress bar.
 
     Returns:
-        The data sets' folders.
+        The datasets' folders.
 
     Raises:
         UsageError: ``directory`` holds something else, cannot be written, or ``size`` is below 1.
@@ -73,7 +73,7 @@ def export_mini(directory: Path, size: int | None = None, progress: bool = True)
 
 
 def _folder(row: Mapping[str, Any]) -> str:
-    """The data set's own folder under the data root."""
+    """The dataset's own folder under the data root."""
     return str(row.get("folder") or Path(row["images"]).parts[0])
 
 

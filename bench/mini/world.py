@@ -113,7 +113,7 @@ def draw_scenes(split: str, count: int, *, start: int = 0, stream: int = 0) -> S
         split: "train", "validation" or "test"; splits never share a random stream.
         count: number of scenes.
         start: index of the first one.
-        stream: a further split of the split (one per data set), so that data sets do not share images.
+        stream: a further split of the split (one per dataset), so that datasets do not share images.
     """
     first, last = start // BLOCK, (start + count - 1) // BLOCK
     blocks = [_draw_block(split, stream, block) for block in range(first, last + 1)]

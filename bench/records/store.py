@@ -136,7 +136,7 @@ class RunStore:
     def _write(self, content: bytes) -> None:
         """Appends all of `content`, or cuts the file back to what it was.
 
-        Ctrl-C cuts nothing back: what is written is kept, and a torn last line is mended by the next command.
+        Ctrl-C cuts nothing back: what is written is kept, and a torn last line is fixed by the next command.
         """
         with explained("write", self._records_path):
             size = os.fstat(self._file).st_size

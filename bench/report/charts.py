@@ -37,7 +37,7 @@ def curves(measures: Sequence[Measure], places: Mapping[str, int], link: Link, n
     """Score against radius, a line an encoder, with 95 % intervals.
 
     Args:
-        measures: of one task on one data set.
+        measures: of one task on one dataset.
         places: encoder -> its place in the palette.
         link: where a point leads.
         name: unique on the page.

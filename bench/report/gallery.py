@@ -84,7 +84,7 @@ def cards(run: Run, most: int, images: Path, prefix: str, data_root: Path | None
 
     setup = prepare(config_of(run.header, data_root=data_root))
     if setup.header.dataset_fingerprint != run.header.dataset_fingerprint:
-        raise UsageError(f"{run.directory}: the data set {run.header.dataset!r} is not the one that was run")
+        raise UsageError(f"{run.directory}: the dataset {run.header.dataset!r} is not the one that was run")
     rows = {sample.id: row for row, sample in enumerate(setup.samples)}
     store = ImageStore(run.directory / "adversarial")
     made = []

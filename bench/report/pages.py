@@ -65,7 +65,7 @@ def write_report(
         directory: made if absent; an earlier report there is replaced.
         title: of the first page.
         most: samples shown in the gallery, a run.
-        data_root: where the data sets' files lie, for the gallery's clean images.
+        data_root: where the datasets' files lie, for the gallery's clean images.
         progress: show a progress bar on stderr.
 
     Raises:
@@ -196,7 +196,7 @@ def _chapter(title: str, runs: list[Run], site: _Site) -> Chapter:
 
 
 def _draw(chapter: Chapter, title: str, found: list[Measure], site: _Site) -> None:
-    """The charts of one task on one data set."""
+    """The charts of one task on one dataset."""
     header, stem = found[0].header, f"c{sha256((chapter.title + title).encode()).hexdigest()[:6]}"
     better = "lower is better" if header.worst == "max" else "higher is better"
     largest = eps_label(max(m.eps_255 for m in found), header.norm)
@@ -310,7 +310,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     commit = h.code.get("commit") or "unknown"
     return [
         ("directory", str(run.directory)), ("suite", h.suite), ("encoder", h.encoder), ("model", h.model or "none"),
-        ("task", f"{h.task}, version {h.task_version}"), ("data set", h.dataset), ("metric", h.metric),
+        ("task", f"{h.task}, version {h.task_version}"), ("dataset", h.dataset), ("metric", h.metric),
         ("threat model", f"{h.norm}, " + (", ".join(eps_label(e, h.norm) for e in h.eps_255) or "no attack")),
         ("attack", h.attack), ("steps", steps), ("samples", str(h.n_samples)), ("seed", str(h.seed)),
         ("protocol", ", ".join(f"{key} {value}" for key, value in h.protocol.items())),

@@ -94,7 +94,7 @@ def prepare(config: RunConfig) -> Setup:
 
 
 def _left_out(directory: Path) -> frozenset[str]:
-    """Samples whose pictures were broken when the run in this directory began: they may have been mended since."""
+    """Samples whose pictures were broken when the run in this directory began: they may have been fixed since."""
     if not (directory / "run.json").is_file():
         return frozenset()
     return ids_left_out(read_header(directory).dataset_fingerprint)
@@ -103,14 +103,14 @@ def _left_out(directory: Path) -> frozenset[str]:
 def _check_fits(config: RunConfig, dataset: Dataset) -> None:
     """Refuse samples that a task cannot ask."""
     if not dataset.samples:
-        raise UsageError(f"data set {config.dataset!r} holds no samples")
+        raise UsageError(f"dataset {config.dataset!r} holds no samples")
     if config.task not in registry.TASKS:
         return
     if (config.task == "zeroshot") != bool(dataset.classnames):
         kind = "has" if dataset.classnames else "has no"
-        raise UsageError(f"data set {config.dataset!r} {kind} classes: it does not suit task {config.task!r}")
+        raise UsageError(f"dataset {config.dataset!r} {kind} classes: it does not suit task {config.task!r}")
     if config.task != "zeroshot" and not all(sample.prompt for sample in dataset.samples):
-        raise UsageError(f"data set {config.dataset!r} has samples without a prompt; give its row prompt = ...")
+        raise UsageError(f"dataset {config.dataset!r} has samples without a prompt; give its row prompt = ...")
 
 
 def _check_goals(task: Task, config: RunConfig, sample: Sample) -> None:
@@ -127,12 +127,12 @@ def _check_goals(task: Task, config: RunConfig, sample: Sample) -> None:
 def load_dataset(config: RunConfig) -> Dataset:
     """The samples a run scores: from files under the data root, or embedded in the package.
 
-    Of a data set that the suite does not know, all samples are taken if there are fewer than the suite's number.
+    Of a dataset that the suite does not know, all samples are taken if there are fewer than the suite's number.
     """
     if config.data_root is None:
         if config.dataset in load_suite(config.suite).datasets and config.dataset not in embedded.NAMES:
             raise UsageError(
-                f"data set {config.dataset!r} is read from files: give --data-root DIR; `bench data check --dataset "
+                f"dataset {config.dataset!r} is read from files: give --data-root DIR; `bench data check --dataset "
                 f"{config.dataset} --suite {config.suite} --data-root DIR` says what must lie there"
             )
         return embedded.load(config.dataset, config.n_samples)

@@ -124,13 +124,13 @@ def _transfers(runs: Sequence[Run]) -> list[Measure]:
 LAYOUTS = {
     layout.name: layout
     for layout in (
-        Layout("flat", "All results", "everything: a row an encoder and data set, a column a radius",
+        Layout("flat", "All results", "everything: a row an encoder and dataset, a column a radius",
                _everything, ("encoder", "task", "dataset"), ("radius",)),
         Layout("robustness", "Robustness of vision-language models",
-               "captioning, VQA and their like by encoder, data set and radius (Table 1 of the paper)",
+               "captioning, VQA and their like by encoder, dataset and radius (Table 1 of the paper)",
                _vision_language, ("encoder",), ("dataset", "radius")),
         Layout("zeroshot", "Zero-shot classification",
-               "accuracy by data set, clean and attacked, with the average (Table 4 of the paper)",
+               "accuracy by dataset, clean and attacked, with the average (Table 4 of the paper)",
                _zero_shot, ("radius", "encoder"), ("dataset",)),
         Layout("targeted", "Targeted attacks",
                "attack success rate by target text; lower is better (Table 3 of the paper)",

@@ -9,7 +9,7 @@ from bench.tables.flat import flat as tables
 
 
 def transfer_matrices(runs: Iterable[Run]) -> list[tuple[str, pd.DataFrame]]:
-    """A matrix a data set, attack and radius that have several surrogates: encoders by rows, surrogates by columns.
+    """A matrix a dataset, attack and radius that have several surrogates: encoders by rows, surrogates by columns.
 
     Returns:
         Titles such as "vqa mini-vqa 4/255, transfer" with frames of scores; a pair that was not run is missing.

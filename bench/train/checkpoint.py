@@ -74,7 +74,7 @@ class Run:
             temporary.unlink(missing_ok=True)
             raise TrainingError(
                 f"cannot write {self.path} after step {step}: {_reason(error)}; the one before it is whole: make "
-                "room or mend the permission and run the same command"
+                "room or fix the permission and run the same command"
             ) from error
 
     def resume(self) -> int:
@@ -150,7 +150,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError as error:
-        raise TrainingError(f"may not read {path}; mend its permission") from error
+        raise TrainingError(f"may not read {path}; fix its permission") from error
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError) as error:
         raise TrainingError(
             f"{path} is damaged ({_reason(error)}); remove it to start again, or put back a copy of it"

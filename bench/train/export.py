@@ -42,7 +42,7 @@ def export(base: Base, directory: Path) -> list[Path]:
             to_clip_vision_model(base.encoder.visual).save_pretrained(directory / TRANSFORMERS)
             written.append(directory / TRANSFORMERS)
     except OSError as error:
-        raise UsageError(f"cannot write the trained model to {directory}: {error.strerror}; mend that and run the same "
+        raise UsageError(f"cannot write the trained model to {directory}: {error.strerror}; fix that and run the same "
                          "command, which goes on from the checkpoint") from error  # fmt: skip
     return written
 

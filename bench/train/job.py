@@ -37,7 +37,7 @@ from bench.train.towers import checkpoint_activations
 
 LARGEST_SHARE_HELD_OUT = 0.05
 SKIPPED = "skipped.jsonl"
-SCORING_PASSES = 5 * 100 * 100 * 2  # data sets, images, steps and radii of the mini suite's zero-shot task
+SCORING_PASSES = 5 * 100 * 100 * 2  # datasets, images, steps and radii of the mini suite's zero-shot task
 BOUNDS = (
     ("micro_batch", "--micro-batch", 1), ("threads", "--data-threads", 1), ("held_out", "--eval-images", 0),
     ("evaluate_every", "--eval-every", 1), ("checkpoint_every", "--checkpoint-every", 1),
@@ -67,7 +67,7 @@ class Job:
         classnames: file with a class name a line, in the order of the labels.
         score: suite whose zero-shot task is run on the result for the model card; "none" for none, None for the mini
             suite where that costs little beside the training.
-        data_root: data sets of that suite.
+        data_root: datasets of that suite.
         results: recorded runs whose numbers enter the model card.
     """
 

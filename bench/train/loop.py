@@ -277,7 +277,7 @@ class _Log:
             with self._path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
-            raise TrainingError(f"cannot write {self._path}: {error.strerror}; mend that and run again") from error
+            raise TrainingError(f"cannot write {self._path}: {error.strerror}; fix that and run again") from error
         self._hooks.observe(row)
 
     def close(self) -> None:
@@ -292,7 +292,7 @@ def _keep_rows_before(first: int, path: Path) -> None:
         shorter.write_text("".join(line + "\n" for line in kept))
         os.replace(shorter, path)
     except OSError as error:
-        raise TrainingError(f"cannot write {path}: {error.strerror}; mend that and run again") from error
+        raise TrainingError(f"cannot write {path}: {error.strerror}; fix that and run again") from error
 
 
 def _step_of(line: str) -> float:

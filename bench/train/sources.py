@@ -182,7 +182,7 @@ def _shards(spec: str, where: str) -> ShardSource:
 def _stop(error: Exception) -> bool:
     """A shard that cannot be read stops the run: going on without it would change the order of the others."""
     raise UsageError(
-        f"a shard cannot be read: {type(error).__name__}: {error}; mend it and run the same command"
+        f"a shard cannot be read: {type(error).__name__}: {error}; fix it and run the same command"
     ) from error
 
 

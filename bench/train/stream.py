@@ -142,7 +142,7 @@ class ImageStream:
                 with self._skipped_file.open("a") as file:
                     file.write(json.dumps({"id": name, "reason": reason}) + "\n")
             except OSError as failed:
-                raise TrainingError(f"cannot write {self._skipped_file}: {failed.strerror}; mend that and run the "
+                raise TrainingError(f"cannot write {self._skipped_file}: {failed.strerror}; fix that and run the "
                                     "same command") from failed  # fmt: skip
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The official data sets' files, in small: the mini world's pictures under the names that the paper suite looks for."""
+"""The official datasets' files, in small: the mini world's pictures under the names that the paper suite looks for."""
 
 import json
 import shutil
@@ -73,7 +73,7 @@ def _write_flickr(source: Path, folder: Path) -> None:
 
 
 def write_questions(source: Path, folder: Path, images: Path, questions: str, annotations: str, image_id, file) -> None:
-    """The mini questions with image ids and file names as a data set has them; the annotations in another order."""
+    """The mini questions with image ids and file names as a dataset has them; the annotations in another order."""
     asked = json.loads((source / "v2_OpenEnded_mscoco_val2014_questions.json").read_text())
     answered = json.loads((source / "v2_mscoco_val2014_annotations.json").read_text())
     for entry in asked["questions"]:

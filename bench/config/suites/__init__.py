@@ -1,1 +1,1 @@
-"""Suites as data: named encoders, models, data sets, threat models and sample counts."""
+"""Suites as data: named encoders, models, datasets, threat models and sample counts."""

@@ -35,7 +35,7 @@ class EncoderRow:
         base: row whose image tower is replaced by the state dict ``visual``, or by the file that ``url`` names.
         sha256: of the weights file.
         training: method, norm, eps_255 and data of the robust training.
-        zero_shot: published average accuracy (%) over the 13 zero-shot data sets, by eps in 1/255; "0" is clean.
+        zero_shot: published average accuracy (%) over the 13 zero-shot datasets, by eps in 1/255; "0" is clean.
     """
 
     name: str

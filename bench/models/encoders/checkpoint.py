@@ -61,7 +61,7 @@ def check_file(path: Path) -> None:
         UsageError: the file is missing, empty or a text file, such as an HTML page or a git-lfs pointer.
     """
     if not path.is_file():
-        raise UsageError(f"no such checkpoint: {path}; mend the path, or download it to that place")
+        raise UsageError(f"no such checkpoint: {path}; fix the path, or download it to that place")
     with path.open("rb") as file:
         head = file.read(64)
     if head.lstrip()[:1] == b"<" or (head and all(byte in _TEXT for byte in head)):

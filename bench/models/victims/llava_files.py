@@ -84,4 +84,4 @@ def _check_image_token(path: str, config: Any, processor: Any) -> None:
     found = processor.tokenizer.get_vocab().get(token)
     if found != expected:
         said = "does not know it" if found is None else f"has {found}"
-        raise UsageError(f"{path}: the config says that {token} is token {expected}, the tokenizer {said}; mend it")
+        raise UsageError(f"{path}: the config says that {token} is token {expected}, the tokenizer {said}; fix it")

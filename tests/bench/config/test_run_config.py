@@ -69,7 +69,7 @@ def test_a_suite_builds_on_its_base():
         ({"protocol": "papers"}, "did you mean 'paper'"),
         ({"precision": "bf61"}, "did you mean 'bf16'"),
         ({"tower": "own"}, "known: encoder, native"),
-        ({"dataset": "mini-shape"}, r"no task asked for \(vqa\) has data set"),
+        ({"dataset": "mini-shape"}, r"no task asked for \(vqa\) has dataset"),
         ({"encoder": ""}, "no name"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Folders of classes, tables with columns, and data sets named by their place."""
+"""Folders of classes, tables with columns, and datasets named by their place."""
 
 import io
 import json
@@ -85,7 +85,7 @@ def test_templates_of_a_folder_and_of_a_row(classes, tmp_path):
     assert imagefolder("x", tmp_path, folder="birds", templates=["{c}?"]).templates == ("{c}?",)
     assert len(imagefolder("x", tmp_path, folder="birds", templates="imagenet").templates) == 80
     refused(lambda: imagefolder("x", tmp_path, folder="birds", templates=["{}"]), "'x'", "{c}")
-    refused(lambda: imagefolder("x", tmp_path, folder="birds", templates="imagnet"), "'imagnet'", "mend its row")
+    refused(lambda: imagefolder("x", tmp_path, folder="birds", templates="imagnet"), "'imagnet'", "fix its row")
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
@@ -129,7 +129,7 @@ def test_seeded_targets_want_enough_images(tmp_path):
     samples = captions(tmp_path, [entry(1, "a"), entry(2, "b")], [], **options).samples
     assert {s.id for s in samples} == {"1-1", "1-2"}
     assert {s.references for s in samples} == {("hi",)}
-    refused(lambda: captions(tmp_path, [entry(1, "a")], [], targets=[{"text": "hi"}]), "seed = ...", "mend")
+    refused(lambda: captions(tmp_path, [entry(1, "a")], [], targets=[{"text": "hi"}]), "seed = ...", "fix")
 
 
 # Tables.
@@ -195,7 +195,7 @@ def test_a_table_of_captions_and_one_of_labels(tmp_path):
 
 
 @pytest.mark.parametrize(("columns", "words"), [
-    ({"question": "qestion"}, ["unknown column of data set 't' 'qestion'", "did you mean 'question'?", "photo"]),
+    ({"question": "qestion"}, ["unknown column of dataset 't' 'qestion'", "did you mean 'question'?", "photo"]),
     ({"query": "question"}, ["unknown role", "'query'", "known: id, image"]),
     ({"id": "photo"}, ["t.parquet, row 2", "id p comes twice"]),
     ({"answers": "question_id"}, ["row 0", "answers"]),
@@ -317,7 +317,7 @@ def test_a_toml_file_is_a_row_beside_its_data(questions, tmp_path):
 
 @pytest.mark.parametrize(("text", "content", "words"), [
     ("voc:x", None, ["unknown format", "'voc'", "known: vqa, karpathy"]),
-    ("vqa:absent", None, ["no data set at", "absent", "--data-root"]),
+    ("vqa:absent", None, ["no dataset at", "absent", "--data-root"]),
     ("absent.toml", None, ["no such file", "absent.toml"]),
     ("row.toml", "format = ", ["row.toml is not TOML"]),
     ("row.toml", "a = 1", ["does not say format", "known: vqa"]),

@@ -61,7 +61,7 @@ def refused(action, *words) -> str:
     return message
 
 
-# Small data sets in each format, to be damaged.
+# Small datasets in each format, to be damaged.
 
 
 def entry(cocoid=1, split="test", captions=("a cat",), **changes):
@@ -236,8 +236,8 @@ def test_targets_are_dealt_out_in_turn(tmp_path):
     make_karpathy(tmp_path, [entry(i, captions=()) for i in (1, 2, 3)])
     row = {**KARPATHY, "targets": ["x", "y"]}
     assert [s.references for s in load("stealth", row, tmp_path).samples] == [("x",), ("y",), ("x",)]
-    refused(lambda: load("stealth", {**KARPATHY, "targets": "x"}, tmp_path), "list of texts", "mend")
-    refused(lambda: load("stealth", {**KARPATHY, "targets": []}, tmp_path), "list of texts", "mend")
+    refused(lambda: load("stealth", {**KARPATHY, "targets": "x"}, tmp_path), "list of texts", "fix")
+    refused(lambda: load("stealth", {**KARPATHY, "targets": []}, tmp_path), "list of texts", "fix")
 
 
 def test_captions_are_kept_to_the_letter(tmp_path):
@@ -467,8 +467,8 @@ def test_an_unknown_format_gets_a_suggestion(tmp_path):
 
 
 def test_a_row_with_a_key_too_many_or_too_few_is_refused(tmp_path):
-    refused(lambda: load("x", {**WDS, "foldr": 1}, tmp_path), "'x'", "'foldr'", "mend its row")
-    refused(lambda: load("x", {"format": "vqa", "questions": "q"}, tmp_path), "'annotations'", "mend its row")
+    refused(lambda: load("x", {**WDS, "foldr": 1}, tmp_path), "'x'", "'foldr'", "fix its row")
+    refused(lambda: load("x", {"format": "vqa", "questions": "q"}, tmp_path), "'annotations'", "fix its row")
 
 
 # Images.

@@ -1,4 +1,4 @@
-"""Data sets on their way into a run: bad pictures, native sizes, selection, classes of one name, places."""
+"""Datasets on their way into a run: bad pictures, native sizes, selection, classes of one name, places."""
 
 import json
 import shutil
@@ -87,8 +87,8 @@ def test_a_bad_picture_is_named_and_left_out_of_the_fingerprint(tmp_path):
     assert found.broken.keys() == {"s7"}
     assert all(word in found.broken["s7"] for word in ("sample s7", str(tmp_path / "bad7.jpg"), "download it again"))
     assert ids_left_out(found.fingerprint) == {"s7"}
-    mended = read_pictures(whole, to_tensor, CPU, left_out={"s7"})
-    assert (mended.fingerprint, mended.broken) == (found.fingerprint, {})
+    fixed = read_pictures(whole, to_tensor, CPU, left_out={"s7"})
+    assert (fixed.fingerprint, fixed.broken) == (found.fingerprint, {})
     assert found.fingerprint != fingerprint(whole)
     assert ids_left_out(fingerprint(whole)) == frozenset()
 

@@ -71,7 +71,7 @@ def test_a_run_killed_in_each_stage_and_while_it_resumes_ends_as_if_it_had_not_b
     ended, shown = carry_out(
         (straight, "none", 1),
         (killed, "amid-records", 1),  # clean: half a batch is on the disk
-        (killed, "recovering", 1),  # the resumption dies before it has mended that
+        (killed, "recovering", 1),  # the resumption dies before it has fixed that
         (killed, "before-records", 3),  # attack: images were made, nothing was written
         (killed, "amid-finish", 1),
         ([*killed, "--batch-size", "3"], "none", 1),

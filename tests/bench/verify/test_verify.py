@@ -24,7 +24,7 @@ from tests.bench.runs import make_header, make_record, make_run
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
-    """Plain CLIP on 16 samples of one data set, attacked at two radii."""
+    """Plain CLIP on 16 samples of one dataset, attacked at two radii."""
     result = bench.run(
         encoder="clip", task="zeroshot", dataset="mini-sketch", limit=16, attack="pgd", save_adversarial=True,
         output=tmp_path_factory.mktemp("runs"), jobs=1, progress=False,
