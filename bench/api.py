@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.config import RunConfig, resolve, resolve_all
 from bench.records import Record, Run, load_run
-from bench.tables.flat import flat as tables
+from bench.tables import flat as tables
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -20,12 +20,14 @@ OBJECTIVES = {
     "cosine": "bench.train.objectives:COSINE",
     "fare-patches": "bench.train.objectives:FARE_PATCHES",
 }
+CLAIMS = {"mini": "bench.mini.claims:claims_block"}
 _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "bench.tasks": TASKS,
     "bench.encoders": {},
     "bench.attacks": {},
     "bench.objectives": OBJECTIVES,
     "bench.attack_kinds": {},
+    "bench.claims": CLAIMS,
 }
 
 

@@ -94,7 +94,7 @@ def _batch_size(text: str) -> int | None:
 
 
 def _show(runs: Any) -> None:
-    from bench.tables.flat import flat as tables
+    from bench.tables import flat as tables
 
     rows = [*tables.summary(runs), *tables.averages(runs)]
     click.echo(tables.to_text(tables.table(rows, list(dict.fromkeys(r.header.encoder for r in runs)))))

@@ -32,7 +32,7 @@ def table(words: tuple[str, ...], listing: bool, style: str, everything: bool, d
       bench table --all results/mini --write BENCHMARKS.md
     """  # noqa: D301
     from bench.regression import baseline as committed
-    from bench.tables.flat import layouts
+    from bench.tables import layouts
 
     if listing or not (words or everything or document):
         width = max(map(len, layouts.LAYOUTS))
@@ -51,7 +51,7 @@ def table(words: tuple[str, ...], listing: bool, style: str, everything: bool, d
 
 
 def _headed(table: object, style: str, count: int) -> str:
-    from bench.tables.flat import layouts, render
+    from bench.tables import layouts, render
 
     assert isinstance(table, layouts.Table)
     shown = render.render(table, style)
@@ -64,7 +64,7 @@ def _split(words: tuple[str, ...], known: tuple[str, ...]) -> tuple[str | None, 
     if words and words[0] in known:
         return words[0], tuple(map(Path, words[1:]))
     if words and "/" not in words[0] and not Path(words[0]).exists():
-        from bench.tables.flat import layouts
+        from bench.tables import layouts
 
         layouts.layout(words[0])  # neither a layout nor a folder: says which layouts there are
     return None, tuple(map(Path, words))

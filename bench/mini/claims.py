@@ -125,6 +125,11 @@ def evaluate_claims(runs: Iterable[Run], claims: Iterable[Claim] = CLAIMS) -> li
     return [_evaluate(claim, runs) for claim in claims]
 
 
+def claims_block(runs: Iterable[Run]) -> str:
+    """The claims of the mini suite, judged by `runs`, as a Markdown table."""
+    return claims_markdown(evaluate_claims(runs))
+
+
 def claims_markdown(results: Iterable[ClaimResult]) -> str:
     """A Markdown table of claims."""
     rows = [f"| {r.name} | {'yes' if r.holds else '**no**'} | {r.statement} |" for r in results]

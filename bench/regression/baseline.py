@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from bench import registry
 from bench.records import RecordsError, Run, archive_run, find_runs, load_run, write_atomically
 from bench.records.worst import eps_label, groups_of, worst_scores
 from bench.regression.compare import by_place
@@ -86,10 +88,10 @@ def stale_scores(runs: Sequence[Run]) -> list[Path]:
 
 def blocks(runs: Sequence[Run]) -> dict[str, str]:
     """The generated parts of BENCHMARKS.md by name: a table a task, transfers, and the claims."""
-    from bench.mini import claims
-    from bench.tables.flat import layouts, render
+    from bench.tables import layouts, render
 
     direct = [run for run in runs if "surrogate" not in run.header.protocol]
+    claims_block: Any = registry.resolve("bench.claims", "mini")
     made = {}
     for task in dict.fromkeys(run.header.task for run in direct):
         chosen = [run for run in direct if run.header.task == task]
@@ -97,13 +99,13 @@ def blocks(runs: Sequence[Run]) -> dict[str, str]:
         made[task] = render.markdown(layouts.build(name, chosen))
     if len(direct) < len(runs):
         made["transfer"] = render.markdown(layouts.build("transfer", runs))
-    made["claims"] = claims.claims_markdown(claims.evaluate_claims(runs))
+    made["claims"] = claims_block(runs)
     return made
 
 
 def write(document: Path, runs: Sequence[Run]) -> None:
     """Bring every block of the document up to date."""
-    from bench.tables.flat import flat as tables
+    from bench.tables import flat as tables
 
     for name, content in blocks(runs).items():
         tables.write_block(document, name, content)
@@ -111,6 +113,6 @@ def write(document: Path, runs: Sequence[Run]) -> None:
 
 def stale_blocks(document: Path, runs: Sequence[Run]) -> list[str]:
     """Names of the blocks that do not say what the records say."""
-    from bench.tables.flat import flat as tables
+    from bench.tables import flat as tables
 
     return [name for name, content in blocks(runs).items() if tables.stale(document, name, content)]

@@ -18,7 +18,7 @@ from bench.records import CLEAN, Record, Run
 from bench.records.files import explained
 from bench.records.worst import eps_label
 from bench.report import attacks, charts, gallery
-from bench.tables.flat import layouts, render
+from bench.tables import layouts, render
 from bench.tables.layouts import ENCODERS, Cell
 
 TEMPLATES = Path(__file__).parent / "templates"

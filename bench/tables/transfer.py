@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from bench.records import Run
-from bench.tables.flat import flat as tables
+from bench.tables import flat as tables
 
 
 def transfer_matrices(runs: Iterable[Run]) -> list[tuple[str, pd.DataFrame]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.provenance import code_state
 from bench.records import RecordsError, Run, find_runs, load_run
-from bench.tables.flat import flat as tables
+from bench.tables import flat as tables
 from bench.train.recipe import FLAWS
 
 CARD = "README.md"

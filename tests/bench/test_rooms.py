@@ -3,7 +3,6 @@
 import ast
 from pathlib import Path
 
-
 ROOT = Path(__file__).parents[2]
 FLOORS = (
     ("bench.errors", "bench.registry", "bench.progress", "bench.provenance", "bench.batch_size"),

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from bench.cli import main
 from bench.regression.baseline import DOCUMENT
-from bench.tables.flat import layouts
+from bench.tables import layouts
 
 ROOT = Path(__file__).parents[3]
 MINI = str(ROOT / "results" / "mini")

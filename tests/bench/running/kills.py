@@ -1,7 +1,8 @@
 """Runs the command line in children that die at a chosen moment. One process loads the libraries, forks do the rest.
 
 ``python -m tests.bench.running.kills PLAN`` reads a JSON list of [arguments, moment, nth] and prints, as a JSON list,
-how each child ended: its exit code, or minus the signal that killed it. A moment is a place in `MOMENTS`, at its nth visit.
+how each child ended: its exit code, or minus the signal that killed it. A moment is a place in `MOMENTS`, at its nth
+visit.
 """
 
 import json

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.records import VOLATILE, find_runs, load_run
-from bench.tables.flat import flat as tables
+from bench.tables import flat as tables
 from tests.bench.records.test_schemas import assert_described
 from tests.bench.running.kills import heed_ctrl_c
 

@@ -14,7 +14,7 @@ from bench.config import load_suite
 from bench.errors import UsageError
 from bench.records import load_run, open_run
 from bench.regression.baseline import load_runs
-from bench.tables.flat import layouts, render
+from bench.tables import layouts, render
 from bench.tables.layouts import BANNER, build
 from tests.bench.runs import in_memory, make_header, make_record, make_run
 
