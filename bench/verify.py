@@ -36,19 +36,19 @@ class Mismatch:
     Attributes:
         run: the run's directory.
         sample_id: of the sample; "" for what concerns the whole run.
-        eps_255: radius as in `RunHeader.eps_255`; 0 for clean.
+        radius: radius as in `RunHeader.radius`; 0 for clean.
         field: "distance", "range", "pixels", "prediction", "score", "image", "weights.encoder", ...
     """
 
     run: str
     sample_id: str
-    eps_255: float
+    radius: float
     field: str
     recorded: Any
     recomputed: Any
 
     def __str__(self) -> str:
-        place = f"sample {self.sample_id} at {self.eps_255:g}: " if self.sample_id else ""
+        place = f"sample {self.sample_id} at {self.radius:g}: " if self.sample_id else ""
         return f"{self.run}: {place}{self.field} is {self.recorded!r} in the records and {self.recomputed!r} recomputed"
 
 
@@ -119,9 +119,9 @@ def kept_records(run: Run) -> dict[tuple[str, float], Record]:
     for record in run.records:
         if record.score is None or record.error is not None:
             continue
-        before = [sign * (r.score or 0.0) for r in seen.get(record.sample_id, []) if r.eps_255 <= record.eps_255]
+        before = [sign * (r.score or 0.0) for r in seen.get(record.sample_id, []) if r.radius <= record.radius]
         if record.step != CLEAN and before and sign * record.score < min(before):
-            kept[record.sample_id, record.eps_255] = record
+            kept[record.sample_id, record.radius] = record
         seen.setdefault(record.sample_id, []).append(record)
     return kept
 
@@ -180,7 +180,7 @@ class _Judge:
     def totals(self) -> Iterator[Mismatch]:
         """What each sample is left with at each radius: the worst over the clean image and all kept ones up to it."""
         worse = min if self.run.header.worst == "min" else max
-        for eps in (0.0, *self.run.header.eps_255):
+        for eps in (0.0, *self.run.header.radii):
             recorded = worst_scores(self.run.header, self.run.records, eps)
             for sample, score in recorded.items():
                 judged = [s for (name, radius), s in self.scores.items() if name == sample and radius <= eps]
@@ -192,7 +192,7 @@ class _Judge:
 
     def _image(self, record: Record) -> tuple[Tensor | None, list[Mismatch]]:
         """A record's image, if it can be shown to the model, and what is wrong with it."""
-        path = self.store.path(record.sample_id, record.eps_255)
+        path = self.store.path(record.sample_id, record.radius)
         if record.sample_id not in self.rows:
             return None, [self._mismatch(record, "sample", record.sample_id, None)]
         if not path.exists():
@@ -221,10 +221,10 @@ class _Judge:
             unit, rounding = 1.0, ULP * math.sqrt(difference.numel())
             distance = float(torch.linalg.vector_norm(difference))
         found = []
-        if abs(distance * unit - record.distance_255) > rounding * unit:
-            found.append(self._mismatch(record, "distance", record.distance_255, distance * unit))
-        if distance > record.eps_255 / unit + rounding:
-            found.append(self._mismatch(record, "radius", record.eps_255, distance * unit))
+        if abs(distance * unit - record.distance) > rounding * unit:
+            found.append(self._mismatch(record, "distance", record.distance, distance * unit))
+        if distance > record.radius / unit + rounding:
+            found.append(self._mismatch(record, "radius", record.radius, distance * unit))
         return found
 
     def _answers(self, records: Sequence[Record], images: Sequence[Tensor], label: str) -> list[Mismatch]:
@@ -254,14 +254,14 @@ class _Judge:
 
     def _judge(self, record: Record, sample: Sample, prediction: str) -> Iterator[Mismatch]:
         score = self.setup.task.score(prediction, sample)
-        self.scores[record.sample_id, record.eps_255] = score
+        self.scores[record.sample_id, record.radius] = score
         if prediction != record.prediction:
             yield self._mismatch(record, "prediction", record.prediction, prediction)
         if record.score is None or not _same(score, record.score):
             yield self._mismatch(record, "score", record.score, score)
 
     def _mismatch(self, record: Record, field: str, recorded: Any, recomputed: Any) -> Mismatch:
-        return Mismatch(str(self.run.directory), record.sample_id, record.eps_255, field, recorded, recomputed)
+        return Mismatch(str(self.run.directory), record.sample_id, record.radius, field, recorded, recomputed)
 
 
 def _same(a: float, b: float) -> bool:

@@ -21,7 +21,7 @@ class Measure:
     Attributes:
         header: of the run, or of the first of several.
         dataset: its dataset, or "average".
-        eps_255: radius as in `RunHeader.eps_255`; 0 for clean.
+        radius: radius as in `RunHeader.radius`; 0 for clean.
         estimate: on the metric's scale, with interval and n.
         whole: all samples of whole runs are scored; otherwise the number is not to be quoted.
         directories: of the runs behind it.
@@ -30,7 +30,7 @@ class Measure:
 
     header: RunHeader
     dataset: str
-    eps_255: float
+    radius: float
     estimate: Estimate
     whole: bool
     directories: tuple[Path, ...]
@@ -49,7 +49,7 @@ def protocol_of(header: RunHeader) -> str:
 
 def radii(header: RunHeader) -> list[float]:
     """A run's radii, clean (0) first."""
-    return [0.0, *sorted(eps for eps in set(header.eps_255) if eps > 0)]
+    return [0.0, *sorted(eps for eps in set(header.radii) if eps > 0)]
 
 
 def measured(runs: Iterable[Run]) -> list[Measure]:

@@ -11,7 +11,7 @@ from bench.records.worst import eps_label, groups_of, worst_scores
 
 MEANING = ("task", "metric", "worst")  # runs that differ here do not measure the same thing
 CONDITIONS = (
-    "dataset", "dataset_fingerprint", "task_version", "model", "protocol", "norm", "eps_255", "attack", "attack_steps",
+    "dataset", "dataset_fingerprint", "task_version", "model", "protocol", "norm", "radii", "attack", "attack_steps",
 )  # fmt: skip
 SAMPLES, RUNS, ALL = "samples", "runs", "all"
 ALLOWABLE = (*CONDITIONS, SAMPLES, RUNS, ALL)
@@ -36,7 +36,7 @@ class Comparison:
         name: Such as "vqa / mini-vqa at 4/255".
         a: The first run.
         b: The second run.
-        eps_255: Radius in 1/255 (l2: plain units); 0 for clean.
+        radius: Radius in 1/255 (l2: plain units); 0 for clean.
         a_value: Mean score of the first run.
         b_value: Mean score of the second.
         change: The paired comparison; its difference is b - a.
@@ -48,7 +48,7 @@ class Comparison:
     name: str
     a: Run
     b: Run
-    eps_255: float
+    radius: float
     a_value: float
     b_value: float
     change: Paired
@@ -71,7 +71,7 @@ class Comparison:
         }  # fmt: skip
         return {
             "task": header.task, "dataset": header.dataset, "metric": header.metric, "norm": header.norm,
-            "eps_255": self.eps_255, **sides, "difference": change.difference, "low": change.low, "high": change.high,
+            "radius": self.radius, **sides, "difference": change.difference, "low": change.low, "high": change.high,
             "p": change.p, "p_holm": self.p_holm, "test": change.test, "n": change.n, "left_out": self.left_out,
             "flips": [asdict(flip) for flip in self.flips],
         }  # fmt: skip
@@ -98,7 +98,7 @@ def compare(a: Sequence[Run], b: Sequence[Run], allow: Collection[str] = ()) -> 
     results = []
     for left, right in _pairs(a, b, RUNS in allowed):
         _refuse_differences(left, right, allowed)
-        for eps in [0.0, *sorted(set(left.header.eps_255) & set(right.header.eps_255) - {0.0})]:
+        for eps in [0.0, *sorted(set(left.header.radii) & set(right.header.radii) - {0.0})]:
             results.append(_at(left, right, eps, SAMPLES in allowed))
     adjusted = holm([result.change.p for result in results])
     return [replace(result, p_holm=p) for result, p in zip(results, adjusted, strict=True)]
@@ -175,7 +175,7 @@ def _worst_answers(run: Run, eps: float, samples: set[str]) -> dict[str, str]:
     sign = 1 if run.header.worst == "min" else -1
     worst: dict[str, Record] = {}
     for record in run.records:
-        within = record.step == CLEAN or 0 < record.eps_255 <= eps
+        within = record.step == CLEAN or 0 < record.radius <= eps
         if record.sample_id not in samples or not within or record.error is not None or record.score is None:
             continue
         earlier = worst.get(record.sample_id)

@@ -48,12 +48,12 @@ def numbers(path: Path = FILE) -> dict[Key, float]:
 def published(measure: Measure) -> float | None:
     """The paper's number for the same thing: its suite, l-inf, untargeted, not transferred, the same language model."""
     h = measure.header
-    if h.suite != SUITE or measure.surrogate or measure.target or (h.norm != "linf" and measure.eps_255):
+    if h.suite != SUITE or measure.surrogate or measure.target or (h.norm != "linf" and measure.radius):
         return None
     if measure.dataset == AVERAGE and len(measure.directories) != ZERO_SHOT_SETS:
         return None
     for (encoder, task, model, dataset, eps), value in numbers().items():
-        if (encoder, task, dataset, eps) == (h.encoder, h.task, measure.dataset, measure.eps_255) and (
+        if (encoder, task, dataset, eps) == (h.encoder, h.task, measure.dataset, measure.radius) and (
             model in (h.model or "").casefold()
         ):
             return value

@@ -35,7 +35,7 @@ def config_of(
         samples=header.n_samples if whole or plan is None else plan.samples,
         attack="none",
         norm=header.norm,
-        eps=header.eps_255,
+        eps=header.radii,
         seed=header.seed,
         limit=header.limit,
         device=device,

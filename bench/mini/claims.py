@@ -19,21 +19,21 @@ class Quantity:
     Attributes:
         encoder: Name of the encoder.
         task: Name of the task.
-        eps_255: Radius in 1/255; 0 for clean.
+        radius: Radius in 1/255; 0 for clean.
         beyond_clean: Whether the clean score is subtracted, sample by sample.
         surrogate: Encoder on which the adversarial images are made; None for the encoder itself.
     """
 
     encoder: str
     task: str
-    eps_255: float = 0.0
+    radius: float = 0.0
     beyond_clean: bool = False
     surrogate: str | None = None
 
     def __str__(self) -> str:
         minus = " minus clean" if self.beyond_clean else ""
         made = f", images made on {self.surrogate}" if self.surrogate else ""
-        return f"{self.encoder} {self.task} {eps_label(self.eps_255)}{minus}{made}"
+        return f"{self.encoder} {self.task} {eps_label(self.radius)}{minus}{made}"
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _measure(quantity: Quantity, runs: list[Run]) -> _Measured:
     chosen: dict[str, Run] = {}
     for run in runs:
         h = run.header
-        radius = quantity.eps_255 == 0 or quantity.eps_255 in h.eps_255
+        radius = quantity.radius == 0 or quantity.radius in h.radii
         wanted = (quantity.encoder, quantity.task, quantity.surrogate)
         if (h.encoder, h.task, h.protocol.get("surrogate")) == wanted and radius:
             if h.dataset in chosen:
@@ -198,7 +198,7 @@ def _measure(quantity: Quantity, runs: list[Run]) -> _Measured:
 
 
 def _whole_scores(quantity: Quantity, run: Run) -> dict[str, float]:
-    scores = worst_scores(run.header, run.records, quantity.eps_255)
+    scores = worst_scores(run.header, run.records, quantity.radius)
     if run.header.partial:
         raise _NotMeasured(f"the run for {quantity} is partial ({run.header.partial})")
     if len(scores) != run.header.n_samples:

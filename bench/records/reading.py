@@ -1,22 +1,18 @@
 """Reading runs back, and archiving whole ones."""
 
+import contextlib
 import gzip
-from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import get_type_hints
 
 import msgspec
 
 from bench.records.files import RecordsError, explained, write_atomically
-from bench.records.types import Key, Record, Run, RunHeader
+from bench.records.types import FormerRecord, Key, Record, Run, RunHeader
 
 ARCHIVED = "records.jsonl.gz"
 
-# Two readers of a whole file, some ten times as fast as a line at a time: one refuses unknown keys, one makes records.
-_HINTS = get_type_hints(Record)
-_LINE = [(f.name, _HINTS[f.name], msgspec.NODEFAULT if f.default is MISSING else f.default) for f in fields(Record)]
-_STRICT = msgspec.json.Decoder(msgspec.defstruct("_Line", _LINE, forbid_unknown_fields=True, gc=False))
 _RECORDS = msgspec.json.Decoder(Record)
+_FORMER_RECORDS = msgspec.json.Decoder(FormerRecord)
 
 
 def split_lines(content: bytes) -> tuple[list[bytes], bytes]:
@@ -37,13 +33,18 @@ def decode(lines: list[bytes], path: Path) -> list[Record]:
 
 
 def _parsed(lines: list[bytes], path: Path) -> list[Record]:
-    """One record a line; line by line where the fast readers balk: at "nan" for a number, or at damage, to name it."""
+    """One record a line.
+
+    Line by line, ten times as slow, where the fast readers balk: at "nan" for a number, at a file that began in schema
+    version 1 and went on in today's, or at damage, to name it.
+    """
     content = b"\n".join(lines)
-    try:
-        if len(_STRICT.decode_lines(content)) == len(lines):
-            return _RECORDS.decode_lines(content)
-    except (msgspec.DecodeError, RecordsError):
-        pass
+    with contextlib.suppress(msgspec.DecodeError, RecordsError):
+        if len(records := _RECORDS.decode_lines(content)) == len(lines):
+            return records
+    with contextlib.suppress(msgspec.DecodeError, RecordsError):
+        if len(former := _FORMER_RECORDS.decode_lines(content)) == len(lines):
+            return [record.renamed() for record in former]
     records = []
     for number, line in enumerate(lines, start=1):
         try:

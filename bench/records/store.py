@@ -50,7 +50,7 @@ class RunStore:
 
     @property
     def done(self) -> frozenset[Key]:
-        """The keys (sample_id, step, eps_255) recorded without an error: what a resumed run skips."""
+        """The keys (sample_id, step, radius) recorded without an error: what a resumed run skips."""
         return frozenset(self._done)
 
     def append(self, records: Iterable[Record]) -> None:

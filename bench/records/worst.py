@@ -13,49 +13,49 @@ def eps_label(eps: float, norm: str = "linf") -> str:
     return f"{eps:g}/255" if norm == "linf" else f"{eps:g} ({norm})"
 
 
-def worst_scores(header: RunHeader, records: Iterable[Record], eps_255: float) -> dict[str, float]:
-    """The score that each sample is left with at radius `eps_255`: sample id -> score.
+def worst_scores(header: RunHeader, records: Iterable[Record], radius: float) -> dict[str, float]:
+    """The score that each sample is left with at radius `radius`: sample id -> score.
 
-    The worst over its clean record and every attack record with a radius up to `eps_255`, for a point in
+    The worst over its clean record and every attack record with a radius up to `radius`, for a point in
     the smaller ball is in the larger. Samples in `unscored` are absent.
 
     Args:
         header: The run's header: its radii and the attacker's direction.
         records: The run's records.
-        eps_255: Radius in 1/255 of the pixel range; 0 for the clean scores.
+        radius: Radius in 1/255 of the pixel range; 0 for the clean scores.
 
     Raises:
         ValueError: If the run has no such radius.
     """
-    _require_radius(header, eps_255)
+    _require_radius(header, radius)
     records = list(records)
     scores = {r.sample_id: r.score for r in records if r.step == CLEAN and r.error is None and r.score is not None}
     worse = operator.lt if header.worst == "min" else operator.gt
-    for record in records if eps_255 else ():
-        if 0 < record.eps_255 <= eps_255 and record.error is None and record.sample_id in scores:
+    for record in records if radius else ():
+        if 0 < record.radius <= radius and record.error is None and record.sample_id in scores:
             score = record.score
             if score is not None and worse(score, scores[record.sample_id]):
                 scores[record.sample_id] = score
-    if eps_255 and any(record.error is not None and record.eps_255 == eps_255 for record in records):
-        for sample in unscored(header, records, eps_255):
+    if radius and any(record.error is not None and record.radius == radius for record in records):
+        for sample in unscored(header, records, radius):
             scores.pop(sample, None)
     return scores
 
 
-def _require_radius(header: RunHeader, eps_255: float) -> None:
-    if eps_255 != 0 and eps_255 not in header.eps_255:
-        raise ValueError(f"no radius {eps_255}/255 in this run; it has {', '.join(map(str, header.eps_255))}")
+def _require_radius(header: RunHeader, radius: float) -> None:
+    if radius != 0 and radius not in header.radii:
+        raise ValueError(f"no radius {radius}/255 in this run; it has {', '.join(map(str, header.radii))}")
 
 
-def unscored(header: RunHeader, records: Iterable[Record], eps_255: float) -> dict[str, str]:
-    """The samples that have records but no score at radius `eps_255`: sample id -> reason.
+def unscored(header: RunHeader, records: Iterable[Record], radius: float) -> dict[str, str]:
+    """The samples that have records but no score at radius `radius`: sample id -> reason.
 
     They lack a clean record, or every attack on them at that radius ended in an error.
 
     Raises:
         ValueError: If the run has no such radius.
     """
-    _require_radius(header, eps_255)
+    _require_radius(header, radius)
     seen: set[str] = set()
     clean: set[str] = set()
     attacked: set[str] = set()
@@ -65,7 +65,7 @@ def unscored(header: RunHeader, records: Iterable[Record], eps_255: float) -> di
         if record.step == CLEAN:
             if record.error is None:
                 clean.add(record.sample_id)
-        elif record.eps_255 == eps_255 and eps_255 > 0:
+        elif record.radius == radius and radius > 0:
             if record.error is None:
                 attacked.add(record.sample_id)
             else:

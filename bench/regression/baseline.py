@@ -33,7 +33,7 @@ def scores_text(run: Run) -> str:
     changed. It is checked against the records, never read for a number.
     """
     header, groups = run.header, groups_of(run.records)
-    radii = [0.0, *sorted(eps for eps in set(header.eps_255) if eps)]
+    radii = [0.0, *sorted(eps for eps in set(header.radii) if eps)]
     columns = [worst_scores(header, run.records, eps) for eps in radii]
     lines = [["sample", "group", *(eps_label(eps, header.norm) for eps in radii)]]
     for sample in sorted(groups):

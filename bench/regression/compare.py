@@ -114,14 +114,14 @@ def _compare_runs(name: str, new: Run, old: Run, allow_limit: bool, seed: int) -
     if doubts := sorted(set(new.header.doubts) - set(old.header.doubts)):
         words = f"{name}: sanity checks failed ({', '.join(doubts)}); see the run's header for what they found"
         return [Finding(name, False, "not credible", words)]
-    radii = sorted({0.0, *old.header.eps_255, *new.header.eps_255})
+    radii = sorted({0.0, *old.header.radii, *new.header.radii})
     return [_compare_at(name, eps, new, old, allow_limit, seed) for eps in radii]
 
 
 def _compare_at(name: str, eps: float, new: Run, old: Run, allow_limit: bool, seed: int) -> Finding | _Comparison:
     name += f" at {eps_label(eps, new.header.norm)}" if eps else ", clean"
     for side, run in (("baseline", old), ("run", new)):
-        if eps and eps not in run.header.eps_255:
+        if eps and eps not in run.header.radii:
             return Finding(name, False, "missing", f"{name}: the {side} does not have this radius")
     after, before = (worst_scores(run.header, run.records, eps) for run in (new, old))
     lost, extra = sorted(before.keys() - after.keys()), sorted(after.keys() - before.keys())

@@ -61,7 +61,7 @@ def rerun(baseline: Sequence[Run], samples: int, jobs: int | None = None) -> lis
             config
             for run in guarded
             for config in resolve(
-                encoder=run.header.encoder, task=run.header.task, suite=run.header.suite, eps=run.header.eps_255,
+                encoder=run.header.encoder, task=run.header.task, suite=run.header.suite, eps=run.header.radii,
                 attack=run.header.attack, limit=samples, seed=run.header.seed, norm=run.header.norm,
                 output=Path(scratch),
             )

@@ -23,34 +23,34 @@ def final_losses(
     for run in _runs_of(runs, found, order):
         for record in run.records:
             if record.step != CLEAN and record.loss is not None and math.isfinite(record.loss):
-                losses.setdefault(run.header.encoder, {}).setdefault(record.eps_255, []).append(record.loss)
+                losses.setdefault(run.header.encoder, {}).setdefault(record.radius, []).append(record.loss)
     return losses
 
 
 def climbs(runs: Sequence[Run], found: Sequence[Measure], order: dict[str, int]) -> dict[str, Curve]:
     """At the largest radius, by encoder: the mean over the samples of the highest loss so far, by images tried.
 
-    Of the first step whose course is recorded. A sample that leaves the attack keeps the loss that it left with, so
+    Of the first step whose loss curve is recorded. A sample that leaves the attack keeps the loss that it left with, so
     that no curve falls.
     """
-    largest = max(m.eps_255 for m in found)
+    largest = max(m.radius for m in found)
     curves: dict[str, Curve] = {}
     for run in _runs_of(runs, found, order):
-        at = [r for r in run.records if r.eps_255 == largest and r.course and r.error is None and r.loss is not None]
+        at = [r for r in run.records if r.radius == largest and r.loss_curve and r.error is None and r.loss is not None]
         if first := [record for record in at if record.step == at[0].step]:
-            curves[run.header.encoder] = _mean_course(first)
+            curves[run.header.encoder] = _mean_curve(first)
     return curves
 
 
-def _mean_course(records: Sequence[Record]) -> Curve:
-    courses = [record.course or () for record in records]
+def _mean_curve(records: Sequence[Record]) -> Curve:
+    curves = [record.loss_curve or () for record in records]
     ends = [
-        max(course[-1], -math.inf if record.loss is None else record.loss)
-        for course, record in zip(courses, records, strict=True)
+        max(curve[-1], -math.inf if record.loss is None else record.loss)
+        for curve, record in zip(curves, records, strict=True)
     ]
-    marks = max(map(len, courses))
+    marks = max(map(len, curves))
     ys = [
-        sum(course[k] if k < len(course) else end for course, end in zip(courses, ends, strict=True)) / len(records)
+        sum(curve[k] if k < len(curve) else end for curve, end in zip(curves, ends, strict=True)) / len(records)
         for k in range(marks)
     ]
     tried = max(2 ** (marks - 1), *(1 + record.evaluations for record in records))
@@ -64,7 +64,7 @@ def spent_gradients(
 
     A sample falls when it scores worse than on its clean image; infinity for those that did not.
     """
-    largest = max(m.eps_255 for m in found)
+    largest = max(m.radius for m in found)
     spent: dict[str, list[float]] = {}
     most: dict[str, int] = {}
     for run in _runs_of(runs, found, order):
@@ -84,4 +84,4 @@ def spent_gradients(
 
 
 def _attacks_at(run: Run, eps: float) -> Iterator[Record]:
-    return (r for r in run.records if r.step != CLEAN and r.eps_255 == eps and r.score is not None)
+    return (r for r in run.records if r.step != CLEAN and r.radius == eps and r.score is not None)

@@ -44,13 +44,13 @@ def curves(measures: Sequence[Measure], places: Mapping[str, int], link: Link, n
     """
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure()
-        radii = sorted({m.eps_255 for m in measures})
+        radii = sorted({m.radius for m in measures})
         encoders = list(dict.fromkeys(m.header.encoder for m in measures))
         step = min((b - a for a, b in pairwise(radii)), default=1.0)
         for turn, encoder in enumerate(encoders):
-            own = sorted((m for m in measures if m.header.encoder == encoder), key=lambda m: m.eps_255)
+            own = sorted((m for m in measures if m.header.encoder == encoder), key=lambda m: m.radius)
             shift = 0.035 * step * (turn - (len(encoders) - 1) / 2)  # so that intervals do not hide each other
-            _points(axes, own, [m.eps_255 + shift for m in own], places[encoder], link, line=True)
+            _points(axes, own, [m.radius + shift for m in own], places[encoder], link, line=True)
         axes.set_xticks(radii, [eps_label(eps, measures[0].header.norm) for eps in radii])
         axes.margins(x=0.08)
         axes.set_xlabel("radius")
@@ -88,7 +88,7 @@ def scatter(pairs: Sequence[tuple[Measure, Measure]], places: Mapping[str, int],
             dots.set_urls([link(robust)])
         axes.grid(axis="x")
         axes.set_xlabel(f"{header.metric}, clean")
-        axes.set_ylabel(f"at {eps_label(pairs[0][1].eps_255, header.norm)}")
+        axes.set_ylabel(f"at {eps_label(pairs[0][1].radius, header.norm)}")
         axes.set_xlim(0, 1.03 * high)
         axes.set_ylim(0, 1.03 * high)
         titles = {link(robust): f"{_title(clean)}; {_title(robust)}" for clean, robust in pairs}
@@ -206,7 +206,7 @@ def _vertical(axes: Axes, measures: Sequence[Measure]) -> None:
 
 def _title(measure: Measure) -> str:
     e = measure.estimate
-    where = eps_label(measure.eps_255, measure.header.norm)
+    where = eps_label(measure.radius, measure.header.norm)
     return f"{measure.header.encoder}, {where}: {e.value:.1f} [{e.low:.1f}, {e.high:.1f}], n = {e.n}"
 
 

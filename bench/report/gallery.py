@@ -113,7 +113,7 @@ def _save(
     first = write(clean, "clean")
     if not shown.kept or shown.attacked is None:
         return first, None, None, 0.0
-    adversarial = load_file(store.path(shown.sample_id, shown.attacked.eps_255))["image"]
+    adversarial = load_file(store.path(shown.sample_id, shown.attacked.radius))["image"]
     if adversarial.shape != clean.shape:
         raise UsageError(
             f"the image of sample {shown.sample_id!r} is {tuple(adversarial.shape)} and its clean image now "
@@ -139,7 +139,7 @@ def _outcomes(run: Run) -> Iterator[Shown]:
             continue
         sample = clean.sample_id
         if sample in kept:
-            outcome = f"fell at {eps_label(kept[sample].eps_255, run.header.norm)}"
+            outcome = f"fell at {eps_label(kept[sample].radius, run.header.norm)}"
             yield Shown(run, sample, outcome, clean, kept[sample], _exists(run, kept[sample]))
         elif sample in attacks:
             yield Shown(run, sample, STOOD, clean, attacks[sample], False)
@@ -150,7 +150,7 @@ def _outcomes(run: Run) -> Iterator[Shown]:
 def _exists(run: Run, record: Record) -> bool:
     from bench.running.images import ImageStore
 
-    return ImageStore(run.directory / "adversarial").path(record.sample_id, record.eps_255).exists()
+    return ImageStore(run.directory / "adversarial").path(record.sample_id, record.radius).exists()
 
 
 def outcomes(cards: Sequence[Card]) -> list[str]:

@@ -124,7 +124,7 @@ class _Site:
         """Where a number leads: to its run's page, or to the list of runs that an average is of."""
         if measure.dataset == AVERAGE:
             return f"#{self.average_anchor(measure)}"
-        return f"runs/{self.page(measure.directories[0])}.html#{self.radius_anchor(measure.eps_255)}"
+        return f"runs/{self.page(measure.directories[0])}.html#{self.radius_anchor(measure.radius)}"
 
     def cell_link(self, cell: Cell) -> str:
         """Where a cell of a table leads."""
@@ -136,7 +136,7 @@ class _Site:
 
     def average_anchor(self, measure: Measure) -> str:
         """Of an average in the list of averages."""
-        text = "|".join(map(str, (*measure.directories, measure.eps_255)))
+        text = "|".join(map(str, (*measure.directories, measure.radius)))
         return f"average-{sha256(text.encode()).hexdigest()[:8]}"
 
     def marker(self, encoder: str) -> str:
@@ -199,8 +199,8 @@ def _draw(chapter: Chapter, title: str, found: list[Measure], site: _Site) -> No
     """The charts of one task on one dataset."""
     header, stem = found[0].header, f"c{sha256((chapter.title + title).encode()).hexdigest()[:6]}"
     better = "lower is better" if header.worst == "max" else "higher is better"
-    largest = eps_label(max(m.eps_255 for m in found), header.norm)
-    if header.eps_255:
+    largest = eps_label(max(m.radius for m in found), header.norm)
+    if header.radii:
         svg = charts.curves(found, site.places, site.link, f"{stem}-curve")
         chapter.curves.append(Chart(title, better, Markup(svg)))
     pairs = _pairs(found) if header.worst == "min" else []
@@ -221,8 +221,8 @@ def _draw(chapter: Chapter, title: str, found: list[Measure], site: _Site) -> No
 
 def _pairs(found: Sequence[Measure]) -> list[tuple[Measure, Measure]]:
     """(clean, at the largest radius) of every encoder that has both."""
-    largest = max(m.eps_255 for m in found)
-    at = {(m.header.encoder, m.eps_255): m for m in found}
+    largest = max(m.radius for m in found)
+    at = {(m.header.encoder, m.radius): m for m in found}
     encoders = dict.fromkeys(m.header.encoder for m in found)
     return [(at[e, 0.0], at[e, largest]) for e in encoders if largest and (e, 0.0) in at and (e, largest) in at]
 
@@ -260,7 +260,7 @@ class Line:
 
 
 def _run_context(run: Run, site: _Site, pictures: Mapping[tuple[Path, str], gallery.Card]) -> dict[str, object]:
-    found = {m.eps_255: m for m in measured([run])}
+    found = {m.radius: m for m in measured([run])}
     lines = _lines(run, pictures)
     return {
         "run": run,
@@ -280,9 +280,7 @@ def _lines(run: Run, pictures: Mapping[tuple[Path, str], gallery.Card]) -> list[
     lines = []
     for sample, records in by_sample.items():
         clean = next((r for r in records if r.step == CLEAN), None)
-        worst = [
-            _worst([r for r in records if r.step != CLEAN and r.eps_255 == e], sign) for e in radii(run.header)[1:]
-        ]
+        worst = [_worst([r for r in records if r.step != CLEAN and r.radius == e], sign) for e in radii(run.header)[1:]]
         lines.append(
             Line(sample, clean, tuple(worst), _outcome(clean, worst, sign), pictures.get((run.directory, sample)))
         )
@@ -311,7 +309,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     return [
         ("directory", str(run.directory)), ("suite", h.suite), ("encoder", h.encoder), ("model", h.model or "none"),
         ("task", f"{h.task}, version {h.task_version}"), ("dataset", h.dataset), ("metric", h.metric),
-        ("threat model", f"{h.norm}, " + (", ".join(eps_label(e, h.norm) for e in h.eps_255) or "no attack")),
+        ("threat model", f"{h.norm}, " + (", ".join(eps_label(e, h.norm) for e in h.radii) or "no attack")),
         ("attack", h.attack), ("steps", steps), ("samples", str(h.n_samples)), ("seed", str(h.seed)),
         ("protocol", ", ".join(f"{key} {value}" for key, value in h.protocol.items())),
         ("status", h.partial or h.status), ("began", h.started), ("ended", h.ended or "not yet"),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -34,7 +35,7 @@ def scored(
     """The record of one answer, or of one error, which has no score."""
     score = None if error else task.score(prediction, sample)
     return Record(
-        sample.id, sample.group, step, eps, "" if error else prediction, score, loss, distance, evaluations, (), error,
+        sample.id, sample.group, step, eps, "" if error else prediction, score, loss, distance, evaluations, error,
         round(seconds, 4),
     )  # fmt: skip
 
@@ -116,7 +117,7 @@ class Attempts:
             if worse:
                 images[row] = second.images[n]
             claimed[row] = second.claimed[n]
-            records[row] = replace(
+            records[row] = msgspec.structs.replace(
                 other if worse else one,
                 evaluations=one.evaluations + other.evaluations,
                 seconds=round(one.seconds + other.seconds, 4),
@@ -130,10 +131,10 @@ class Attempts:
         began = time.monotonic()
         goal = objective(job, source, encoder)
         samples = job.sample_rows
-        seen, courses = watched(goal, job.steps[0].kind, len(samples), job.clean.device)
+        seen, curves = watched(goal, job.steps[0].kind, len(samples), job.clean.device)
         confirm = self._confirm(samples, judge) if self.protocol.asks_at_checkpoints else None
         outcome, problems = search(job, seen, conditions or self.conditions, confirm)
-        climbed = courses()
+        climbed = curves()
         self._check(goal, job, outcome)
         predictions = judge.predict(outcome.images, samples)
         saved = judge.predict(as_png(outcome.images), samples) if self.config.save_adversarial else None
@@ -148,7 +149,7 @@ class Attempts:
             )  # fmt: skip
             if record.error is None:
                 png_score = None if saved is None else self.setup.task.score(saved[k], sample)
-                record = replace(record, png_score=png_score, course=climbed[k])
+                record = msgspec.structs.replace(record, png_score=png_score, loss_curve=climbed[k])
             records.append(record)
         fooled = outcome.fooled.tolist()
         claimed = [fooled[k] and problems[k] is None for k in range(len(samples))]
@@ -194,7 +195,7 @@ class Attempts:
 
 
 def _at_the_cost_of(record: Record, cost: Sequence[Record]) -> Record:
-    return replace(
+    return msgspec.structs.replace(
         record,
         evaluations=sum(one.evaluations for one in cost),
         seconds=round(sum(one.seconds for one in cost), 4),

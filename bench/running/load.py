@@ -224,7 +224,7 @@ def _header(
         worst=task.worst,
         norm=config.norm,
         attack=config.attack + (f"-from-{config.surrogate}" if config.surrogate else ""),
-        eps_255=config.eps if steps else (),
+        radii=config.eps if steps else (),
         seed=config.seed,
         n_samples=len(dataset.samples),
         limit=config.limit,

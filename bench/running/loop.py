@@ -77,7 +77,7 @@ def best_goal(steps: Sequence[AttackStep], records: Sequence[Record], eps: float
         sign: 1 where the attacker lowers scores, -1 where he raises them.
     """
     goals = {step.name: step.goal for step in steps if step.goal != "best"}
-    scores = [r for r in records if r.score is not None and (r.step == CLEAN or 0 < r.eps_255 <= eps)]
+    scores = [r for r in records if r.score is not None and (r.step == CLEAN or 0 < r.radius <= eps)]
     tried = [r for r in scores if r.step == CLEAN or r.step in goals]
     worst = min(tried, key=lambda r: (sign * (r.score or 0), r.step != CLEAN))
     return goals.get(worst.step, steps[0].goal)
@@ -264,10 +264,10 @@ class _Runner:
     def _without_moot_errors(self) -> list[Record]:
         """All records but the errors of steps that were not taken again, for another one broke the sample."""
         samples = {sample.id: sample for sample in self.setup.samples}
-        scores = {eps: worst_scores(self.setup.header, self.records, eps) for eps in (0.0, *self.setup.header.eps_255)}
+        scores = {eps: worst_scores(self.setup.header, self.records, eps) for eps in (0.0, *self.setup.header.radii)}
 
         def is_moot(record: Record) -> bool:
-            score = scores[record.eps_255].get(record.sample_id)
+            score = scores[record.radius].get(record.sample_id)
             return score is not None and self.setup.task.lost(score, samples[record.sample_id])
 
         return [r for r in self.records if r.error is None or not is_moot(r)]

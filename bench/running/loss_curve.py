@@ -13,7 +13,7 @@ from attacks.objective import Objective, Progress
 WATCHED = ("apgd", "apgd-confirm", "pgd")
 DIGITS = 5  # significant ones
 
-Course = tuple[float, ...]
+LossCurve = tuple[float, ...]
 
 
 class Watched:
@@ -36,7 +36,7 @@ class Watched:
             self.marks.append(mark)
         return progress
 
-    def courses(self) -> list[Course | None]:
+    def curves(self) -> list[LossCurve | None]:
         """Of each sample, the highest loss after 1, 2, 4, ... images; None where it was not finite."""
         if not self.marks:
             return [None] * len(self.best)
@@ -45,14 +45,14 @@ class Watched:
 
 def watched(
     objective: Objective, kind: str, size: int, device: torch.device
-) -> tuple[Objective, Callable[[], list[Course | None]]]:
-    """The objective for an attack of this kind on B samples, and what tells the course of each afterwards."""
+) -> tuple[Objective, Callable[[], list[LossCurve | None]]]:
+    """The objective for an attack of this kind on B samples, and what tells the loss curve of each afterwards."""
     if kind not in WATCHED:
         return objective, lambda: [None] * size
     watch = Watched(objective, size, device)
-    return watch, watch.courses
+    return watch, watch.curves
 
 
-def _rounded(losses: list[float]) -> Course | None:
+def _rounded(losses: list[float]) -> LossCurve | None:
     kept = tuple(float(f"{loss:.{DIGITS}g}") for loss in takewhile(lambda loss: not math.isnan(loss), losses))
     return kept if kept and all(map(math.isfinite, kept)) else None

@@ -56,7 +56,7 @@ def run_verdicts(
 
 def _moves(attacked: Sequence[Record]) -> Verdict:
     """An attack that returns what it was given is no attack."""
-    unmoved = sum(r.distance_255 == 0 for r in attacked)
+    unmoved = sum(r.distance == 0 for r in attacked)
     detail = f"{unmoved} of {len(attacked)} attacked images equal their clean image"
     return Verdict("attack_moves_images", unmoved < len(attacked), detail)
 
@@ -75,8 +75,8 @@ def _grows_with_eps(attacked: Sequence[Record]) -> Verdict:
 
     Where the score changed, the step may have stopped at the first image that fooled, whose loss is not the highest.
     """
-    radii = sorted({r.eps_255 for r in attacked})
-    found = {(r.sample_id, r.step, r.eps_255): (r.loss, r.score) for r in attacked if r.loss is not None}
+    radii = sorted({r.radius for r in attacked})
+    found = {(r.sample_id, r.step, r.radius): (r.loss, r.score) for r in attacked if r.loss is not None}
     gains = [
         larger[0] - loss
         for low, high in pairwise(radii)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ROW_KEYS = (
-    "suite", "encoder", "task", "dataset", "metric", "attack", "eps_255",
+    "suite", "encoder", "task", "dataset", "metric", "attack", "radius",
     "value", "low", "high", "n", "run_dir",
 )  # fmt: skip
 Row = dict[str, Any]
@@ -60,12 +60,12 @@ def table(rows: Iterable[Mapping[str, Any]], encoders: Sequence[str] = ()) -> "p
     keys = _identifying(rows)
     headers = {part: read_header(part) for row in rows for part in row["run_dir"].split(os.pathsep)}
     norms = {part: header.norm for part, header in headers.items()}
-    radii = sorted({(row["eps_255"], norms[row["run_dir"].split(os.pathsep)[0]]) for row in rows})
+    radii = sorted({(row["radius"], norms[row["run_dir"].split(os.pathsep)[0]]) for row in rows})
     labels = list(dict.fromkeys(eps_label(eps, norm) for eps, norm in radii))
     lines: dict[tuple, Row] = {}
     for row in sorted(rows, key=_sorter(rows, encoders)):
         line = lines.setdefault(tuple(row[key] for key in keys), {"n": []} | {key: row[key] for key in keys})
-        line[eps_label(row["eps_255"], norms[row["run_dir"].split(os.pathsep)[0]])] = _cell(row, headers)
+        line[eps_label(row["radius"], norms[row["run_dir"].split(os.pathsep)[0]])] = _cell(row, headers)
         line["n"].append(row["n"])
     for line in lines.values():
         least, most = min(line["n"]), max(line["n"])
@@ -107,7 +107,7 @@ def stale(markdown_file: Path | str, name: str, content: str) -> bool:
 
 def _row(measure: Measure) -> Row:
     h, e = measure.header, measure.estimate
-    identity = (h.suite, h.encoder, h.task, measure.dataset, h.metric, h.attack, measure.eps_255)
+    identity = (h.suite, h.encoder, h.task, measure.dataset, h.metric, h.attack, measure.radius)
     place = os.pathsep.join(map(str, measure.directories))
     return dict(zip(ROW_KEYS, (*identity, e.value, e.low, e.high, e.n, place), strict=True))
 
@@ -116,7 +116,7 @@ def _identifying(rows: list[Mapping[str, Any]]) -> list[str]:
     """The fewest leading columns that tell the table's rows apart."""
     for keys in ([], ["attack"], ["attack", "suite"]):
         keys = ["encoder", "task", "dataset", *keys]
-        cells = [tuple(row[key] for key in (*keys, "eps_255")) for row in rows]
+        cells = [tuple(row[key] for key in (*keys, "radius")) for row in rows]
         if len(set(cells)) == len(cells):
             return keys
     twice = next(cell for cell in cells if cells.count(cell) > 1)
@@ -132,7 +132,7 @@ def _sorter(rows: list[Mapping[str, Any]], encoders: Sequence[str]):
     def key(row: Mapping[str, Any]) -> tuple:
         dataset = row["dataset"]
         place = (tasks.index(row["task"]), dataset == AVERAGE, datasets.index(dataset))
-        return *place, order.index(row["encoder"]), row["eps_255"]
+        return *place, order.index(row["encoder"]), row["radius"]
 
     return key
 

@@ -88,7 +88,7 @@ PROPERTIES: dict[str, Callable[[Measure], str]] = {
     "model": lambda m: m.header.model or "",
     "attack": lambda m: m.header.attack,
     "suite": lambda m: m.header.suite,
-    "radius": lambda m: eps_label(m.eps_255, m.header.norm),
+    "radius": lambda m: eps_label(m.radius, m.header.norm),
     "images from": lambda m: m.surrogate or OWN,
     "target": lambda m: m.target,
 }
@@ -118,7 +118,7 @@ def _transfers(runs: Sequence[Run]) -> list[Measure]:
     asked = {(r.header.suite, r.header.task, r.header.dataset) for r in kept}
     own = [r for r in runs if not _surrogate(r) and (r.header.suite, r.header.task, r.header.dataset) in asked]
     encoders = {r.header.encoder for r in kept} | {_surrogate(r) for r in kept}
-    return [m for m in measured([*own, *kept]) if m.header.encoder in encoders and m.eps_255]
+    return [m for m in measured([*own, *kept]) if m.header.encoder in encoders and m.radius]
 
 
 LAYOUTS = {
@@ -238,7 +238,7 @@ def _sorted_labels(measures: Sequence[Measure], names: Label) -> tuple[Label, ..
 
 def _ranks(measures: Sequence[Measure], name: str) -> dict[str, float]:
     if name == "radius":
-        return {PROPERTIES[name](m): m.eps_255 for m in measures}
+        return {PROPERTIES[name](m): m.radius for m in measures}
     known = {"encoder": ENCODERS, "images from": (OWN, *ENCODERS)}.get(name, ())
     values = dict.fromkeys([*known, *(PROPERTIES[name](m) for m in measures)])
     return {value: rank + 1e6 * (value in (AVERAGE, ALL_TARGETS)) for rank, value in enumerate(values)}

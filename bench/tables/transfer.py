@@ -21,8 +21,8 @@ def transfer_matrices(runs: Iterable[Run]) -> list[tuple[str, pd.DataFrame]]:
             continue
         attack = run.header.attack.removesuffix(f"-from-{source}")
         for row in tables.summary([run]):
-            if row["eps_255"] > 0:
-                title = f"{row['task']} {row['dataset']} {tables.eps_label(row['eps_255'], run.header.norm)}, {attack}"
-                columns = cells.setdefault((title, row["eps_255"]), {})
+            if row["radius"] > 0:
+                title = f"{row['task']} {row['dataset']} {tables.eps_label(row['radius'], run.header.norm)}, {attack}"
+                columns = cells.setdefault((title, row["radius"]), {})
                 columns.setdefault(str(source), {})[row["encoder"]] = row["value"]
     return [(title, pd.DataFrame(columns)) for (title, _), columns in cells.items() if len(columns) > 1]

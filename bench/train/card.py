@@ -148,7 +148,7 @@ def _scores(facts: Mapping[str, Any], results: Path | None, directory: Path) -> 
     for row, partial in [*rows, *((row, None) for row in tables.averages(whole))]:
         note = f" (partial: {partial})" if partial else ""
         lines.append(
-            f"| {row['task']} | {row['dataset']} | {row['eps_255']:g}/255 | {row['value']:.1f} | "
+            f"| {row['task']} | {row['dataset']} | {row['radius']:g}/255 | {row['value']:.1f} | "
             f"{row['low']:.1f} to {row['high']:.1f} | {row['n']}{note} |"
         )
     return "## Scores\n\n" + "\n".join(lines)

@@ -18,7 +18,7 @@ def make_header(**changes) -> RunHeader:
         "worst": "min",
         "norm": "linf",
         "attack": "ensemble",
-        "eps_255": (2.0, 4.0),
+        "radii": (2.0, 4.0),
         "seed": 0,
         "n_samples": 3,
         "limit": None,
@@ -35,18 +35,17 @@ def make_header(**changes) -> RunHeader:
     return RunHeader(**fields | changes)
 
 
-def make_record(sample_id="s0", step="clean", eps_255=0.0, score=100.0, **changes) -> Record:
+def make_record(sample_id="s0", step="clean", radius=0.0, score=100.0, **changes) -> Record:
     fields = {
         "group": f"image of {sample_id}",
         "prediction": "a red circle",
         "loss": 0.25,
-        "distance_255": eps_255,
+        "distance": radius,
         "evaluations": 0,
-        "flags": (),
         "error": None,
         "seconds": 0.5,
     }
-    return Record(sample_id=sample_id, step=step, eps_255=eps_255, score=score, **fields | changes)
+    return Record(sample_id=sample_id, step=step, radius=radius, score=score, **fields | changes)
 
 
 def make_run(
@@ -58,7 +57,7 @@ def make_run(
 ) -> Run:
     """A run on disk; `scores` maps each radius in 1/255 (0 for clean) to the scores of s0, s1, ..."""
     n = len(scores[0])
-    fields = {"eps_255": tuple(float(eps) for eps in scores if eps), "n_samples": n}
+    fields = {"radii": tuple(float(eps) for eps in scores if eps), "n_samples": n}
     records = [
         make_record(f"s{i}", "apgd" if eps else "clean", float(eps), score, group=groups[i] if groups else f"g{i}")
         for eps, column in scores.items()
@@ -73,7 +72,7 @@ def make_run(
 def in_memory(scores, groups=None, name="run", **header) -> Run:
     """A whole run; `scores` maps each radius to the scores of s0, s1, ..."""
     n = len(scores[0])
-    fields = {"status": "complete", "n_samples": n, "eps_255": tuple(float(eps) for eps in scores if eps)}
+    fields = {"status": "complete", "n_samples": n, "radii": tuple(float(eps) for eps in scores if eps)}
     records = [
         make_record(
             f"s{i}",

@@ -55,7 +55,7 @@ def make_setup(attack, judge=None, source=None, half=None, eps=(RADIUS,)):
     )
     dataset = Dataset("toy", samples, classnames=NAMES)
     header = make_header(
-        task="zeroshot", dataset="toy", metric="accuracy (%)", attack=attack, eps_255=eps, n_samples=COUNT, model=None
+        task="zeroshot", dataset="toy", metric="accuracy (%)", attack=attack, radii=eps, n_samples=COUNT, model=None
     )
     judge = judge or victim()
     source = source or judge
@@ -85,4 +85,4 @@ def robust(found, eps=RADIUS):
 
 
 def bare(records):
-    return sorted((r.sample_id, r.step, r.eps_255, r.prediction, r.score, r.evaluations) for r in records)
+    return sorted((r.sample_id, r.step, r.radius, r.prediction, r.score, r.evaluations) for r in records)

@@ -42,7 +42,7 @@ def test_a_flip_has_the_answers_of_the_worst_case(tmp_path):
     answers = {0.0: "clean", 2.0: "at two", 4.0: "at four"}
     for run in (a, b):
         run.records[:] = [
-            make_record(r.sample_id, r.step, r.eps_255, r.score, group=r.group, prediction=answers[r.eps_255])
+            make_record(r.sample_id, r.step, r.radius, r.score, group=r.group, prediction=answers[r.radius])
             for r in run.records
         ]
     (flip,) = compare([a], [b])[2].flips  # at 4/255 the image found at 2/255 is still the worst
@@ -56,7 +56,7 @@ OTHER = {
     "model": "other",
     "protocol": {"precision": "bfloat16"},
     "norm": "l2",
-    "eps_255": (4.0, 8.0),
+    "radii": (4.0, 8.0),
     "attack": "apgd",
     "attack_steps": [],
 }
@@ -72,7 +72,7 @@ def test_other_conditions_are_refused_by_name_unless_allowed(name):
     with pytest.raises(UsageError, match=f"{name} is"):
         compare([a], [b], [another])
     for allow in (name, "all"):
-        assert [c.eps_255 for c in compare([a], [b], [allow])] == [0.0, 4.0]
+        assert [c.radius for c in compare([a], [b], [allow])] == [0.0, 4.0]
 
 
 @pytest.mark.parametrize("change", [{"task": "captioning"}, {"metric": "CIDEr"}, {"worst": "max"}], ids=str)

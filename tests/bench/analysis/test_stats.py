@@ -41,7 +41,7 @@ RECORDS = [
     make_record("one step failed", "a", 4.0, 40.0),
     make_record("one step failed", "b", 4.0, 0.0, error="NaN"),
 ]
-HEADER = make_header(eps_255=(2.0, 4.0, 8.0))
+HEADER = make_header(radii=(2.0, 4.0, 8.0))
 
 
 def test_worst_scores_take_the_minimum_over_every_smaller_ball():
@@ -50,7 +50,7 @@ def test_worst_scores_take_the_minimum_over_every_smaller_ball():
 
 
 def test_worst_scores_take_the_maximum_of_an_attack_success():
-    scores = worst_scores(make_header(worst="max", eps_255=(2.0, 4.0, 8.0)), RECORDS, 4.0)
+    scores = worst_scores(make_header(worst="max", radii=(2.0, 4.0, 8.0)), RECORDS, 4.0)
     assert scores["stood"] == 90.0
     assert scores["two steps"] == 70.0
 

@@ -118,7 +118,7 @@ def test_what_was_not_measured_does_not_hold_and_is_named():
         ({"limit": 200}, "is partial (--limit 200)"),
         ({"status": "partial"}, "is partial (status partial)"),
         ({"n_samples": 201}, "scored 200 of 201 samples"),
-        ({"eps_255": (2.0,)}, "there is no run for fare4 vqa 4/255, images made on clip"),
+        ({"radii": (2.0,)}, "there is no run for fare4 vqa 4/255, images made on clip"),
     ],
 )
 def test_a_partial_run_carries_no_claim(changes, words):

@@ -81,8 +81,8 @@ def test_p_values_are_corrected_for_the_number_of_comparisons():
         ([{"norm": "l2"}], [{}], "not comparable", "norm"),
         ([{"dataset_fingerprint": "x"}], [{}], "not comparable", "dataset_fingerprint"),
         ([{}], [{"n_samples": 101}], "missing", "100 of 100 samples scored, 100 of 101 in the baseline"),
-        ([{"eps_255": (2.0,)}], [{}], "missing", "at 2/255: the baseline does not have this radius"),
-        ([{}], [{"eps_255": (2.0,)}], "missing", "at 2/255: the run does not have this radius"),
+        ([{"radii": (2.0,)}], [{}], "missing", "at 2/255: the baseline does not have this radius"),
+        ([{}], [{"radii": (2.0,)}], "missing", "at 2/255: the run does not have this radius"),
     ],
 )
 def test_what_cannot_be_compared_fails(new, old, verdict, words):

@@ -204,7 +204,7 @@ def test_a_full_disk_is_named(tmp_path):
 def test_charts_take_their_colours_from_the_page_and_link_their_points(tmp_path):
     run = make_run(tmp_path / "run", {0: [100.0] * 4, 4: [100.0, 0.0, 0.0, 0.0]})
     found = measured([run])
-    svg = charts.curves(found, {"fare4": 3}, lambda m: f"there#{m.eps_255:g}", "one")
+    svg = charts.curves(found, {"fare4": 3}, lambda m: f"there#{m.radius:g}", "one")
     assert "var(--series-3)" in svg
     assert not re.search(r"#fe0[0-9a-f]{3}", svg)
     assert re.findall(r'<a href="([^"]+)" tabindex="-1"><title>([^<]+)', svg) == [
@@ -217,7 +217,7 @@ def test_charts_take_their_colours_from_the_page_and_link_their_points(tmp_path)
     assert not ids[0] & ids[1]
 
 
-def test_the_course_of_attacks_is_what_is_recorded(tmp_path):
+def test_the_loss_curve_of_attacks_is_what_is_recorded(tmp_path):
     records = [make_record(f"s{i}") for i in range(3)]
     records += [make_record("s0", "a", 4.0, 0.0, evaluations=7), make_record("s1", "a", 4.0, 100.0, evaluations=100)]
     records += [make_record("s2", "a", 2.0, 0.0, evaluations=1), make_record("s1", "b", 4.0, 0.0, evaluations=5)]
@@ -231,12 +231,12 @@ def test_the_course_of_attacks_is_what_is_recorded(tmp_path):
 
 def test_loss_curves_hold_the_loss_of_who_has_left_and_end_at_the_last_image(tmp_path):
     records = [make_record(f"s{i}") for i in range(4)] + [
-        make_record("s0", "a", 4.0, 0.0, evaluations=1, loss=3.0, course=(1.0, 3.0)),
-        make_record("s1", "a", 4.0, 100.0, evaluations=6, loss=5.0, course=(1.0, 1.0, 4.0)),
-        make_record("s2", "a", 4.0, 0.0, evaluations=0, loss=0.5, course=(2.0,)),  # fooled by a start of lower loss
+        make_record("s0", "a", 4.0, 0.0, evaluations=1, loss=3.0, loss_curve=(1.0, 3.0)),
+        make_record("s1", "a", 4.0, 100.0, evaluations=6, loss=5.0, loss_curve=(1.0, 1.0, 4.0)),
+        make_record("s2", "a", 4.0, 0.0, evaluations=0, loss=0.5, loss_curve=(2.0,)),  # fooled by a start of lower loss
         make_record("s3", "a", 4.0, None, error="no", evaluations=9),
-        make_record("s1", "b", 4.0, 0.0, evaluations=50, loss=9.0, course=(9.0,)),  # another step
-        make_record("s1", "a", 2.0, 100.0, evaluations=6, loss=8.0, course=(8.0,)),  # a smaller radius
+        make_record("s1", "b", 4.0, 0.0, evaluations=50, loss=9.0, loss_curve=(9.0,)),  # another step
+        make_record("s1", "a", 2.0, 100.0, evaluations=6, loss=8.0, loss_curve=(8.0,)),  # a smaller radius
     ]
     run = Run(tmp_path, make_header(), records)
     found = attacks.climbs([run], measured([run]), {"fare4": 4})
@@ -249,7 +249,7 @@ def test_a_report_shows_loss_curves_where_runs_recorded_them(site, tmp_path):
     assert "first step at 4/255" in site.read_text()
     run = make_run(tmp_path / "run", {0: [100.0], 4: [0.0]})
     text = write_report([run], tmp_path / "report", progress=False).read_text()
-    assert "before the course of a loss was recorded" in text
+    assert "before loss curves were recorded" in text
 
 
 def test_where_the_data_lay_is_taken_from_the_run(tmp_path):

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bench.records import VOLATILE, find_runs, load_run
@@ -41,7 +42,7 @@ def contents(output):
         for run in runs
     }  # fmt: skip
     records = {
-        run.directory.name: sorted((dataclasses.replace(r, seconds=0.0) for r in run.records), key=lambda r: r.key)
+        run.directory.name: sorted((msgspec.structs.replace(r, seconds=0.0) for r in run.records), key=lambda r: r.key)
         for run in runs
     }
     rows = [{key: value for key, value in row.items() if key != "run_dir"} for row in tables.summary(runs)]
@@ -55,13 +56,13 @@ def assert_same(killed, straight):
     assert rows == wanted_rows
     assert records.keys() == wanted_records.keys()
     for name, wanted in wanted_records.items():
-        blank = [[dataclasses.replace(r, loss=None) for r in side] for side in (records[name], wanted)]
+        blank = [[msgspec.structs.replace(r, loss=None) for r in side] for side in (records[name], wanted)]
         assert blank[0] == blank[1]
         losses = [[r.loss for r in side if r.loss is not None] for side in (records[name], wanted)]
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     for directory in find_runs(killed):
         lines = (directory / "records.jsonl").read_text().splitlines()
-        keys = [tuple(json.loads(line)[k] for k in ("sample_id", "step", "eps_255")) for line in lines]
+        keys = [tuple(json.loads(line)[k] for k in ("sample_id", "step", "radius")) for line in lines]
         assert len(keys) == len(set(keys))
         assert_described(directory)
 

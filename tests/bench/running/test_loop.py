@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 
+import msgspec
 import pytest
 import torch
 
@@ -45,7 +46,7 @@ def _verdicts(run):
 
 
 def _bare(records):
-    return sorted((r.sample_id, r.step, r.eps_255, r.prediction, r.score, r.error or "") for r in records)
+    return sorted((r.sample_id, r.step, r.radius, r.prediction, r.score, r.error or "") for r in records)
 
 
 def test_a_run_is_whole_certified_and_monotone_in_eps(tmp_path):
@@ -53,7 +54,7 @@ def test_a_run_is_whole_certified_and_monotone_in_eps(tmp_path):
     assert run.header.status == "complete"
     assert run.header.weights.keys() == {"encoder", "text"}
     assert {check["name"]: check["ok"] for check in run.header.checks} == dict.fromkeys(SOUND, True)
-    assert all(r.distance_255 <= r.eps_255 + 1e-4 for r in run.records)
+    assert all(r.distance <= r.radius + 1e-4 for r in run.records)
     clean, two, four = (worst_scores(run.header, run.records, eps) for eps in (0, 2, 4))
     assert len(clean) == len(two) == len(four) == 12
     assert all(four[s] <= two[s] <= clean[s] for s in clean)
@@ -64,7 +65,7 @@ def test_a_sample_lost_at_a_small_radius_is_not_attacked_at_a_larger_one(tmp_pat
     run = _run(_config(tmp_path, encoder="clip"))
     lost = {s for s, score in worst_scores(run.header, run.records, 2).items() if score == 0}
     assert lost
-    assert not [r for r in run.records if r.eps_255 == 4 and r.sample_id in lost]
+    assert not [r for r in run.records if r.radius == 4 and r.sample_id in lost]
 
 
 @pytest.mark.parametrize(("task", "dataset"), [("zeroshot", "mini-shape"), ("vqa", "mini-vqa")])
@@ -314,7 +315,7 @@ def test_the_last_round_goes_on_with_the_goal_that_did_the_most_harm(scores, eps
     records = [make_record("s0", score=scores[0])]
     records += [make_record("s0", f"reference-{n}", 4.0, score) for n, score in enumerate(scores[1:])]
     assert loop.best_goal(steps, records, eps, 1) == goal
-    raised = [replace(record, score=100 - record.score) for record in records]
+    raised = [msgspec.structs.replace(record, score=100 - record.score) for record in records]
     assert loop.best_goal(steps, raised, eps, -1) == goal
 
 
@@ -346,7 +347,7 @@ def test_a_run_prints_its_json_and_nothing_else(tmp_path):
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     rows = json.loads(done.stdout)
     named = {"suite", "encoder", "task", "dataset", "metric", "attack"}
-    assert [row.keys() for row in rows] == [named | {"eps_255", "value", "low", "high", "n", "run_dir"}] * 5
+    assert [row.keys() for row in rows] == [named | {"radius", "value", "low", "high", "n", "run_dir"}] * 5
     assert [row["dataset"] for row in rows] == list(load_suite("mini").tasks["zeroshot"].datasets)
     assert read_records(rows[0]["run_dir"])
 

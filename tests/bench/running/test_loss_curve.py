@@ -1,4 +1,4 @@
-"""The course of an attack: the loss it had reached after 1, 2, 4, ... images."""
+"""Loss curves: the loss it had reached after 1, 2, 4, ... images."""
 
 import math
 
@@ -32,7 +32,7 @@ def test_watching_an_attack_changes_nothing_of_it():
         assert torch.equal(alone, seen)
 
 
-def test_a_course_is_the_highest_loss_so_far_at_powers_of_two():
+def test_a_curve_is_the_highest_loss_so_far_at_powers_of_two():
     asked = []
 
     def spy(images, rows):
@@ -42,56 +42,56 @@ def test_a_course_is_the_highest_loss_so_far_at_powers_of_two():
 
     watch = Watched(spy, 6, torch.device("cpu"))
     outcome = climb(watch, stop_when_fooled=False)
-    for row, course in enumerate(watch.courses()):
+    for row, curve in enumerate(watch.curves()):
         seen = [losses[row] for losses in asked]
         assert len(seen) == 21
-        assert course == pytest.approx([max(seen[:n]) for n in (1, 2, 4, 8, 16)], rel=1e-4)
-        assert course[-1] <= float(outcome.loss[row]) * (1 + 1e-4)
+        assert curve == pytest.approx([max(seen[:n]) for n in (1, 2, 4, 8, 16)], rel=1e-4)
+        assert curve[-1] <= float(outcome.loss[row]) * (1 + 1e-4)
 
 
-def test_the_course_of_a_sample_ends_where_it_leaves_and_is_that_of_the_sample_alone():
+def test_the_curve_of_a_sample_ends_where_it_leaves_and_is_that_of_the_sample_alone():
     toy = trained_toy()
     together = Watched(plain(16), 16, torch.device("cpu"))
     outcome = climb(together, 16)
     assert 0 < outcome.fooled.sum() < 16
-    for row, course in enumerate(together.courses()):
+    for row, curve in enumerate(together.curves()):
         tried = int(outcome.evaluations[row]) + 1
-        assert len(course) == tried.bit_length()
+        assert len(curve) == tried.bit_length()
         alone = Watched(Classification(toy.model, toy.labels[[row]]), 1, torch.device("cpu"))
         apgd(alone, toy.images[[row]], THREAT, steps=20)
-        assert alone.courses()[0] == pytest.approx(course, rel=1e-3)
+        assert alone.curves()[0] == pytest.approx(curve, rel=1e-3)
 
 
-def test_what_is_not_finite_has_no_course():
+def test_what_is_not_finite_has_no_curve():
     def broken(images, rows):
         losses = torch.where(rows == 0, torch.nan, 1.0)
         return Progress(losses, torch.zeros(len(rows), dtype=torch.bool))
 
     watch = Watched(broken, 2, torch.device("cpu"))
     watch(torch.zeros(2, 3, 8, 8), torch.arange(2))
-    assert watch.courses() == [None, (1.0,)]
+    assert watch.curves() == [None, (1.0,)]
 
 
 def test_attacks_that_may_look_inside_their_objective_get_it_as_it_is():
     objective = plain()
-    seen, courses = watched(objective, "square", 6, torch.device("cpu"))
+    seen, curves = watched(objective, "square", 6, torch.device("cpu"))
     assert seen is objective
-    assert courses() == [None] * 6
+    assert curves() == [None] * 6
 
 
-def test_a_run_records_courses_and_they_survive_the_file(tmp_path, monkeypatch):
+def test_a_run_records_curves_and_they_survive_the_file(tmp_path, monkeypatch):
     steps = [*short("apgd"), *short("autoattack")]
     found = run(tmp_path, steps, monkeypatch=monkeypatch)
     kinds = {step.name: step.kind for step in steps}
     for record in found.records:
         climbed = kinds.get(record.step) in ("apgd", "pgd") and record.error is None
-        assert (record.course is not None) == climbed, record
+        assert (record.loss_curve is not None) == climbed, record
         if climbed:
-            assert list(record.course) == sorted(record.course)
+            assert list(record.loss_curve) == sorted(record.loss_curve)
             assert Record.from_json(record.to_json()) == record
 
 
-def test_courses_move_no_score(tmp_path, monkeypatch):
+def test_curves_move_no_score(tmp_path, monkeypatch):
     watched_run = run(tmp_path / "a", short("apgd"), monkeypatch=monkeypatch)
     monkeypatch.setattr("bench.running.loss_curve.WATCHED", ())
     blind = run(tmp_path / "b", short("apgd"), monkeypatch=monkeypatch)
@@ -99,12 +99,12 @@ def test_courses_move_no_score(tmp_path, monkeypatch):
     assert [r.loss for r in watched_run.records] == [r.loss for r in blind.records]
 
 
-@pytest.mark.parametrize("course", [[0.5], (0.5, None), (1,), "0.5", 0.5])
-def test_a_course_of_anything_else_is_refused(course):
-    with pytest.raises(RecordsError, match="course"):
-        make_record(course=course)
+@pytest.mark.parametrize("curve", [[0.5], (0.5, None), (1,), "0.5", 0.5])
+def test_a_curve_of_anything_else_is_refused(curve):
+    with pytest.raises(RecordsError, match="loss_curve"):
+        make_record(loss_curve=curve)
 
 
-def test_a_record_without_a_course_is_written_as_before():
-    assert "course" not in make_record().to_json()
-    assert Record.from_json(make_record(course=(math.inf,)).to_json()).course == (math.inf,)
+def test_a_record_without_a_curve_is_written_as_before():
+    assert "loss_curve" not in make_record().to_json()
+    assert Record.from_json(make_record(loss_curve=(math.inf,)).to_json()).loss_curve == (math.inf,)

@@ -39,7 +39,7 @@ def runs(tmp_path):
 
 def test_summary_has_one_row_a_run_and_radius_with_exactly_these_keys(runs):
     rows = summary(runs[:1])
-    assert [row["eps_255"] for row in rows] == [0.0, 2.0, 4.0]
+    assert [row["radius"] for row in rows] == [0.0, 2.0, 4.0]
     assert all(tuple(row) == ROW_KEYS for row in rows)
     low, high = wilson(2, 10)
     assert rows[2] == {
@@ -49,7 +49,7 @@ def test_summary_has_one_row_a_run_and_radius_with_exactly_these_keys(runs):
         "dataset": "mini-vqa",
         "metric": "accuracy",
         "attack": "ensemble",
-        "eps_255": 4.0,
+        "radius": 4.0,
         "value": 20.0,
         "low": pytest.approx(100 * low),
         "high": pytest.approx(100 * high),
@@ -74,7 +74,7 @@ def test_cider_is_not_squeezed_below_100(tmp_path):
 
 def test_averages_are_plain_means_over_datasets(runs):
     rows = averages(runs)
-    assert [(r["encoder"], r["eps_255"], r["value"]) for r in rows] == [
+    assert [(r["encoder"], r["radius"], r["value"]) for r in rows] == [
         ("fare4", 0.0, pytest.approx((80 + 100) / 2)),
         ("fare4", 4.0, pytest.approx((80 + 100) / 2)),
         ("clip", 0.0, pytest.approx((80 + 100) / 2)),

@@ -44,7 +44,7 @@ def _stealth(place, encoder, said: dict[float, list[str]]):
                     group=f"g{i}")
         for eps, texts in said.items() for i, text in enumerate(texts)
     ]  # fmt: skip
-    header = make_header(encoder=encoder, task="stealth", dataset="mini-stealth", worst="max", eps_255=(4.0,),
+    header = make_header(encoder=encoder, task="stealth", dataset="mini-stealth", worst="max", radii=(4.0,),
                          metric="attack success rate (%)", n_samples=len(said[0.0]))  # fmt: skip
     with open_run(place, header) as store:
         store.append(records)
@@ -179,11 +179,11 @@ def test_published_numbers_stand_beside_ours_with_the_difference(tmp_path):
         ("llava-hf/llava-1.5-7b-hf", {"encoder": "fare5"}),
         ("llava-hf/llava-1.5-7b-hf", {"norm": "l2"}),
         ("llava-hf/llava-1.5-7b-hf", {"protocol": {"surrogate": "clip"}}),
-        ("llava-hf/llava-1.5-7b-hf", {"eps_255": (3.0,)}),
+        ("llava-hf/llava-1.5-7b-hf", {"radii": (3.0,)}),
     ],
 )
 def test_a_number_of_something_else_is_not_put_beside_ours(tmp_path, model, changes):
-    run = _paper(tmp_path, "captioning", "coco", 60.0, model, eps=changes.pop("eps_255", (2.0,))[0])
+    run = _paper(tmp_path, "captioning", "coco", 60.0, model, eps=changes.pop("radii", (2.0,))[0])
     header = type(run.header)(**{**run.header.__dict__, **changes})
     (_, attacked) = layouts.measured([type(run)(run.directory, header, run.records)])
     assert published.published(attacked) is None

@@ -39,7 +39,7 @@ def run(original, tmp_path):
 
 
 def _fields(directory):
-    return {(m.sample_id, m.eps_255, m.field) for m in verify(load_run(directory), progress=False).mismatches}
+    return {(m.sample_id, m.radius, m.field) for m in verify(load_run(directory), progress=False).mismatches}
 
 
 def _image_of(run, eps=4.0):
@@ -51,7 +51,7 @@ def _edit(run, record, **changes):
     """Write other values into the record file."""
     path = run.directory / "records.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    (line,) = [x for x in lines if (x["sample_id"], x["step"], x["eps_255"]) == record.key]
+    (line,) = [x for x in lines if (x["sample_id"], x["step"], x["radius"]) == record.key]
     line.update(changes)
     path.write_text("".join(json.dumps(x) + "\n" for x in lines))
 
@@ -96,13 +96,13 @@ def test_a_pixel_out_of_range_is_found(run, value):
 
 @pytest.mark.parametrize(
     ("changes", "field"),
-    [({"score": 50.0}, "score"), ({"prediction": "a lie"}, "prediction"), ({"distance_255": 3.99}, "distance")],
+    [({"score": 50.0}, "score"), ({"prediction": "a lie"}, "prediction"), ({"distance": 3.99}, "distance")],
 )
 def test_a_changed_record_is_found(run, changes, field):
     _, record = _image_of(run)
     _edit(run, record, **changes)
     found = verify(load_run(run.directory), progress=False).mismatches
-    assert (record.sample_id, 4.0, field) in {(m.sample_id, m.eps_255, m.field) for m in found}
+    assert (record.sample_id, 4.0, field) in {(m.sample_id, m.radius, m.field) for m in found}
     (mismatch,) = [m for m in found if m.field == field]
     key = next(iter(changes))
     assert mismatch.recorded == changes[key]
@@ -111,9 +111,9 @@ def test_a_changed_record_is_found(run, changes, field):
 
 
 def test_a_survivor_made_a_victim_and_a_victim_made_a_survivor_are_found(run):
-    attacked = {r.sample_id for r in run.records if r.eps_255 == 4}
+    attacked = {r.sample_id for r in run.records if r.radius == 4}
     fell = {sample for sample, _ in kept_records(run)}
-    survivor = next(r for r in run.records if r.sample_id in attacked - fell and r.eps_255 == 4)
+    survivor = next(r for r in run.records if r.sample_id in attacked - fell and r.radius == 4)
     _edit(run, survivor, score=0.0)
     assert (survivor.sample_id, 4.0, "image") in _fields(run.directory)  # no image bears it out
     _, victim = _image_of(run)
@@ -232,7 +232,7 @@ def _verify(*words):
 def test_exit_codes_and_words(run, tmp_path):
     assert _verify(run.directory).exit_code == 0
     _, record = _image_of(run)
-    _edit(run, record, distance_255=1.0)
+    _edit(run, record, distance=1.0)
     result = _verify(run.directory)
     assert result.exit_code == 1
     assert f"sample {record.sample_id} at 4: distance is 1.0 in the records" in result.stdout
