@@ -128,7 +128,7 @@ def test_attacks_are_listed_with_their_steps():
 
 def test_all_carries_out_what_the_suite_lists(tmp_path, monkeypatch):
     rows = ({"encoder": "clip,fare4", "task": "vqa"}, {"encoder": "fare4", "task": "vqa", "surrogate": "clip"})
-    monkeypatch.setattr("bench.config.load_suite", lambda name: replace(load_suite(name), runs=rows))
+    monkeypatch.setattr("bench.config.run_config.load_suite", lambda name: replace(load_suite(name), runs=rows))
     words = ["run", "--all", "--limit", "1", "--jobs", "1", "--quiet", "--output", str(tmp_path)]
     first = _bench(*words)
     assert first.exit_code == 0, first.output

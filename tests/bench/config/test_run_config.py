@@ -47,7 +47,7 @@ def test_every_run_behind_the_mini_tables_is_asked_for_at_once():
 
 def test_a_suite_without_runs_says_so(monkeypatch):
     bare = Suite("bare", "", "mini", "", "linf", (2.0,), 0, {}, {})
-    monkeypatch.setattr("bench.config.load_suite", lambda name: bare)
+    monkeypatch.setattr("bench.config.run_config.load_suite", lambda name: bare)
     with pytest.raises(UsageError, match="does not say which runs"):
         resolve_all("bare")
 

@@ -288,7 +288,7 @@ def test_the_best_start_goes_on_from_the_worst_image(tmp_path, monkeypatch):
         AttackStep("first", "apgd", 15, "reference-0", "clean", 2.0),
         AttackStep("again", "apgd", 0, "best", "best", 1.0),
     )
-    monkeypatch.setattr("bench.config.PRESETS", {"two": Preset("", steps)})
+    monkeypatch.setattr("bench.config.run_config.PRESETS", {"two": Preset("", steps)})
     run = _run(_config(tmp_path, task="captioning", dataset="mini-caption", attack="two", eps=4, limit=6))
     first = {r.sample_id: r for r in run.records if r.step == "first"}
     clean = {r.sample_id: r for r in run.records if r.step == "clean"}

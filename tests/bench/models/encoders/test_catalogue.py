@@ -117,7 +117,7 @@ def test_what_is_on_disk_is_said(tmp_path, monkeypatch):
     snapshot = checkpoints.into_hub_cache(repository, tmp_path / "hf" / "hub", row.hub, row.revision)
     (tmp_path / "vitb32_fare_eps_4.pt").write_bytes(b"weights")
     code = (
-        "from bench.models import catalogue, hub\nrows = catalogue.rows('paper')\n"
+        "from bench.models.encoders import catalogue, hub\nrows = catalogue.rows('paper')\n"
         "for name in ('fare2', 'fare4', 'fare4-vit-b-32', 'clip'): print(hub.on_disk(rows[name]))"
     )
     environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "BENCH_WEIGHTS": str(tmp_path)}
