@@ -18,6 +18,7 @@ from bench.mini import data
 from bench.models import catalogue
 from bench.models.llava import load_llava
 from bench.models.load import load_encoder
+from tasks.base import Answer
 from tasks.captioning import Captioning
 
 COLUMNS, SCALE, MARGIN, LINE = 6, 4, 8, 15
@@ -27,7 +28,7 @@ def main(target: Path) -> None:
     """Attack the first scenes of the caption set at 4/255 and draw what each model then says."""
     dataset = data.build("mini-caption", COLUMNS)
     samples, task = dataset.samples, Captioning(dataset)
-    rows: list[tuple[str, torch.Tensor, list[str]]] = []
+    rows: list[tuple[str, torch.Tensor, list[Answer]]] = []
     for label, name in (("CLIP", "clip"), ("FARE", "fare4")):
         encoder = load_encoder(name)
         victim = task.bind(load_llava(catalogue.resolve_path("package:mini/weights/llava"), encoder))
@@ -52,7 +53,7 @@ def _draw(rows: list[tuple[str, torch.Tensor, list[str]]]) -> Image.Image:
             left = MARGIN + c * (side + MARGIN)
             tile = to_pil_image(images[c]).resize((side, side), Image.Resampling.NEAREST)
             sheet.paste(tile, (left, top + LINE))
-            words = answer.replace(" and ", "\nand ")
+            words = answer.text.replace(" and ", "\nand ")
             pen.multiline_text((left, top + LINE + side + 2), words, "black", font, spacing=1)
     return sheet
 
