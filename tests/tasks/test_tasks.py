@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tasks.base import NOT_FINITE, Answer, AnswerScores, Dataset, Sample
+from tasks.base import Answer, AnswerScores, Dataset, Sample
 from tasks.captioning import Captioning, clean_caption
 from tasks.protocol import PAPER, STRICT
 from tasks.stealth import Stealth
