@@ -41,7 +41,7 @@ def main(target: Path) -> None:
     _draw(rows).save(target, optimize=True)
 
 
-def _draw(rows: list[tuple[str, torch.Tensor, list[str]]]) -> Image.Image:
+def _draw(rows: list[tuple[str, torch.Tensor, list[Answer]]]) -> Image.Image:
     side = SCALE * rows[0][1].shape[-1]
     height = side + 5 * LINE
     sheet = Image.new("RGB", (COLUMNS * (side + MARGIN) + MARGIN, len(rows) * height + MARGIN), "white")

@@ -117,8 +117,13 @@ def _of_transformers_hub_row(tmp, marker):
 
 
 def _of_text_tower(tmp, marker):
-    _clip_model(tmp / "tower", marker)
-    load_encoder(str(_open_clip(tmp / "fine", marker, hf_model_name=str(tmp / "tower"))))
+    tower = _clip_model(tmp / "tower", marker)
+    _change(tower / "config.json", auto_map={"AutoConfig": "planted.Planted"}, model_type="planted")
+    checkpoints.open_clip_folder(tmp / "fine")
+    config = json.loads((tmp / "fine" / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"] |= {"hf_model_name": str(tower)}
+    _change(tmp / "fine" / "open_clip_config.json", **config)
+    load_encoder(str(tmp / "fine"))
 
 
 def _of_llava(tmp, marker):
