@@ -22,7 +22,7 @@ from bench.records import CLEAN, Record, Run
 from bench.records.worst import worst_scores
 from bench.running.images import ImageStore, sealed
 from bench.running.load import Setup, prepare
-from tasks.base import Sample
+from tasks.base import Answer, Sample
 
 BATCH = 64
 ULP = 2.0**-23  # of a float32 pixel at 1.0: what rounding may add to a distance, a pixel
@@ -236,14 +236,14 @@ class _Judge:
                 batch = records[first : first + BATCH]
                 samples: list[Sample] = [self.setup.samples[self.rows[record.sample_id]] for record in batch]
                 said = self._ask(batch, torch.stack(list(images[first : first + BATCH])), samples)
-                for record, sample, prediction in zip(batch, samples, said, strict=True):
-                    found += self._judge(record, sample, prediction)
+                for record, sample, answer in zip(batch, samples, said, strict=True):
+                    found += self._judge(record, sample, answer)
                 bar.update(len(batch))
         return found
 
-    def _ask(self, records: Sequence[Record], images: Tensor, samples: Sequence[Sample]) -> list[str]:
+    def _ask(self, records: Sequence[Record], images: Tensor, samples: Sequence[Sample]) -> list[Answer]:
         """The answers of the model whose word counted: in half precision only where the run's protocol trusts it."""
-        said = [""] * len(records)
+        said = [Answer("")] * len(records)
         halves = [self.setup.half is not None and record.step in self.half_steps for record in records]
         for half in set(halves):
             victim = self.setup.half.victim if half and self.setup.half is not None else self.setup.victim
@@ -252,11 +252,14 @@ class _Judge:
                 said[row] = answer
         return said
 
-    def _judge(self, record: Record, sample: Sample, prediction: str) -> Iterator[Mismatch]:
-        score = self.setup.task.score(prediction, sample)
+    def _judge(self, record: Record, sample: Sample, answer: Answer) -> Iterator[Mismatch]:
+        if answer.error is not None:
+            yield self._mismatch(record, "error", None, answer.error)
+            return
+        score = self.setup.task.score(answer.text, sample)
         self.scores[record.sample_id, record.radius] = score
-        if prediction != record.prediction:
-            yield self._mismatch(record, "prediction", record.prediction, prediction)
+        if answer.text != record.prediction:
+            yield self._mismatch(record, "prediction", record.prediction, answer.text)
         if record.score is None or not _same(score, record.score):
             yield self._mismatch(record, "score", record.score, score)
 

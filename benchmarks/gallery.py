@@ -18,6 +18,7 @@ from bench.mini import data
 from bench.models.encoders import catalogue
 from bench.models.encoders.load import load_encoder
 from bench.models.victims.llava import load_llava
+from tasks.base import Answer
 from tasks.captioning import Captioning
 
 COLUMNS, SCALE, MARGIN, LINE = 6, 4, 8, 15
@@ -27,7 +28,7 @@ def main(target: Path) -> None:
     """Attack the first scenes of the caption set at 4/255 and draw what each model then says."""
     dataset = data.build("mini-caption", COLUMNS)
     samples, task = dataset.samples, Captioning(dataset)
-    rows: list[tuple[str, torch.Tensor, list[str]]] = []
+    rows: list[tuple[str, torch.Tensor, list[Answer]]] = []
     for label, name in (("CLIP", "clip"), ("FARE", "fare4")):
         encoder = load_encoder(name)
         victim = task.bind(load_llava(catalogue.resolve_path("package:mini/weights/llava"), encoder))
@@ -40,7 +41,7 @@ def main(target: Path) -> None:
     _draw(rows).save(target, optimize=True)
 
 
-def _draw(rows: list[tuple[str, torch.Tensor, list[str]]]) -> Image.Image:
+def _draw(rows: list[tuple[str, torch.Tensor, list[Answer]]]) -> Image.Image:
     side = SCALE * rows[0][1].shape[-1]
     height = side + 5 * LINE
     sheet = Image.new("RGB", (COLUMNS * (side + MARGIN) + MARGIN, len(rows) * height + MARGIN), "white")
@@ -52,7 +53,7 @@ def _draw(rows: list[tuple[str, torch.Tensor, list[str]]]) -> Image.Image:
             left = MARGIN + c * (side + MARGIN)
             tile = to_pil_image(images[c]).resize((side, side), Image.Resampling.NEAREST)
             sheet.paste(tile, (left, top + LINE))
-            words = answer.replace(" and ", "\nand ")
+            words = answer.text.replace(" and ", "\nand ")
             pen.multiline_text((left, top + LINE + side + 2), words, "black", font, spacing=1)
     return sheet
 

@@ -152,7 +152,7 @@ class PlainLoop:
 
     def score(self, image: Tensor, sample: Sample) -> float:
         """Ask, and score the answer."""
-        return self.setup.task.score(self.setup.victim.predict(image, [sample])[0], sample)
+        return self.setup.task.score(self.setup.victim.predict(image, [sample])[0].text, sample)
 
     def attack(self, sample: Sample, clean: Tensor, start: Tensor, goal: str) -> Tensor:
         """One round."""

@@ -11,6 +11,8 @@ from torch import Tensor
 from attacks.objective import Objective
 from tasks import protocol as counting
 
+NOT_FINITE = "the model's output for this image is not finite (NaN or infinite)"
+
 
 class StoredImage(Protocol):
     """An image file inside a larger file, such as a tar or a table; read only when it is opened."""
@@ -71,6 +73,24 @@ class Dataset:
     broken_below: float = 10.0
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of one image.
+
+    Attributes:
+        text: the answer.
+        error: why it counts for nothing, e.g. `NOT_FINITE`: then it is neither right nor wrong; None for an answer.
+    """
+
+    text: str
+    error: str | None = None
+
+
+def answers_of(texts: Sequence[str], finite: Tensor) -> list[Answer]:
+    """Texts as answers; finite (B,) says whether every number behind each was finite."""
+    return [Answer(t, None if sound else NOT_FINITE) for t, sound in zip(texts, finite.tolist(), strict=True)]
+
+
 class AnswerScores(NamedTuple):
     """What a model thinks of given answers, one row a sample.
 
@@ -115,8 +135,8 @@ class VisionLanguageModel(Protocol):
     def token_texts(self) -> list[str | None]:
         """What each token of the vocabulary spells; None for those that end an answer."""
 
-    def generate(self, images: Tensor, prompts: Sequence[str], *, max_new_tokens: int) -> list[str]:
-        """Greedy answers to B images (B, 3, H, W) in [0, 1]."""
+    def generate(self, images: Tensor, prompts: Sequence[str], *, max_new_tokens: int) -> list[Answer]:
+        """Greedy answers to B images (B, 3, H, W) in [0, 1]; an error where a token's logits are not finite."""
 
 
 class AnswerLoss(Protocol):
@@ -129,8 +149,8 @@ class AnswerLoss(Protocol):
 class Victim(Protocol):
     """A model bound to a task: it answers samples and tells an attacker how it is doing."""
 
-    def predict(self, images: Tensor, samples: Sequence[Sample]) -> list[str]:
-        """The model's answers to B images (B, 3, H, W) in [0, 1]."""
+    def predict(self, images: Tensor, samples: Sequence[Sample]) -> list[Answer]:
+        """The model's answers to B images (B, 3, H, W) in [0, 1]; an error where a number behind one is not finite."""
 
     def objective(self, images: Tensor, samples: Sequence[Sample], goal: str) -> Objective:
         """What an attacker with this goal ascends.

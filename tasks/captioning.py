@@ -1,14 +1,14 @@
 """Image captioning (attacked as in Schlarmann et al. 2024, section 4.1)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from attacks.objective import Objective, Progress
-from tasks.base import AnswerLoss, Dataset, Sample, VisionLanguageModel
+from tasks.base import Answer, AnswerLoss, Dataset, Sample, VisionLanguageModel
 from tasks.metrics import Cider
 from tasks.protocol import STRICT, Protocol
 from tasks.vqa import reference_rank
@@ -64,10 +64,10 @@ class Captioner:
     model: VisionLanguageModel
     max_new_tokens: int
 
-    def predict(self, images: Tensor, samples: Sequence[Sample]) -> list[str]:
+    def predict(self, images: Tensor, samples: Sequence[Sample]) -> list[Answer]:
         """Greedy captions."""
         said = self.model.generate(images, [s.prompt for s in samples], max_new_tokens=self.max_new_tokens)
-        return [clean_caption(text) for text in said]
+        return [replace(answer, text=clean_caption(answer.text)) for answer in said]
 
     def objective(self, images: Tensor, samples: Sequence[Sample], goal: str) -> Objective:
         """Goals as of `reference_rank`: away from the N-th reference caption."""

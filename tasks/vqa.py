@@ -3,14 +3,14 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from attacks.objective import Objective, Progress
-from tasks.base import AnswerLoss, Dataset, Sample, VisionLanguageModel
+from tasks.base import Answer, AnswerLoss, Dataset, Sample, VisionLanguageModel
 from tasks.metrics import vqa_accuracy
 from tasks.openings import Openings
 from tasks.protocol import STRICT, Protocol
@@ -80,10 +80,10 @@ class _Answerer:
     def prompts(self, samples: Sequence[Sample]) -> list[str]:
         return [s.prompt + self.dataset.prompt_suffix for s in samples]
 
-    def predict(self, images: Tensor, samples: Sequence[Sample]) -> list[str]:
+    def predict(self, images: Tensor, samples: Sequence[Sample]) -> list[Answer]:
         """Greedy answers, cut to their first phrase."""
         said = self.model.generate(images, self.prompts(samples), max_new_tokens=self.dataset.max_new_tokens)
-        return [first_phrase(text) for text in said]
+        return [replace(answer, text=first_phrase(answer.text)) for answer in said]
 
     def objective(self, images: Tensor, samples: Sequence[Sample], goal: str) -> Objective:
         """Goals as of `reference_rank` (away from the N-th most frequent answer) and "target:TEXT" (towards it)."""

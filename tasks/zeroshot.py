@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from attacks.objective import Classification, Objective, TargetedClassification, runner_up
-from tasks.base import Dataset, ImageTextEncoder, Sample
+from tasks.base import Answer, Dataset, ImageTextEncoder, Sample, answers_of
 from tasks.protocol import STRICT, Protocol
 
 
@@ -78,10 +78,11 @@ class _Classifier:
         """(b, 3, H, W) -> (b, K)."""
         return self.scale * normalize(self.encoder(images), dim=-1) @ self.weights
 
-    def predict(self, images: Tensor, samples: Sequence[Sample]) -> list[str]:
-        """Class names."""
+    def predict(self, images: Tensor, samples: Sequence[Sample]) -> list[Answer]:
+        """Class names; of logits that are not finite, the largest says nothing."""
         with torch.no_grad():
-            return [self.classes[k] for k in self.logits(images).argmax(1).tolist()]
+            logits = self.logits(images)
+        return answers_of([self.classes[k] for k in logits.argmax(1).tolist()], logits.isfinite().all(1))
 
     def objective(self, images: Tensor, samples: Sequence[Sample], goal: str) -> Objective:
         """Goals "untargeted" (cross-entropy) and "targeted-N" (targeted DLR to the clean image's N-th rival)."""

@@ -2,6 +2,7 @@
 
 import json
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from bench.mini import data, world
 from bench.models.encoders.encoder import Encoder
 from bench.provenance import code_state
-from tasks.base import VisionLanguageModel
+from tasks.base import Answer, Sample, VisionLanguageModel
 from tasks.vqa import VQA
 from tasks.zeroshot import ZeroShot
 
@@ -56,7 +57,7 @@ def zeroshot_numbers(encoder: Encoder, samples: int = SAMPLES) -> dict[str, floa
         task = ZeroShot(dataset)
         images = torch.stack([encoder.preprocess(s.image) for s in dataset.samples])  # type: ignore[arg-type]
         said = task.bind(encoder).predict(images, dataset.samples)
-        found[name] = sum(task.score(p, s) for p, s in zip(said, dataset.samples, strict=True)) / samples
+        found[name] = _mean_score(task, said, dataset.samples)
     return found
 
 
@@ -66,4 +67,10 @@ def vqa_numbers(encoder: Encoder, model: VisionLanguageModel, samples: int = SAM
     task = VQA(dataset)
     images = torch.stack([encoder.preprocess(s.image) for s in dataset.samples])  # type: ignore[arg-type]
     said = task.bind(model).predict(images, dataset.samples)
-    return {"mini-vqa": sum(task.score(p, s) for p, s in zip(said, dataset.samples, strict=True)) / samples}
+    return {"mini-vqa": _mean_score(task, said, dataset.samples)}
+
+
+def _mean_score(task: ZeroShot | VQA, said: Sequence[Answer], samples: Sequence[Sample]) -> float:
+    if errors := [answer.error for answer in said if answer.error is not None]:
+        raise ValueError(f"{len(errors)} of {len(said)} answers count for nothing: {errors[0]}; train the model again")
+    return sum(task.score(a.text, s) for a, s in zip(said, samples, strict=True)) / len(samples)

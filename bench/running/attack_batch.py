@@ -21,7 +21,7 @@ from bench.running.images import as_png
 from bench.running.load import Setup
 from bench.running.loss_curve import watched
 from bench.running.sanity_checks import batch_verdicts
-from tasks.base import Sample, Task, Victim
+from tasks.base import Answer, Sample, Task, Victim
 from tasks.protocol import PROTOCOLS
 
 CHECKED = 32  # samples of the first batch attacked that the sanity checks look at; each costs a few passes
@@ -29,13 +29,13 @@ UNITS = {"linf": 255, "l2": 1}  # of a recorded radius or distance, in the range
 
 
 def scored(
-    task: Task, sample: Sample, step: str, eps: float, prediction: str, *, seconds: float, error: str | None = None,
-    loss: float | None = None, distance: float = 0.0, evaluations: int = 0,
+    task: Task, sample: Sample, step: str, eps: float, answer: Answer, *, seconds: float, loss: float | None = None,
+    distance: float = 0.0, evaluations: int = 0,
 ) -> Record:  # fmt: skip
     """The record of one answer, or of one error, which has no score."""
-    score = None if error else task.score(prediction, sample)
+    text, score = ("", None) if answer.error else (answer.text, task.score(answer.text, sample))
     return Record(
-        sample.id, sample.group, step, eps, "" if error else prediction, score, loss, distance, evaluations, error,
+        sample.id, sample.group, step, eps, text, score, loss, distance, evaluations, answer.error,
         round(seconds, 4),
     )  # fmt: skip
 
@@ -143,12 +143,14 @@ class Attempts:
         records = []
         for k, sample in enumerate(samples):
             step = job.steps[k // len(job.samples)].name
+            png = None if saved is None else saved[k]
+            answer = replace(predictions[k], error=problems[k] or _error(predictions[k], png))
             record = scored(
-                self.setup.task, sample, step, job.eps, predictions[k], seconds=seconds, error=problems[k],
+                self.setup.task, sample, step, job.eps, answer, seconds=seconds,
                 loss=float(outcome.loss[k]), distance=float(distances[k]), evaluations=int(outcome.evaluations[k]),
             )  # fmt: skip
             if record.error is None:
-                png_score = None if saved is None else self.setup.task.score(saved[k], sample)
+                png_score = None if png is None else self.setup.task.score(png.text, sample)
                 record = msgspec.structs.replace(record, png_score=png_score, loss_curve=climbed[k])
             records.append(record)
         fooled = outcome.fooled.tolist()
@@ -162,7 +164,10 @@ class Attempts:
         def confirm(images: Tensor, rows: Tensor) -> Tensor:
             asked = [samples[row] for row in rows.tolist()]
             said = judge.predict(images, asked)
-            lost = [task.lost(task.score(text, sample), sample) for text, sample in zip(said, asked, strict=True)]
+            lost = [
+                answer.error is None and task.lost(task.score(answer.text, sample), sample)
+                for answer, sample in zip(said, asked, strict=True)
+            ]
             return torch.tensor(lost, dtype=torch.bool, device=rows.device)
 
         return confirm
@@ -200,6 +205,13 @@ def _at_the_cost_of(record: Record, cost: Sequence[Record]) -> Record:
         evaluations=sum(one.evaluations for one in cost),
         seconds=round(sum(one.seconds for one in cost), 4),
     )
+
+
+def _error(exact: Answer, png: Answer | None) -> str | None:
+    """Why the answers to an image, exact and as an 8-bit PNG if that was asked for, count for nothing."""
+    if exact.error is None and png is not None and png.error is not None:
+        return f"as an 8-bit PNG, {png.error}"
+    return exact.error
 
 
 def threat_model(norm: str, eps: float) -> ThreatModel:

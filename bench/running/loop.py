@@ -26,7 +26,7 @@ from bench.running.certify import Conditions, Job
 from bench.running.images import ImageStore
 from bench.running.load import Setup, prepare
 from bench.running.sanity_checks import run_verdicts
-from tasks.base import Sample
+from tasks.base import Answer, Sample
 from tasks.protocol import PROTOCOLS
 
 CLEAN = "clean"
@@ -136,7 +136,7 @@ class _Runner:
         """Record why some samples cannot be asked; the rows of the others."""
         broken, samples = self.setup.broken, self.setup.samples
         records = [
-            scored(self.setup.task, samples[i], CLEAN, 0.0, "", seconds=0.0, error=broken[samples[i].id])
+            scored(self.setup.task, samples[i], CLEAN, 0.0, Answer("", broken[samples[i].id]), seconds=0.0)
             for i in rows if samples[i].id in broken
         ]  # fmt: skip
         self._enter(records)
@@ -236,7 +236,8 @@ class _Runner:
     def _give_up(self, rows: list[int], step: str, eps: float) -> None:
         """Record that there is not enough memory for some samples."""
         samples = [self.setup.samples[row] for row in rows]
-        self._enter([scored(self.setup.task, s, step, eps, "", seconds=0.0, error=TOO_LARGE) for s in samples])
+        answer = Answer("", TOO_LARGE)
+        self._enter([scored(self.setup.task, s, step, eps, answer, seconds=0.0) for s in samples])
 
     def _enter(self, records: list[Record]) -> None:
         """Write records, then put their images in place."""

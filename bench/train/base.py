@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from bench.errors import UsageError
+from bench.models import trust
 from bench.models.encoders.checkpoint import read_state_dict
 from bench.models.encoders.encoder import Encoder, TextTower
 from bench.models.encoders.formats import read_preprocessing
@@ -51,8 +52,12 @@ def load_base(arch: str, weights: str | None, *, seed: int = 0) -> Base:
     file = Path(weights) if weights is not None and Path(weights).is_file() else None
     tag = None if file or weights == RANDOM else weights
     try:
-        clip = open_clip.create_model(identifier, pretrained=tag, load_weights=weights != RANDOM)
-        tokenizer = open_clip.get_tokenizer(identifier)
+        options = trust.check_open_clip(identifier)
+        with trust.never_asking():
+            clip = open_clip.create_model(identifier, pretrained=tag, load_weights=weights != RANDOM)
+        tokenizer = open_clip.get_tokenizer(identifier, **options)
+    except UsageError:
+        raise
     except (RuntimeError, ValueError, OSError, SafetensorError) as error:
         raise UsageError(
             f"open_clip cannot load {arch} with weights {weights}: {str(error).splitlines()[0]}"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tasks.base import AnswerScores, Dataset, Sample
+from tasks.base import Answer, AnswerScores, Dataset, Sample
 from tasks.captioning import Captioning, clean_caption
 from tasks.protocol import PAPER, STRICT
 from tasks.stealth import Stealth
@@ -26,7 +26,7 @@ class Scripted:
 
     def generate(self, images, prompts, *, max_new_tokens):
         self.asked = list(prompts)
-        return [self.text] * len(prompts)
+        return [Answer(self.text)] * len(prompts)
 
     def token_texts(self):
         return ["red", "Crim", "blue", None]
@@ -57,7 +57,7 @@ def test_vqa_attacks_answers_by_frequency_and_stops_when_no_answer_can_follow():
     targeted = victim.objective(images[:1], task.dataset.samples, "target:maybe")
     assert model.wanted == ["maybe"]
     assert targeted(images, torch.zeros(3, dtype=torch.int64)).loss.tolist() == pytest.approx([0, -0.3, -0.6])
-    assert victim.predict(images[:1], task.dataset.samples) == ["red"]
+    assert victim.predict(images[:1], task.dataset.samples) == [Answer("red")]
     assert model.asked == ["what ? briefly"]
 
 
@@ -157,7 +157,7 @@ def test_zeroshot_takes_the_nearest_class_and_ranks_its_rivals():
     images = torch.zeros(2, 3, 2, 2)
     images[0, 0] = 1.0
     images[1, 2] = 1.0
-    assert victim.predict(images, samples) == ["a", "c"]
+    assert victim.predict(images, samples) == [Answer("a"), Answer("c")]
     assert task.score("a", samples[0]) == 100
     assert task.lost(0, samples[0])
     progress = victim.objective(images, samples, "untargeted")(images, torch.arange(2))

@@ -17,6 +17,7 @@ from transformers import CLIPModel, CLIPVisionModel, CLIPVisionModelWithProjecti
 from transformers.utils import logging as bars
 
 from bench.errors import UsageError
+from bench.models import trust
 from bench.models.encoders.catalogue import PixelFacts
 from bench.models.encoders.checkpoint import check_file, load_fitting, read_state_dict
 from bench.models.encoders.convert import activation_of, to_open_clip, to_open_clip_tower
@@ -54,17 +55,18 @@ def open_clip_folder(folder: Path, weights: Path | None = None) -> LoadedClip:
     Raises:
         UsageError: the configuration or the weights are missing, damaged or do not fit each other.
     """
+    identifier = f"local-dir:{folder}"
+    options = trust.check_open_clip(identifier)
     config = _json(folder / OPEN_CLIP_CONFIG)
     if not {"model_cfg", "preprocess_cfg"} <= config.keys():
         raise UsageError(f"{folder / OPEN_CLIP_CONFIG} lacks model_cfg or preprocess_cfg; both are needed")
     weights = weights or _existing(folder, OPEN_CLIP_WEIGHTS)
     check_file(weights)  # before the model is built, which takes a while
-    identifier = f"local-dir:{folder}"
     clip = _built(identifier, f"{folder / OPEN_CLIP_CONFIG}")
     load_whole(clip, read_state_dict(weights), weights)
     preprocessing = read_preprocessing(config["preprocess_cfg"], clip.visual, folder / OPEN_CLIP_CONFIG)
     try:
-        tokenizer = open_clip.get_tokenizer(identifier)
+        tokenizer = open_clip.get_tokenizer(identifier, **options)
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(f"{folder} holds no tokenizer that can be read: {_brief(error)}") from error
     return LoadedClip(clip, tokenizer, preprocessing, str(folder / OPEN_CLIP_CONFIG), config["model_cfg"])
@@ -77,11 +79,13 @@ def open_clip_builtin(architecture: str, weights: Path, facts: PixelFacts) -> Lo
         UsageError: an unknown architecture, or a file that does not fit it.
     """
     config = known_architecture(architecture)
+    options = trust.check_open_clip(architecture)
     clip = _built(architecture, f"architecture {architecture!r}")
     load_whole(clip, read_state_dict(weights), weights)
     size = _square(clip.visual.image_size, architecture)
     preprocessing = Preprocessing(size, facts.mean, facts.std, facts.interpolation)
-    return LoadedClip(clip, open_clip.get_tokenizer(architecture), preprocessing, str(weights), config)
+    tokenizer = open_clip.get_tokenizer(architecture, **options)
+    return LoadedClip(clip, tokenizer, preprocessing, str(weights), config)
 
 
 def known_architecture(name: str) -> dict[str, Any]:
@@ -142,7 +146,7 @@ def _without_warning() -> Iterator[None]:
 
 def _built(identifier: str, what: str) -> Any:
     try:
-        with _without_warning():
+        with _without_warning(), trust.never_asking():
             return open_clip.create_model(identifier, load_weights=False, pretrained_text=False)
     except (RuntimeError, ValueError, OSError, TypeError, KeyError, AssertionError) as error:
         raise UsageError(f"open_clip {open_clip.__version__} cannot build {what}: {_brief(error)}") from error
@@ -174,6 +178,7 @@ def transformers_model(folder: Path, facts: PixelFacts | None = None) -> LoadedC
     Raises:
         UsageError: files are missing or damaged, or the model has parts that open_clip does not know.
     """
+    trust.check(folder)
     _existing(folder, TRANSFORMERS_WEIGHTS, sharded=True)
     model = _pretrained(CLIPModel, folder)
     clip = to_open_clip(model)
@@ -190,6 +195,7 @@ def transformers_tower(folder: Path, base: LoadedClip) -> LoadedClip:
     Raises:
         UsageError: files are missing or damaged, or the tower's embeddings do not fit the text tower's.
     """
+    trust.check(folder)
     _existing(folder, TRANSFORMERS_WEIGHTS, sharded=True)
     projected = "CLIPVisionModelWithProjection" in _json(folder / "config.json").get("architectures", [])
     model = _pretrained(CLIPVisionModelWithProjection if projected else CLIPVisionModel, folder)
@@ -226,7 +232,9 @@ def _pretrained(kind: Any, folder: Path) -> Any:
         raise UsageError(f"{folder / 'config.json'} describes a {found!r} model, not a {expected!r} one")
     try:
         with transformers_bars():
-            model, report = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+            model, report = kind.from_pretrained(
+                folder, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+            )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise UsageError(f"{folder} holds no {kind.__name__} that can be read: {_brief(error)}") from error
     absent = sorted(n for n in report["missing_keys"] if "position_ids" not in n)
@@ -281,7 +289,7 @@ def _transformers_tokenizer(folder: Path, config: Any) -> Any:
     length = config.max_position_embeddings
     if any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         try:
-            return HFTokenizer(str(folder), context_length=length)
+            return HFTokenizer(str(folder), context_length=length, trust_remote_code=False)
         except (OSError, ValueError, TypeError) as error:
             raise UsageError(f"{folder} holds no tokenizer that can be read: {_brief(error)}") from error
     if config.vocab_size != _OPENAI_VOCABULARY:

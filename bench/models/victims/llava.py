@@ -27,7 +27,7 @@ from bench.models.victims import memory, prefix
 from bench.models.victims.llava_files import read_llava
 from bench.models.victims.native import NativeTower
 from bench.models.victims.prompts import Conversation, answer_ids, conversation, pad_left
-from tasks.base import AnswerScores
+from tasks.base import Answer, AnswerScores, answers_of
 
 
 def load_llava(
@@ -209,17 +209,23 @@ class Llava(nn.Module):
         return scale_gradient(logits, FP16_GRADIENT_SCALE) if self.compute == torch.float16 else logits
 
     @torch.no_grad()
-    def generate(self, images: Tensor, prompts: Sequence[str], *, max_new_tokens: int) -> list[str]:
-        """Greedy answers to B images (B, 3, H, W) in [0, 1], with surrounding space removed."""
+    def generate(self, images: Tensor, prompts: Sequence[str], *, max_new_tokens: int) -> list[Answer]:
+        """Greedy answers to B images (B, 3, H, W) in [0, 1], with surrounding space removed.
+
+        An answer is an error where the logits of any of its tokens, the end included, are not finite.
+        """
         ids, mask, positions = self._rows([self._asked(prompt) for prompt in prompts])
         past = self.prefix.growing(self, len(prompts))
         embedded, place = self._embed(ids, images), positions[:, -1:]
         ends = torch.tensor(self._ends(), device=self.device)
         done = torch.zeros(len(prompts), dtype=torch.bool, device=self.device)
+        finite = ~done
         said: list[Tensor] = []
         while True:
             hidden = self._hidden(embedded, mask, positions, past)
-            token = self._logits(hidden[:, -1:]).argmax(-1)  # (B, 1)
+            logits = self._logits(hidden[:, -1:])
+            token = logits.argmax(-1)  # (B, 1)
+            finite &= done | logits.isfinite().flatten(1).all(1)
             said.append(token.masked_fill(done[:, None], int(ends[0])))
             done = done | torch.isin(token[:, 0], ends)
             if len(said) == max_new_tokens or bool(done.all()):
@@ -227,7 +233,8 @@ class Llava(nn.Module):
             place = place + 1
             positions, mask = place, nn.functional.pad(mask, (0, 1), value=1)
             embedded = self.model.get_input_embeddings()(said[-1]).to(self.compute)
-        return [text.strip() for text in self.tokenizer.batch_decode(torch.cat(said, 1), skip_special_tokens=True)]
+        texts = self.tokenizer.batch_decode(torch.cat(said, 1), skip_special_tokens=True)
+        return answers_of([text.strip() for text in texts], finite)
 
     def _ends(self) -> list[int]:
         """Tokens that end an answer."""

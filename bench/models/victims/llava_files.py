@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor, LlavaForConditionalGeneration
 
 from bench.errors import UsageError
+from bench.models import trust
 from bench.models.encoders.checkpoint import check_file
 from bench.models.encoders.formats import transformers_bars
 
@@ -30,18 +31,22 @@ def read_llava(path: str, dtype: torch.dtype | str, *, tower: bool) -> tuple[Lla
         tower: whether its own image tower will be used, and must be whole.
 
     Raises:
-        UsageError: the folder is missing, holds another kind of model, or lacks files, tensors or the image token.
+        UsageError: the folder is missing, holds another kind of model, lacks files, tensors or the image token, or
+            asks for code to be run.
     """
     if not Path(path).is_dir() and (("/" in path and not path.count("/") == 1) or path.startswith(".")):
         raise UsageError(f"no such model folder: {path}")
     _check_files(Path(path))
+    trust.check(path)
     try:
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         if config.model_type != "llava":
             raise UsageError(f"{path} holds a model of type {config.model_type!r}, not LLaVA-1.5 ('llava')")
-        processor = AutoProcessor.from_pretrained(path)
+        processor = AutoProcessor.from_pretrained(path, trust_remote_code=False)
         with transformers_bars():
-            loaded: Any = LlavaForConditionalGeneration.from_pretrained(path, dtype=dtype, output_loading_info=True)
+            loaded: Any = LlavaForConditionalGeneration.from_pretrained(
+                path, dtype=dtype, output_loading_info=True, trust_remote_code=False
+            )
     except UsageError:
         raise
     except _UNREADABLE as error:

@@ -351,7 +351,7 @@ def test_saved_images_lie_in_the_ball_and_the_png_has_a_score_of_its_own(attack)
         assert float((exact - clean).abs().max()) <= RADIUS / 255 + 2**-23
         picture = to_tensor(Image.open(store.path(record.sample_id, RADIUS).with_suffix(".png")))[None]
         assert (picture - exact).abs().max() <= 0.5 / 255 + 1e-6
-        answers = [judge.predict(images, [None])[0] for images in (exact, picture)]
+        answers = [judge.predict(images, [None])[0].text for images in (exact, picture)]
         assert answers[0] == record.prediction
         assert record.png_score == (100.0 if answers[1] == NAMES[int(toy.labels[row])] else 0.0)
     assert all(r.png_score is None for r in found.records if r.step == "clean")
@@ -365,7 +365,7 @@ def test_rounding_to_8_bits_can_undo_an_attack(attack):
     grid = (setup.images * 255).round() / 255
     setup = replace(setup, images=grid)
     said = sharp.predict(grid, setup.samples)
-    samples = tuple(replace(s, references=(name,)) for s, name in zip(setup.samples, said, strict=True))
+    samples = tuple(replace(s, references=(answer.text,)) for s, answer in zip(setup.samples, said, strict=True))
     setup = replace(setup, task=ZeroShot(replace(setup.task.dataset, samples=samples)))
     found = attack([step], setup=setup, eps=(0.25,), save_adversarial=True)
     attacked = [r for r in found.records if r.step != "clean"]

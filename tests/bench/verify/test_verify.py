@@ -19,6 +19,7 @@ from bench.records import Run, load_run
 from bench.running.images import ImageStore
 from bench.running.load import prepare
 from bench.verify import _Judge, kept_records, verify
+from tasks.base import Answer
 from tests.bench.runs import make_header, make_record, make_run
 
 
@@ -210,7 +211,8 @@ def test_verdicts_that_a_protocol_takes_in_half_precision_are_asked_for_there(tm
     asked = _Judge(run, prepare(config_of(run.header)), ImageStore(tmp_path), False)
     asked.setup = replace(asked.setup, half=SimpleNamespace(victim=_Says("half")), victim=_Says("full"))
     records = [make_record(step="clean"), make_record(step="pgd"), make_record(step="again")]
-    assert asked._ask(records, asked.setup.images[[0, 1, 2]], asked.setup.samples[:3]) == ["half", "half", "full"]
+    said = asked._ask(records, asked.setup.images[[0, 1, 2]], asked.setup.samples[:3])
+    assert [answer.text for answer in said] == ["half", "half", "full"]
 
 
 class _Says:
@@ -219,7 +221,7 @@ class _Says:
 
     def predict(self, images, samples):
         assert len(images) == len(samples)
-        return [self.word] * len(images)
+        return [Answer(self.word)] * len(images)
 
 
 # ---- the command -----------------------------------------------------------------------------------------

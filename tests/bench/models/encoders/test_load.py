@@ -158,7 +158,7 @@ def test_losses_and_texts_do_not_depend_on_the_batch(model, images):
 
 
 def test_greedy_scores_announce_what_generation_says(model, images):
-    said = model.generate(images, PROMPTS, max_new_tokens=20)
+    said = [answer.text for answer in model.generate(images, PROMPTS, max_new_tokens=20)]
     scores = model.answers(PROMPTS, said)(images, torch.arange(4))
     assert scores.greedy.all()
     begun = model.answers(PROMPTS, [text.split()[0] for text in said])(images, torch.arange(4))

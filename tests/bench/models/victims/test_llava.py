@@ -248,7 +248,7 @@ def test_generation_is_greedy_and_agrees_with_transformers(model, whole, images)
         inputs_embeds=whole._embed(ids, images), attention_mask=mask, max_new_tokens=7, do_sample=False
     )
     texts = [text.strip() for text in model.tokenizer.batch_decode(theirs, skip_special_tokens=True)]
-    assert model.generate(images, QUESTIONS, max_new_tokens=7) == texts
+    assert [a.text for a in model.generate(images, QUESTIONS, max_new_tokens=7)] == texts
 
 
 def test_a_row_stops_at_an_end_token_and_the_others_go_on(model, images, monkeypatch):

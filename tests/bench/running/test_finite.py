@@ -1,0 +1,228 @@
+"""An answer behind which a number is not finite counts for nothing: an error row, clean, attacked and as a PNG."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from attacks.presets import PRESETS, AttackStep, Preset
+from bench.cli import main
+from bench.config import resolve
+from bench.models.encoders.encoder import Encoder
+from bench.models.victims.llava import Llava, load_llava
+from bench.records import load_run
+from bench.records.worst import worst_scores
+from bench.running.attack_batch import Attempts
+from bench.running.loop import execute
+from bench.verify import verify
+from tasks.base import NOT_FINITE, Answer
+from tests.bench.models.llava_checkpoint import SIZE, small_encoder, write_llava
+from tests.bench.toy_runs import COUNT, NAMES, Linear, ToyEncoder, make_setup, short, victim
+
+PROMPTS = [
+    "what is in the image?",
+    "how many birds are near the sea, and is the car red or white?\nAnswer the question using a single word or phrase.",
+    "a?",
+    "is it a dog?\nAnswer the question using a single word or phrase.",
+]
+KINDS = [torch.nan, torch.inf, -torch.inf]
+
+
+def _spoilt(original, method, is_bad, value=torch.nan):
+    """A method of encoders whose output is not finite in one place for some images."""
+
+    def spoilt(self, images, *arguments):
+        found = original(self, images, *arguments).clone()
+        bad = is_bad(images)
+        found[bad] = torch.where(torch.arange(found[0].numel()).view(found[0].shape) == 1, value, found[bad])
+        return found
+
+    return method, spoilt
+
+
+def _reddish(images):
+    return images[:, 0].mean((1, 2)) > images[:, 2].mean((1, 2))
+
+
+def _rows(records, **wanted):
+    return [r for r in records if all(getattr(r, key) == value for key, value in wanted.items())]
+
+
+# ---- A classifier ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", KINDS)
+def test_a_clean_answer_that_is_not_finite_is_an_error_row_and_the_run_has_failed(attack, value):
+    healthy = attack(short("pgd"))
+
+    def spoil(images):
+        return torch.where((images == setup.images[5]).flatten(1).all(1)[:, None, None, None], value, images)
+
+    setup = make_setup("toy", judge=victim(spoil=spoil))
+    found = attack(short("pgd"), setup=setup)
+    assert found.header.status == "failed"
+    assert [(r.sample_id, r.step, r.prediction, r.score, r.error) for r in found.records if r.error] == [
+        ("s05", "clean", "", None, NOT_FINITE)
+    ]
+    assert not [r for r in found.records if r.sample_id == "s05" and r.step != "clean"]
+    others = [[r for r in run.records if r.sample_id != "s05"] for run in (found, healthy)]
+    assert [replace(r, seconds=0) for r in others[0]] == [replace(r, seconds=0) for r in others[1]]
+
+
+def _judged_by(judge):
+    """The attack ascends a healthy model; another one judges."""
+    return make_setup("toy", judge=judge, source=victim())
+
+
+class Fragile(Linear):
+    """A toy one of whose logits is not finite for some images."""
+
+    def __init__(self, is_bad):
+        super().__init__(ToyEncoder(), torch.eye(10), 1.0, NAMES)
+        object.__setattr__(self, "is_bad", is_bad)
+
+    def logits(self, images):
+        found = super().logits(images)
+        return found.masked_fill(self.is_bad(images)[:, None] & (torch.arange(10) == 3), -torch.inf)
+
+
+def _in_eight_bits(images):
+    return ((images * 255).round() / 255 == images).flatten(1).all(1)
+
+
+def _no_clean_image(images):
+    clean = make_setup("toy").images
+    return ~torch.stack([(image == clean).flatten(1).all(1).any() for image in images])
+
+
+def test_an_adversarial_answer_that_is_not_finite_is_neither_robust_nor_broken(attack):
+    found = attack(short("pgd"), setup=_judged_by(Fragile(_no_clean_image)))
+    standing = {r.sample_id for r in found.records if r.step == "clean" and r.score == 100}
+    attacked = [r for r in found.records if r.step != "clean"]
+    assert {r.sample_id for r in attacked} == standing
+    assert {(r.error, r.score, r.prediction) for r in attacked} == {(NOT_FINITE, None, "")}
+    assert found.header.status == "failed"
+    left = worst_scores(found.header, found.records, found.header.radii[0])
+    assert left.keys() == {f"s{k:02d}" for k in range(COUNT)} - standing
+
+
+def test_the_answer_to_the_saved_png_must_be_finite_too(attack):
+    found = attack(short("pgd"), setup=_judged_by(Fragile(_in_eight_bits)), save_adversarial=True)
+    attacked = [r for r in found.records if r.step != "clean"]
+    assert attacked
+    assert {r.error for r in attacked} == {f"as an 8-bit PNG, {NOT_FINITE}"}
+    assert found.header.status == "failed"
+    assert not list((found.directory / "adversarial").rglob("*.safetensors"))
+
+
+def test_an_unfinite_answer_does_not_confirm_that_a_sample_is_broken():
+    setup = make_setup("toy")
+    wrong = NAMES[(NAMES.index(setup.samples[0].references[0]) + 1) % 10]
+
+    class Judge:
+        def predict(self, images, samples):
+            return [Answer(wrong), Answer(wrong, NOT_FINITE)]
+
+    attempts = Attempts.__new__(Attempts)
+    attempts.setup = setup
+    confirm = attempts._confirm([setup.samples[0]] * 2, Judge())
+    assert confirm(setup.images[:2], torch.arange(2)).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("attack_name", ["none", "pgd"])
+def test_the_command_ends_with_code_1(tmp_path, monkeypatch, attack_name):
+    monkeypatch.setattr(Encoder, *_spoilt(Encoder.forward, "forward", _reddish))
+    words = ["run", "--encoder", "fare", "--task", "zeroshot", "--dataset", "mini-shape", "--limit", "8", "--attack",
+             attack_name, "--eps", "4", "--jobs", "1", "--output", str(tmp_path)]  # fmt: skip
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 1, result.output
+    assert NOT_FINITE in result.output
+    run = load_run(next(tmp_path.rglob("run.json")).parent)
+    assert run.header.status == "failed"
+    assert 0 < len(_rows(run.records, error=NOT_FINITE, step="clean")) < 8
+
+
+def test_verify_says_where_an_answer_is_not_finite_any_more(tmp_path, monkeypatch):
+    (config,) = resolve(encoder="fare", task="zeroshot", dataset="mini-shape", limit=8, attack="none", output=tmp_path)
+    run = load_run(execute(config))
+    assert verify(run, progress=False).mismatches == ()
+    monkeypatch.setattr(Encoder, *_spoilt(Encoder.forward, "forward", _reddish))
+    found = verify(run, progress=False).mismatches
+    assert {(m.field, m.recomputed) for m in found} == {("error", NOT_FINITE)}
+
+
+# ---- A model that generates ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Llava:
+    folder = write_llava(tmp_path_factory.mktemp("hub") / "llava")
+    return load_llava(str(folder), small_encoder(), conversation_name="vicuna_v1")
+
+
+@pytest.fixture(scope="module")
+def pictures() -> torch.Tensor:
+    return torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("value", KINDS)
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
+def test_features_that_are_not_finite_spoil_the_answer_of_their_row_only(
+    model, pictures, monkeypatch, value, precision
+):
+    used = model.at(precision)
+    healthy = used.generate(pictures, PROMPTS, max_new_tokens=5)
+    assert all(answer.error is None for answer in healthy)
+    bad = torch.tensor([False, True, False, False])
+    monkeypatch.setattr(Encoder, *_spoilt(Encoder.patch_tokens, "patch_tokens", lambda images: bad, value))
+    said = used.generate(pictures, PROMPTS, max_new_tokens=5)
+    assert [answer.error for answer in said] == [None, NOT_FINITE, None, None]
+    assert [a for a in said if a.error is None] == [healthy[k] for k in (0, 2, 3)]
+
+
+@pytest.mark.parametrize("value", KINDS)
+@pytest.mark.parametrize("step", [0, 2, 4])
+def test_one_logit_of_any_token_of_an_answer_counts(model, pictures, monkeypatch, value, step):
+    _spoil_logits(model, monkeypatch, step, row=2, value=value)
+    said = model.generate(pictures, PROMPTS, max_new_tokens=5)
+    assert [answer.error for answer in said] == [None, None, NOT_FINITE, None]
+
+
+def test_what_is_computed_after_the_end_of_an_answer_does_not(model, pictures, monkeypatch):
+    first = model.answers(PROMPTS, ["x"] * 4)(pictures, torch.arange(4)).first
+    row = 1
+    assert (first == first[row]).tolist() == [False, True, False, False]
+    monkeypatch.setattr(model, "_ends", lambda: [2, int(first[row])])
+    expected = model.generate(pictures, PROMPTS, max_new_tokens=4)
+    _spoil_logits(model, monkeypatch, 2, row=row, value=torch.nan)
+    assert model.generate(pictures, PROMPTS, max_new_tokens=4) == expected
+    assert expected[row].error is None
+
+
+def _spoil_logits(model, monkeypatch, step, row, value):
+    steps, original = [], model._logits
+
+    def logits(hidden):
+        found = original(hidden).clone()
+        if len(steps) == step:
+            found[row, :, -1] = value
+        steps.append(step)
+        return found
+
+    monkeypatch.setattr(model, "_logits", logits)
+
+
+@pytest.mark.parametrize("task", ["vqa", "captioning", "stealth"])
+def test_a_text_run_with_unfinite_answers_has_failed(tmp_path, monkeypatch, task):
+    monkeypatch.setattr(Encoder, *_spoilt(Encoder.patch_tokens, "patch_tokens", _reddish))
+    step = AttackStep("one", "apgd", 1, "target" if task == "stealth" else "reference-0", "clean", 2.0)
+    monkeypatch.setitem(PRESETS, "brief", Preset("", (step,)))
+    config = resolve(encoder="fare", task=task, limit=6, attack="brief", eps=4, output=tmp_path)[0]
+    run = load_run(execute(config))
+    clean = [r for r in run.records if r.step == "clean"]
+    bad = {r.sample_id for r in clean if r.error == NOT_FINITE}
+    assert 0 < len(bad) < 6
+    assert all(r.score is None and r.prediction == "" for r in clean if r.sample_id in bad)
+    assert {r.sample_id for r in run.records if r.step != "clean"}.isdisjoint(bad)
+    assert run.header.status == "failed"
