@@ -13,10 +13,10 @@ from safetensors import SafetensorError
 from torch import nn
 
 from bench.errors import UsageError
-from bench.models import trust
 from bench.models.encoders.checkpoint import read_state_dict
 from bench.models.encoders.encoder import Encoder, TextTower
 from bench.models.encoders.formats import read_preprocessing
+from bench.trust import code as trust
 
 CONFIG = "open_clip_config.json"
 RANDOM = "random"

@@ -6,6 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 FLOORS = (
     ("bench.errors", "bench.registry", "bench.progress", "bench.provenance", "bench.batch_size"),
+    ("bench.trust",),
     ("attacks",),
     ("tasks",),
     ("bench.records",),

@@ -17,13 +17,13 @@ from transformers import CLIPModel, CLIPVisionModel, CLIPVisionModelWithProjecti
 from transformers.utils import logging as bars
 
 from bench.errors import UsageError
-from bench.models import trust
 from bench.models.encoders.catalogue import PixelFacts
 from bench.models.encoders.checkpoint import check_file, load_fitting, read_state_dict
 from bench.models.encoders.convert import activation_of, to_open_clip, to_open_clip_tower
 from bench.models.encoders.encoder import Preprocessing
 from bench.models.encoders.hub import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, TRANSFORMERS_WEIGHTS
 from bench.progress import no_bars_in_logs
+from bench.trust import code as trust
 
 _RESAMPLE = {2: "bilinear", 3: "bicubic"}  # PIL's numbers, as transformers stores them
 _OPENAI_VOCABULARY = 49408

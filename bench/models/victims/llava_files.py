@@ -9,9 +9,9 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor, LlavaForConditionalGeneration
 
 from bench.errors import UsageError
-from bench.models import trust
 from bench.models.encoders.checkpoint import check_file
 from bench.models.encoders.formats import transformers_bars
+from bench.trust import code as trust
 
 INDEX = "model.safetensors.index.json"
 _NEEDED = (

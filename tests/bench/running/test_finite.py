@@ -1,7 +1,6 @@
 """An answer behind which a number is not finite counts for nothing: an error row, clean, attacked and as a PNG."""
 
-from dataclasses import replace
-
+import msgspec
 import pytest
 import torch
 from click.testing import CliRunner
@@ -67,7 +66,9 @@ def test_a_clean_answer_that_is_not_finite_is_an_error_row_and_the_run_has_faile
     ]
     assert not [r for r in found.records if r.sample_id == "s05" and r.step != "clean"]
     others = [[r for r in run.records if r.sample_id != "s05"] for run in (found, healthy)]
-    assert [replace(r, seconds=0) for r in others[0]] == [replace(r, seconds=0) for r in others[1]]
+    assert [msgspec.structs.replace(r, seconds=0) for r in others[0]] == [
+        msgspec.structs.replace(r, seconds=0) for r in others[1]
+    ]
 
 
 def _judged_by(judge):

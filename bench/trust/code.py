@@ -28,8 +28,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.utils import cached_file
 
 from bench.errors import UsageError
-from bench.models.encoders.hub import OPEN_CLIP_CONFIG
 
+OPEN_CLIP_CONFIG = "open_clip_config.json"
 _CONFIGS = "*config*.json"
 _HUB_CONFIGS = (  # what transformers and open_clip read of a repository
     OPEN_CLIP_CONFIG,
