@@ -20,6 +20,17 @@ OBJECTIVES = {
     "cosine": "bench.train.objectives:COSINE",
     "fare-patches": "bench.train.objectives:FARE_PATCHES",
 }
+READERS = {
+    "vqa": "bench.data.questions:VQA",
+    "karpathy": "bench.data.captions:KARPATHY",
+    "webdataset": "bench.data.shards:WEBDATASET",
+    "imagefolder": "bench.data.folders:IMAGEFOLDER",
+    "table": "bench.data.columns:TABLE",
+    "parquet": "bench.data.columns:TABLE",
+    "hf": "bench.data.columns:HUB",
+    "mini": "bench.mini.embedded:READER",
+}
+EXPORTERS = {"mini": "bench.mini.export:export_mini"}
 CLAIMS = {"mini": "bench.mini.claims:claims_block"}
 _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "bench.tasks": TASKS,
@@ -28,6 +39,8 @@ _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "bench.objectives": OBJECTIVES,
     "bench.attack_kinds": {},
     "bench.claims": CLAIMS,
+    "bench.readers": READERS,
+    "bench.exporters": EXPORTERS,
 }
 
 
