@@ -22,6 +22,17 @@ OBJECTIVES = {
     "fare-patches": "bench.train.objectives:FARE_PATCHES",
 }
 VICTIMS = {"llava": "bench.models.victims.llava.family:LlavaFamily"}
+READERS = {
+    "vqa": "bench.data.questions:VQA",
+    "karpathy": "bench.data.captions:KARPATHY",
+    "webdataset": "bench.data.shards:WEBDATASET",
+    "imagefolder": "bench.data.folders:IMAGEFOLDER",
+    "table": "bench.data.columns:TABLE",
+    "parquet": "bench.data.columns:TABLE",
+    "hf": "bench.data.columns:HUB",
+    "mini": "bench.mini.embedded:READER",
+}
+EXPORTERS = {"mini": "bench.mini.export:export_mini"}
 CLAIMS = {"mini": "bench.mini.claims:claims_block"}
 _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "bench.tasks": TASKS,
@@ -31,6 +42,8 @@ _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "bench.objectives": OBJECTIVES,
     "bench.attack_kinds": {},
     "bench.claims": CLAIMS,
+    "bench.readers": READERS,
+    "bench.exporters": EXPORTERS,
 }
 
 

@@ -16,9 +16,9 @@ from bench import registry
 from bench.config import DEFAULT_PROTOCOL, RunConfig, load_suite, preset
 from bench.data.bank import Images, ids_left_out, read_pictures
 from bench.data.readers import load as read_dataset
+from bench.data.readers import load_embedded
 from bench.data.selection import FIRST, select
 from bench.errors import UsageError
-from bench.mini import embedded
 from bench.models.encoders.encoder import Encoder
 from bench.models.encoders.load import digest, load_encoder
 from bench.models.encoders.stored import compile_blocks
@@ -129,14 +129,14 @@ def load_dataset(config: RunConfig) -> Dataset:
 
     Of a dataset that the suite does not know, all samples are taken if there are fewer than the suite's number.
     """
+    row = _row(config)
     if config.data_root is None:
-        if config.dataset in load_suite(config.suite).datasets and config.dataset not in embedded.NAMES:
+        if "embedded" not in row:
             raise UsageError(
                 f"dataset {config.dataset!r} is read from files: give --data-root DIR; `bench data check --dataset "
                 f"{config.dataset} --suite {config.suite} --data-root DIR` says what must lie there"
             )
-        return embedded.load(config.dataset, config.n_samples)
-    row = _row(config)
+        return load_embedded(config.dataset, row, config.n_samples)
     dataset = read_dataset(config.dataset, row, config.data_root)
     count = config.n_samples if config.place is None else min(config.n_samples, len(dataset.samples))
     return select(dataset, str(row.get("selection", FIRST)), count)
