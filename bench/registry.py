@@ -20,13 +20,25 @@ OBJECTIVES = {
     "cosine": "bench.train.objectives:COSINE",
     "fare-patches": "bench.train.objectives:FARE_PATCHES",
 }
+ATTACK_KINDS = {
+    "apgd": "attacks.kinds:APGD",
+    "apgd-confirm": "attacks.kinds:APGD_CONFIRM",
+    "pgd": "attacks.kinds:PGD",
+    "fab-t": "attacks.kinds:FAB_T",
+    "square": "attacks.kinds:SQUARE",
+}
+ENGINES = {
+    "processes": "bench.running.engines.processes:Processes",
+    "inline": "bench.running.engines.inline:Inline",
+}
 CLAIMS = {"mini": "bench.mini.claims:claims_block"}
 _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "bench.tasks": TASKS,
     "bench.encoders": {},
     "bench.attacks": {},
     "bench.objectives": OBJECTIVES,
-    "bench.attack_kinds": {},
+    "bench.attack_kinds": ATTACK_KINDS,
+    "bench.engines": ENGINES,
     "bench.claims": CLAIMS,
 }
 

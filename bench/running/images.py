@@ -1,4 +1,4 @@
-"""The adversarial images of a run on disk: the worst of each sample and radius, exact in float32 and as PNG."""
+"""The images of a run on disk: the worst of each sample and radius, exact in float32 and as PNG; radius 0 is clean."""
 
 import os
 import shutil
@@ -95,7 +95,7 @@ class ImageStore:
         """The saved image of each sample at the largest radius up to ``eps``; the clean one where none is saved."""
         images = clean.clone()
         present = (float(p.name) for p in self.directory.glob("*") if p.name != WAITING)
-        radii = sorted((radius for radius in present if radius <= eps), reverse=True)
+        radii = sorted((radius for radius in present if 0 < radius <= eps), reverse=True)
         for k, sample in enumerate(samples):
             path = next((p for r in radii if (p := self.path(sample.id, r)).exists()), None)
             if path is not None:
