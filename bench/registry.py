@@ -21,6 +21,13 @@ OBJECTIVES = {
     "fare-patches": "bench.train.objectives:FARE_PATCHES",
 }
 CLAIMS = {"mini": "bench.mini.claims:claims_block"}
+LAYOUTS = {
+    "flat": "bench.tables.layouts:flat",
+    "robustness": "bench.tables.layouts:robustness",
+    "zeroshot": "bench.tables.layouts:zero_shot",
+    "targeted": "bench.tables.layouts:targeted",
+    "transfer": "bench.tables.layouts:transfer",
+}
 _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "bench.tasks": TASKS,
     "bench.encoders": {},
@@ -28,6 +35,7 @@ _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "bench.objectives": OBJECTIVES,
     "bench.attack_kinds": {},
     "bench.claims": CLAIMS,
+    "bench.layouts": LAYOUTS,
 }
 
 
