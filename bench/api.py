@@ -38,7 +38,7 @@ class Result:
 
     def plot(self) -> "Figure":
         """Score against radius, a panel per task and dataset and a line per encoder, as a matplotlib figure."""
-        return score_against_radius(layouts.flat.measures(self.runs, SUITE_FACTS))
+        return score_against_radius(layouts.build("flat", self.runs, SUITE_FACTS))
 
     @property
     def records(self) -> list[Record]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bench.analysis.cells import Measure
 from bench.records.worst import eps_label
+from bench.tables.table import Label, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,29 +15,32 @@ if TYPE_CHECKING:
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 
 
-def score_against_radius(measures: Sequence[Measure]) -> "Figure":
-    """A panel per task, dataset and attack; a line per encoder, with 95 % intervals.
+def panels(table: Table) -> dict[Label, list[Measure]]:
+    """The numbers of a flat table by what its rows are of beside the encoder: task, dataset, and what tells rows apart.
 
-    Raises:
-        ValueError: If there is nothing to draw.
+    Within a panel an encoder has one number per radius.
     """
+    found: dict[Label, list[Measure]] = {}
+    for row in table.rows:
+        own = [cell.measure for column in table.columns if (cell := table.cells.get((row, column)))]
+        others = zip(table.row_names, row, strict=True)
+        found.setdefault(tuple(part for name, part in others if name != "encoder"), []).extend(own)
+    return found
+
+
+def score_against_radius(table: Table) -> "Figure":
+    """A panel per task and dataset of a flat table; a line per encoder, with 95 % intervals."""
     import matplotlib.pyplot as plt
 
-    panels: dict[tuple[str, ...], list[Measure]] = {}
-    for measure in measures:
-        h = measure.header
-        panels.setdefault((h.task, measure.dataset, h.attack, h.model or "", h.norm), []).append(measure)
-    if not panels:
-        raise ValueError("nothing was measured: there is nothing to draw")
-    encoders = list(dict.fromkeys(m.header.encoder for m in measures))
+    found = panels(table)
+    encoders = dict.fromkeys(m.header.encoder for measures in found.values() for m in measures)
     colours = {encoder: f"C{place % 10}" for place, encoder in enumerate(encoders)}
-    figure, grid = plt.subplots(
-        1, len(panels), squeeze=False, layout="constrained", figsize=(1 + 3.6 * len(panels), 3.4)
-    )
+    size = (1 + 3.6 * len(found), 3.4)
+    figure, grid = plt.subplots(1, len(found), squeeze=False, layout="constrained", figsize=size)
     plt.close(figure)  # who asks for the figure shows it: a notebook would show it twice
-    for axes, ((task, dataset, attack, *_), found) in zip(grid[0], panels.items(), strict=True):
-        draw_scores(axes, found, colours)
-        axes.set_title(f"{task}, {dataset}\n{attack}", fontsize="medium")
+    for axes, (label, measures) in zip(grid[0], found.items(), strict=True):
+        draw_scores(axes, measures, colours)
+        axes.set_title(", ".join(part for part in label if part), fontsize="medium", parse_math=False)
         axes.grid(axis="y", alpha=0.3)
     grid[0][0].legend(fontsize="small", frameon=False)
     return figure

@@ -6,8 +6,11 @@ folder, a dataset's classes, a model's answer, a results file that somebody sent
 
 import re
 
-# C0 and C1 controls begin terminal commands (ESC, CSI, OSC); the others turn the reading direction of a line.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+# C0 and C1 controls begin terminal commands (ESC, CSI, OSC), marks of direction turn a line round, and lone surrogates,
+# which stand for bytes of a file's name that are no UTF-8, cannot be written at all.
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 _MARKDOWN = re.compile(r"[\\`*_\[\]|~$@]|(?<=www)\.|:(?=//)", re.IGNORECASE)
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _LATEX = {
