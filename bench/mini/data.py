@@ -109,7 +109,8 @@ def _classes(
 
 
 def _photo_of_one(scenes: Scenes) -> np.ndarray:
-    return (scenes.count == 1) & (scenes.style == 0)
+    found: np.ndarray = (scenes.count == 1) & (scenes.style == 0)
+    return found
 
 
 _OF_A_SHAPE = ("a photo of a {c} shape", "an image of a {c} shape", "there is a {c} shape", "a {c} shape")

@@ -3,6 +3,7 @@
 Drawn from records and saved images alone: no data, model or suite is needed.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -16,7 +17,7 @@ from bench.records import CLEAN, Record, RecordsError, Run
 from bench.records.files import explained
 from bench.records.images import FOLDER, path_of, read_image
 from bench.records.samples import Asked
-from bench.records.worst import eps_label, is_worse, kept_records
+from bench.records.worst import WorstSoFar, eps_label, kept_records
 
 ROBUST, BROKEN, NOT_ATTACKED, ERROR = "robust", "broken", "not attacked", "error"
 Pixels = npt.NDArray[np.float32]
@@ -130,19 +131,17 @@ def _write(image: Pixels, path: Path) -> str:
 
 
 def _outcomes(run: Run) -> Iterator[Shown]:
-    kept: dict[str, Record] = {}
-    for (sample, _), record in kept_records(run.header, run.records).items():
-        before = kept.get(sample)
-        if before is None or is_worse(run.header.worst, record.score or 0.0, before.score or 0.0):
-            kept[sample] = record
+    so_far = WorstSoFar(run.header.worst)
+    for record in kept_records(run.header, run.records).values():
+        so_far.add(record)
     attacks = {r.sample_id: r for r in run.records if r.step != CLEAN and r.error is None}
     for clean in run.records:
         if clean.step != CLEAN or clean.error is not None:
             continue
         sample = clean.sample_id
-        if sample in kept:
-            outcome = f"{BROKEN} at {eps_label(kept[sample].radius, run.header.norm)}"
-            yield Shown(run, sample, outcome, clean, kept[sample], _is_saved(run, kept[sample]))
+        if (kept := so_far.at(sample, math.inf)) is not None:
+            outcome = f"{BROKEN} at {eps_label(kept.radius, run.header.norm)}"
+            yield Shown(run, sample, outcome, clean, kept, _is_saved(run, kept))
         elif sample in attacks:
             yield Shown(run, sample, ROBUST, clean, attacks[sample], False)
         else:
