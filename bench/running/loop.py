@@ -20,6 +20,7 @@ from bench.config import RunConfig, preset
 from bench.errors import UsageError
 from bench.progress import Display, Silent
 from bench.records import Record, RunStore, open_run, read_records
+from bench.records.samples import Asked, write_samples
 from bench.records.worst import eps_label, worst_scores
 from bench.running.attack_batch import Attempts, scored, threat_model
 from bench.running.certify import Conditions, Job
@@ -46,6 +47,7 @@ def carry_out(config: RunConfig, setup: Setup, *, display: Display | None = None
     """Carry out a run on what is loaded already; errors as of `execute`."""
     _refuse_lost_images(config)
     with open_run(config.directory, setup.header, force=config.force) as store:
+        write_samples(store.directory, (Asked(s.id, s.prompt, tuple(s.references)) for s in setup.samples))
         runner = _Runner(config, setup, store, read_records(store.directory), display or Silent())
         runner.clean()
         runner.attack()
