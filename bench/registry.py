@@ -45,6 +45,13 @@ ENGINES = {
     "inline": "bench.running.engines.inline:Inline",
 }
 CLAIMS = {"mini": "bench.mini.claims:claims_block"}
+LAYOUTS = {
+    "flat": "bench.tables.layouts:flat",
+    "robustness": "bench.tables.layouts:robustness",
+    "zeroshot": "bench.tables.layouts:zero_shot",
+    "targeted": "bench.tables.layouts:targeted",
+    "transfer": "bench.tables.layouts:transfer",
+}
 _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "bench.tasks": TASKS,
     "bench.encoders": {},
@@ -54,6 +61,7 @@ _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "bench.attack_kinds": ATTACK_KINDS,
     "bench.engines": ENGINES,
     "bench.claims": CLAIMS,
+    "bench.layouts": LAYOUTS,
     "bench.readers": READERS,
     "bench.exporters": EXPORTERS,
 }

@@ -342,7 +342,8 @@ def test_a_run_prints_its_json_and_nothing_else(tmp_path):
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     rows = json.loads(done.stdout)
     named = {"suite", "encoder", "task", "dataset", "metric", "attack"}
-    assert [row.keys() for row in rows] == [named | {"radius", "value", "low", "high", "n", "run_dir"}] * 5
+    measured = {"radius", "value", "low", "high", "n", "partial", "checks", "run_dir"}
+    assert [row.keys() for row in rows] == [named | measured] * 5
     assert [row["dataset"] for row in rows] == list(load_suite("mini").tasks["zeroshot"].datasets)
     assert read_records(rows[0]["run_dir"])
 
