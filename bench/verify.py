@@ -156,8 +156,6 @@ class _Judge:
     def __init__(self, run: Run, setup: Setup, store: ImageStore, progress: bool) -> None:
         self.run, self.setup, self.store, self.progress = run, setup, store, progress
         self.rows = {sample.id: row for row, sample in enumerate(setup.samples)}
-        searched = {str(step["name"]) for step in run.header.attack_steps if step.get("precision") == "search"}
-        self.half_steps = {CLEAN, *searched}
         self.scores: dict[tuple[str, float], float] = {}  # what was recomputed, by (sample, radius)
 
     def clean(self, records: Sequence[Record]) -> list[Mismatch]:
@@ -244,7 +242,7 @@ class _Judge:
     def _ask(self, records: Sequence[Record], images: Tensor, samples: Sequence[Sample]) -> list[Answer]:
         """The answers of the model whose word counted: in half precision only where the run's protocol trusts it."""
         said = [Answer("")] * len(records)
-        halves = [self.setup.half is not None and record.step in self.half_steps for record in records]
+        halves = [self.setup.half is not None and record.step in self.run.header.half_steps for record in records]
         for half in set(halves):
             victim = self.setup.half.victim if half and self.setup.half is not None else self.setup.victim
             rows = [row for row, is_half in enumerate(halves) if is_half == half]

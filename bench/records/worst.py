@@ -3,7 +3,8 @@
 import operator
 from collections.abc import Iterable
 
-from bench.records.types import CLEAN, Record, RunHeader
+from bench.records.header import RunHeader
+from bench.records.types import CLEAN, Record
 
 
 def eps_label(eps: float, norm: str = "linf") -> str:

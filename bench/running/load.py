@@ -24,7 +24,7 @@ from bench.models.encoders.encoder import Encoder
 from bench.models.encoders.load import digest, load_encoder
 from bench.models.encoders.stored import compile_blocks
 from bench.provenance import code_state
-from bench.records import SCHEMA_VERSION, RunHeader, read_header
+from bench.records import SCHEMA_VERSION, RunHeader, former_ceiling, read_header
 from tasks.base import Dataset, Sample, Task, Victim
 from tasks.protocol import PROTOCOLS
 
@@ -238,4 +238,5 @@ def _header(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         config=config.as_json(),
+        ceiling=former_ceiling(task.metric),
     )
