@@ -25,7 +25,7 @@ def report(runs: tuple[Path, ...], output: Path, title: str, most: int, data_roo
       bench report results/mini -o report
       bench run --encoder clip,fare --task vqa --save-adversarial && bench report results/runs -o report
     """  # noqa: D301
-    from bench.regression.baseline import load_runs
+    from bench.records import load_runs
     from bench.report.pages import write_report
 
     found = load_runs(runs)

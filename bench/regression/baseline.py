@@ -5,25 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from bench import registry
-from bench.records import RecordsError, Run, archive_run, find_runs, load_run, write_atomically
+from bench.records import RecordsError, Run, archive_run, load_runs, write_atomically
 from bench.records.worst import eps_label, groups_of, worst_scores
 from bench.regression.compare import by_place
 
 BASELINE = Path("results/mini")
 DOCUMENT = Path("BENCHMARKS.md")
 SCORES = "scores.tsv"
-
-
-def load_runs(roots: Sequence[Path]) -> list[Run]:
-    """Every run under the given directories.
-
-    Raises:
-        RecordsError: there is none.
-    """
-    runs = [load_run(directory) for root in roots for directory in find_runs(root)]
-    if not runs:
-        raise RecordsError(f"no runs under {', '.join(map(str, roots))}; make some with `bench run`")
-    return runs
 
 
 def scores_text(run: Run) -> str:

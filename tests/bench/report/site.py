@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import bench
-from bench.regression.baseline import load_runs
+from bench.records import load_runs
 from bench.report.pages import write_report
 from tests.bench.runs import make_run
 

@@ -13,8 +13,7 @@ from bench.analysis.cells import measured
 from bench.cli import main
 from bench.config.reload import config_of
 from bench.errors import UsageError
-from bench.records import Run
-from bench.regression.baseline import load_runs
+from bench.records import Run, load_runs
 from bench.report import attacks, charts, gallery
 from bench.report.pages import write_report
 from tests.bench.report.site import SCRIPT, make_site

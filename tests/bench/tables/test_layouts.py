@@ -12,8 +12,7 @@ import pytest
 from bench.analysis import published
 from bench.config import load_suite
 from bench.errors import UsageError
-from bench.records import load_run, open_run
-from bench.regression.baseline import load_runs
+from bench.records import load_run, load_runs, open_run
 from bench.tables import layouts, render
 from bench.tables.layouts import BANNER, build
 from tests.bench.runs import in_memory, make_header, make_record, make_run
