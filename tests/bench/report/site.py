@@ -6,7 +6,7 @@ from pathlib import Path
 
 import bench
 from bench.config.facts import SUITE_FACTS
-from bench.regression.baseline import load_runs
+from bench.records import load_runs
 from bench.report.pages import write_report
 from tests.bench.runs import make_run
 

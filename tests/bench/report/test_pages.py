@@ -11,10 +11,10 @@ from PIL import Image
 
 from bench.analysis.cells import measured
 from bench.cli import main
+from bench.config.facts import SUITE_FACTS
 from bench.config.reload import config_of
 from bench.errors import UsageError
-from bench.records import Run
-from bench.regression.baseline import load_runs
+from bench.records import Run, load_runs
 from bench.report import attacks, charts, gallery
 from bench.report.pages import write_report
 from tests.bench.report.site import SCRIPT, make_site
