@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib.metadata import version
@@ -16,7 +16,7 @@ from bench.analysis.cells import AVERAGE, Measure, averaged, measured, radii
 from bench.errors import UsageError
 from bench.records import CLEAN, Record, Run
 from bench.records.files import explained
-from bench.records.worst import eps_label
+from bench.records.worst import eps_label, is_worse, worst_attacks
 from bench.report import attacks, charts, gallery
 from bench.tables import layouts, render
 from bench.tables.layouts import ENCODERS, Cell
@@ -276,27 +276,21 @@ def _lines(run: Run, pictures: Mapping[tuple[Path, str], gallery.Card]) -> list[
     by_sample: dict[str, list[Record]] = {}
     for record in run.records:
         by_sample.setdefault(record.sample_id, []).append(record)
-    sign = 1 if run.header.worst == "min" else -1
-    lines = []
+    attacks, lines = worst_attacks(run.header, run.records), []
     for sample, records in by_sample.items():
         clean = next((r for r in records if r.step == CLEAN), None)
-        worst = [_worst([r for r in records if r.step != CLEAN and r.radius == e], sign) for e in radii(run.header)[1:]]
+        worst = [attacks.get((sample, radius)) for radius in radii(run.header)[1:]]
         lines.append(
-            Line(sample, clean, tuple(worst), _outcome(clean, worst, sign), pictures.get((run.directory, sample)))
+            Line(sample, clean, tuple(worst), _outcome(run, clean, worst), pictures.get((run.directory, sample)))
         )
     return lines
 
 
-def _worst(records: Iterable[Record], sign: int) -> Record | None:
-    """The attack that left the least; errors only where there is nothing else."""
-    return min(records, key=lambda r: (r.score is None, sign * (r.score or 0.0)), default=None)
-
-
-def _outcome(clean: Record | None, worst: Sequence[Record | None], sign: int) -> str:
+def _outcome(run: Run, clean: Record | None, worst: Sequence[Record | None]) -> str:
     tried = [record for record in worst if record is not None]
     if clean is None or clean.score is None or any(record.error for record in tried):
         return "error"
-    if any(r.score is not None and sign * r.score < sign * clean.score for r in tried):
+    if any(r.score is not None and is_worse(run.header.worst, r.score, clean.score) for r in tried):
         return "fell"
     return "stood" if tried else "not attacked"
 

@@ -21,10 +21,10 @@ from bench.data.readers import load as read_dataset
 from bench.data.readers import load_embedded
 from bench.data.selection import FIRST, select
 from bench.errors import UsageError
-from bench.models.encoders import catalogue
 from bench.models.encoders.encoder import Encoder
 from bench.models.encoders.load import digest, load_encoder
 from bench.models.encoders.stored import compile_blocks
+from bench.models.victims.load import load_victim
 from bench.provenance import code_state
 from bench.records import SCHEMA_VERSION, RunHeader, former_ceiling, read_header
 from tasks.base import Dataset, Sample, Task, Victim
@@ -86,7 +86,7 @@ def prepare(config: RunConfig) -> Setup:
     for part in used if config.compiled else ():
         compile_blocks(part)
     if task.model == "vlm":
-        weights["language"] = digest(model.model)
+        weights |= model.digests()
     preprocess = to_tensor if dataset.native_size else model.preprocess
     pictures = read_pictures(
         dataset, preprocess, device, upright=PROTOCOLS[config.protocol].upright, left_out=_left_out(config.directory)
@@ -158,18 +158,9 @@ def _row(config: RunConfig) -> Mapping[str, Any]:
 def _model(task: Task, encoder: Encoder, config: RunConfig) -> Any:
     if task.model == "encoder":
         return encoder
-    from bench.models.victims.llava import load_llava
-    from bench.models.victims.memory import make_room
-
-    suite = load_suite(config.suite)
-    model = load_llava(
-        catalogue.resolve_path(_vlm(config)),
-        encoder,
-        tower=config.tower,
-        conversation_name=suite.conversation,
-        pad_to_square=suite.image_aspect_ratio == "pad",
-    )
-    make_room(model, config.batch_size, model.device)
+    settings = _asking(config) | ({"tower": config.tower} if config.tower != "encoder" else {})
+    model = load_victim(_vlm(config), encoder, settings)
+    model.make_room(config.batch_size)
     return model
 
 

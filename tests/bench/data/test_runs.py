@@ -177,7 +177,7 @@ def test_images_of_native_size_reach_the_attack_as_they_are(tmp_path):
 
 
 def test_the_preprocessing_is_the_vision_language_models_if_it_has_one(mini, monkeypatch):
-    from bench.models.victims.llava import Llava
+    from bench.models.victims.llava.model import Llava
 
     config = resolve(encoder="clip", task="vqa", attack="none", limit=2)[0]
     monkeypatch.setattr(Llava, "preprocess", lambda self, picture: torch.full((3, 8, 8), 0.5), raising=False)

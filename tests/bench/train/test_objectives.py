@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from attacks.objective import Progress, squared_l2
-from attacks.pgd import pgd
+from attacks.objective import squared_l2
 from attacks.threat import ThreatModel
 from bench import registry
 from bench.errors import UsageError
@@ -133,21 +132,24 @@ def _attacked(case, **changes):
     return attack(lambda x: Features(net(x)), FARE.loss, images, target, noise, recipe, 0)
 
 
-def test_the_default_attack_is_pgd_bit_for_bit(case):
-    """Against `attacks.pgd`, which serves evaluation and was written apart from it."""
-    net, images, target, noise = case
-
-    def objective(images, rows):
-        loss = squared_l2(net(images), target.original.embedding[rows])
-        return Progress(loss, torch.zeros_like(loss, dtype=torch.bool))
-
+def test_the_default_attack_is_sign_ascent_bit_for_bit(case):
+    """Against a literal loop: sign steps, projection, the iterate of highest loss."""
+    net, clean, target, noise = case
     eps = 8 / 255
-    expected = pgd(
-        objective, images, ThreatModel("linf", eps), steps=10, step_size=2 / 255, momentum=0.0,
-        init=images + eps * (2 * noise - 1), stop_when_fooled=False,
-    )  # fmt: skip
+    lower, upper = (clean - eps).clamp(min=0), (clean + eps).clamp(max=1)
+    current = (clean + eps * (2 * noise - 1)).clamp(lower, upper)
+    iterates, losses = [], []
+    for _ in range(11):
+        current = current.detach().requires_grad_()
+        loss = squared_l2(net(current), target.original.embedding)
+        (gradient,) = torch.autograd.grad(loss.sum(), current)
+        iterates.append(current.detach())
+        losses.append(loss.detach())
+        current = (current + 2 / 255 * gradient.sign()).clamp(lower, upper)
+    best = torch.stack(losses).argmax(0)
+    assert 0 < best.float().mean() < 10, "the last iterate is the best of some images, not of all"
     found = _attacked(case)
-    assert torch.equal(found.images, expected.images)
+    assert torch.equal(found.images, torch.stack(iterates)[best, torch.arange(6)])
     assert found.finite.all()
 
 
