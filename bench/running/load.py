@@ -1,6 +1,7 @@
 """What a run works with, loaded: data, encoder, model and task, and the header that says where each came from."""
 
 import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from torchvision.transforms.functional import to_tensor
+from tqdm import tqdm
 
 from attacks.presets import EMBEDDING
 from bench import registry
@@ -136,6 +138,8 @@ def load_dataset(config: RunConfig) -> Dataset:
             )
         return load_embedded(config.dataset, row, config.n_samples)
     dataset = read_dataset(config.dataset, row, config.data_root)
+    for note in dataset.notes:
+        tqdm.write(f"{config.dataset}: {note}", file=sys.stderr)
     count = config.n_samples if config.place is None else min(config.n_samples, len(dataset.samples))
     return select(dataset, str(row.get("selection", FIRST)), count)
 
