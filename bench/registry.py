@@ -16,10 +16,10 @@ TASKS = {
     "stealth": "tasks.stealth:Stealth",
 }
 OBJECTIVES = {
-    "fare": "bench.train.objectives:FARE",
-    "tecoa": "bench.train.objectives:TECOA",
-    "cosine": "bench.train.objectives:COSINE",
-    "fare-patches": "bench.train.objectives:FARE_PATCHES",
+    "fare": "bench.train.objectives:fare",
+    "tecoa": "bench.train.objectives:tecoa",
+    "cosine": "bench.train.objectives:cosine",
+    "fare-patches": "bench.train.objectives:fare_patches",
 }
 VICTIMS = {"llava": "bench.models.victims.llava.family:LlavaFamily"}
 READERS = {
