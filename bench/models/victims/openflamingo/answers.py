@@ -12,8 +12,9 @@ from bench.errors import UsageError
 from bench.models.prompts import pad_left
 from bench.models.victims.openflamingo.gates import Sight
 from bench.models.victims.openflamingo.network import Network
-from bench.models.victims.openflamingo.prompts import Prompt
+from bench.models.victims.openflamingo.prompts import Prompt, plain
 from bench.models.victims.openflamingo.reading import check_length, demonstrated, numbered, read
+from bench.models.victims.openflamingo.vocabulary import LONGEST
 from tasks.base import AnswerScores
 
 SHORTEST = 16  # tokens; if all prefixes are shorter, they cost less to compute again than to attend to from a cache
@@ -33,7 +34,8 @@ class PreparedAnswers:
         computed: (B,) tokens that are.
 
     Raises:
-        UsageError: an answer has no tokens, or a prompt is too long, or has more tags or fewer than images.
+        UsageError: an answer has no tokens or holds a tag, or a prompt is too long, or has more tags or fewer than
+            images.
     """
 
     def __init__(self, network: Network, prompts: Sequence[Prompt], answers: Sequence[str]) -> None:
@@ -42,7 +44,7 @@ class PreparedAnswers:
         asked = [read(network, prompt) for prompt in prompts]
         said = [_answer_ids(network, answer) for answer in answers]
         whole = [[*p, *a[:-1]] for p, a in zip(asked, said, strict=True)]  # the last token is foretold, not read
-        check_length(network, max(map(len, whole)))
+        check_length(1 + max(map(len, whole)), min(LONGEST, network.longest))
         places = [_last(ids, network.vocabulary.image) for ids in asked]
         keep = max(places) >= SHORTEST
         self.fixed = demonstrated(network, prompts)  # (B, T, L, D)
@@ -63,8 +65,8 @@ class PreparedAnswers:
     def __call__(self, images: Tensor, rows: Tensor) -> AnswerScores:
         """Judge images (b, 3, H, W); rows (b,) names the prepared answer of each."""
         hidden = self._hidden(images, rows)
-        places = self.places[rows, :, None].expand(-1, -1, hidden.shape[-1])
-        logits = self.network.head(hidden.gather(1, places))  # (b, A, V)
+        batch = torch.arange(len(rows), device=rows.device)[:, None]
+        logits = self.network.head(hidden[batch, self.places[rows]])  # (b, A, V)
         wanted, counted = self.wanted[rows], self.counted[rows]
         nll = nn.functional.cross_entropy(logits.transpose(1, 2), wanted, reduction="none")
         said = logits.argmax(-1)
@@ -119,7 +121,7 @@ def _answer_ids(network: Network, answer: str) -> list[int]:
 
     Where the vocabulary would join that colon with the answer's first mark, the original counts from an earlier colon.
     """
-    if not (ids := network.vocabulary.encode(answer)):
+    if not (ids := network.vocabulary.encode(plain(answer))):
         raise UsageError(f"the answer {answer!r} has no tokens, so there is no loss to attack; leave it out")
     return ids
 

@@ -50,6 +50,11 @@ class Architecture:
     gate_inner: int
     gate_hidden: int
 
+    @classmethod
+    def standard(cls, width: int, language_width: int, every: int) -> "Architecture":
+        """The published sizes for an image encoder and a language model of these widths."""
+        return cls(width, 64, 6, 512, 4 * width, every, 512, 4 * language_width)
+
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """A released checkpoint's tensors under their plain names; nothing in the file is run.

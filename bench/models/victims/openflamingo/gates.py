@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -22,17 +23,19 @@ class Sight:
     """What a batch of texts sees.
 
     Attributes:
-        latents: (b, T, L, D) of T images each.
+        latents: (b, T, L, D) of T images each, in the precision of the language model.
         seen: (b, S) int64: which of them, from 1 on, each token attends to; 0 for none.
     """
 
     latents: Tensor
     seen: Tensor
 
+    @cached_property
     def keys(self) -> Tensor:
         """(b, T L, D): the latents of all images in a row."""
         return self.latents.flatten(1, 2)
 
+    @cached_property
     def allowed(self) -> Tensor:
         """(b, 1, S, T L) bool. Tokens without an image are let see all; what they see is dropped afterwards."""
         images = torch.arange(1, self.latents.shape[1] + 1, device=self.seen.device)
@@ -40,7 +43,8 @@ class Sight:
         own = self.seen[:, :, None]
         return ((own == images) | (own == 0))[:, None]
 
-    def any(self) -> Tensor:
+    @cached_property
+    def sighted(self) -> Tensor:
         """(b, S, 1) bool: tokens with an image."""
         return self.seen[:, :, None] > 0
 
@@ -107,6 +111,5 @@ class GatedLayer(nn.Module):
     def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         """As the language model's layer, with whatever arguments that takes."""
         sight = _SIGHT.get()
-        latents = sight.keys().to(hidden.dtype)
-        hidden = self.gated_cross_attn_layer(hidden, latents, sight.allowed(), sight.any())
+        hidden = self.gated_cross_attn_layer(hidden, sight.keys, sight.allowed, sight.sighted)
         return self.decoder_layer(hidden, *args, **kwargs)

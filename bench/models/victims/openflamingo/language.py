@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, MptConfig, MptForCausalLM, PreTrainedConfig
@@ -16,7 +17,16 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, MptConfig, MptForCau
 from bench.errors import UsageError
 from bench.models.formats import transformers_bars
 
-_UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError, ImportError)
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    ImportError,
+    SafetensorError,
+    StrictDataclassError,
+)
 
 
 class NormedProjection(nn.Module):
@@ -128,9 +138,11 @@ def read_family(path: str) -> tuple[Family, PreTrainedConfig]:
     """
     try:
         raw, _ = PreTrainedConfig.get_config_dict(path)
+        return family_of(raw, path)
+    except UsageError:
+        raise
     except _UNREADABLE as error:
         raise UsageError(_unreadable(path, error)) from error
-    return family_of(raw, path)
 
 
 def family_of(raw: Mapping[str, Any], path: str) -> tuple[Family, PreTrainedConfig]:

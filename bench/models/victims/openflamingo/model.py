@@ -93,7 +93,7 @@ class OpenFlamingo(Network):
         """
         rows = [read(self, prompt) for prompt in prompts]
         lengths = [len(row) for row in rows]
-        check_length(self, max(lengths) + max_new_tokens)
+        check_length(max(lengths) + max_new_tokens, self.longest)
         ids, mask = (torch.tensor(x, device=self.device) for x in pad_left(rows, self.vocabulary.pad))
         speaking = Speaking(self, ids, mask, sight(self, prompts, images, ids))
         if decoding.beams == 1:

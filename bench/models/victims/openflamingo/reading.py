@@ -28,16 +28,15 @@ def read(network: Network, prompt: Prompt) -> list[int]:
     return ids
 
 
-def check_length(network: Network, tokens: int) -> None:
-    """Refuse a text that the language model has no positions for.
+def check_length(tokens: int, limit: int) -> None:
+    """Refuse a text that the original would cut, or that the language model has no positions for.
 
     Raises:
-        UsageError: so it is.
+        UsageError: it is longer than the limit.
     """
-    if tokens > network.longest:
+    if tokens > limit:
         raise UsageError(
-            f"prompt and answer take up to {tokens} tokens, the language model has positions for {network.longest}; "
-            "use fewer or shorter demonstrations"
+            f"prompt and answer take up to {tokens} tokens, the limit is {limit}; use fewer or shorter demonstrations"
         )
 
 
