@@ -70,7 +70,8 @@ def shapes(network: Network) -> Shapes:
     gate = stack[gated[0]].gated_cross_attn_layer
     tower: Any = network.encoder.visual
     block = tower.transformer.resblocks[0]
-    attention, feed_forward = network.perceiver.layers[0].children()
+    perceiver: Any = network.perceiver.layers
+    attention, feed_forward = perceiver[0]
     tensors = {id(t): t for t in (*network.parameters(), *network.buffers())}
     return Shapes(
         blocks=len(stack),
@@ -85,7 +86,7 @@ def shapes(network: Network) -> Shapes:
         gate_inner=gate.attn.to_q.out_features,
         gate_mlp=gate.ff[1].out_features,
         latents=len(network.perceiver.latents),
-        perceiver_layers=len(network.perceiver.layers),
+        perceiver_layers=len(perceiver),
         perceiver_inner=attention.to_q.out_features,
         perceiver_mlp=feed_forward[1].out_features,
         tower_blocks=len(tower.transformer.resblocks),
@@ -111,9 +112,8 @@ def estimate(model: Shapes, batch: int, *, checkpointing: bool, text: Text = USU
     c, tokens = model.compute, text.rest
     block, gate, tower = _block(model, text), _gate(model, tokens), _tower_block(model)
     if checkpointing:
-        kept = (model.blocks + model.gates) * tokens * model.width + model.tower_blocks * _places(
-            model
-        ) * model.tower_width
+        kept = (model.blocks + model.gates) * tokens * model.width
+        kept += model.tower_blocks * _places(model) * model.tower_width
     else:
         kept = (model.blocks - model.blind) * block + model.gates * gate + model.tower_blocks * tower
     kept += _perceiver(model) + tokens * model.width  # and the final norm's input
