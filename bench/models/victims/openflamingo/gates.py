@@ -95,9 +95,9 @@ class GatedBlock(GradientCheckpointingLayer):  # type: ignore[no-untyped-call]
     def forward(self, hidden: Tensor, latents: Tensor, allowed: Tensor, sighted: Tensor) -> Tensor:
         """(b, S, E), (b, K, D), and masks as of `Sight` -> (b, S, E)."""
         found: Tensor = self.attn(hidden, latents, allowed, sighted)
-        hidden = found * self.attn_gate.tanh().to(hidden.dtype) + hidden
+        hidden = found * self.attn_gate.to(hidden.dtype).tanh() + hidden
         found = self.ff(hidden)
-        return found * self.ff_gate.tanh().to(hidden.dtype) + hidden
+        return found * self.ff_gate.to(hidden.dtype).tanh() + hidden
 
 
 class GatedLayer(nn.Module):

@@ -138,6 +138,8 @@ def read_family(path: str) -> tuple[Family, PreTrainedConfig]:
     """
     try:
         raw, _ = PreTrainedConfig.get_config_dict(path)
+        if not raw:
+            raise UsageError(f"{path} holds no config.json; download the whole language model")
         return family_of(raw, path)
     except UsageError:
         raise

@@ -34,22 +34,23 @@ VARIANTS = tuple(expected()["variants"])
 
 
 def encoder() -> Encoder:
+    """The fixture's, with its weights."""
     config = json.loads((FIXTURE / "open_clip_config.json").read_text())
     vision = config["vision_cfg"]
-    visual = VisionTransformer(
-        vision["image_size"],
-        vision["patch_size"],
-        vision["width"],
-        vision["layers"],
-        vision["width"] // vision["head_width"],
-        mlp_ratio=4.0,
-        output_dim=config["embed_dim"],
-        act_layer=QuickGELU,
+    heads = vision["width"] // vision["head_width"]
+    found = tower(
+        vision["image_size"], vision["patch_size"], vision["width"], vision["layers"], heads, config["embed_dim"]
     )
+    visual = found.visual
     visual.load_state_dict(load_file(FIXTURE / "vision.safetensors"))
-    return Encoder(
-        visual, Preprocessing(vision["image_size"], CLIP_MEAN, CLIP_STD), TextTower(torch.nn.Identity(), None)
+    return found
+
+
+def tower(size: int, patch: int, width: int, layers: int, heads: int, projected: int) -> Encoder:
+    visual = VisionTransformer(
+        size, patch, width, layers, heads, mlp_ratio=4.0, output_dim=projected, act_layer=QuickGELU
     )
+    return Encoder(visual, Preprocessing(size, CLIP_MEAN, CLIP_STD), TextTower(torch.nn.Identity(), None))
 
 
 def images() -> torch.Tensor:
