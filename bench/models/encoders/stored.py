@@ -90,9 +90,7 @@ def recompute_blocks(model: nn.Module) -> None:
     """
     for block in model.modules():
         if isinstance(block, GradientCheckpointingLayer) and "forward" not in vars(block):
-            block.forward = partial(
-                checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
-            )
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
 
 
 def compile_blocks(model: nn.Module, backend: str = "inductor") -> int:

@@ -41,11 +41,17 @@ class NativeTower(nn.Module):
             image = TF.resize(image, [self.resized], TF.InterpolationMode.BICUBIC, antialias=True)
         return cast(Tensor, TF.to_tensor(TF.center_crop(image, [size, size])))
 
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, W) float32: the class token after the final norm, not projected."""
+        return cast(Tensor, self.visual(self._pixels(images)).pooler_output.float())
+
     def patch_tokens(self, images: Tensor, layer: int = -2) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, N, W) float32: hidden states before the final norm, class token left out."""
-        pixels = ((images - self.mean) / self.std).to(self.visual.dtype)
-        states = self.visual(pixels, output_hidden_states=True).hidden_states
+        states = self.visual(self._pixels(images), output_hidden_states=True).hidden_states
         return cast(Tensor, states[layer][:, 1:].float())
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        return ((images - self.mean) / self.std).to(self.visual.dtype)
 
     def shapes(self, layer: int = -2) -> TowerShapes:
         """See `bench.models.encoders.encoder.Encoder.shapes`; transformers runs a tower to its last block."""
