@@ -106,9 +106,13 @@ def test_open_clips_own_architecture_with_weights_from_the_cache(tmp_path, cache
     model = checkpoints.open_clip_folder(tmp_path / "repo", config)
     checkpoints.into_hub_cache(tmp_path / "repo", cache, "timm/small.openai")
     row = EncoderRow(
-        "clip", hub="timm/small.openai", pretrained="openai", architecture="small-quickgelu", activation="quick_gelu",
+        "clip",
+        hub="timm/small.openai",
+        pretrained="openai",
+        architecture="small-quickgelu",
+        activation="quick_gelu",
         preprocessing=checkpoints.OPENAI,
-    )  # fmt: skip
+    )
     encoder = load_row(row, {})
     assert _agree(encoder(PIXELS), model.encode_image(_standardised(PIXELS)))
     tower = tmp_path / "fare_eps_2.pt"
