@@ -78,11 +78,11 @@ def cards(run: Run, most: int, images: Path, prefix: str, data_root: Path | None
     Raises:
         UsageError: the run's data or encoder cannot be loaded, or the data are not those of the run.
     """
-    from bench.config.reload import config_of
     from bench.running.images import ImageStore
     from bench.running.load import prepare
+    from bench.verify import models_of
 
-    setup = prepare(config_of(run.header, data_root=data_root))
+    setup = prepare(models_of(run.header, **({} if data_root is None else {"data_root": data_root})))
     if setup.header.dataset_fingerprint != run.header.dataset_fingerprint:
         raise UsageError(f"{run.directory}: the dataset {run.header.dataset!r} is not the one that was run")
     rows = {sample.id: row for row, sample in enumerate(setup.samples)}

@@ -16,7 +16,7 @@ from torch import Tensor
 from attacks.presets import EMBEDDING, AttackStep
 from attacks.threat import ThreatModel
 from bench.batch_size import TOO_LARGE, BatchSize, within_memory
-from bench.config import RunConfig, preset
+from bench.config import RunConfig
 from bench.errors import UsageError
 from bench.progress import Display, Silent
 from bench.records import Record, RunStore, open_run, read_records
@@ -100,7 +100,7 @@ class _Runner:
         self.display = display
         self.sign = 1 if setup.task.worst == "min" else -1
         self.batches = BatchSize(config.batch_size, setup.images.device, max(setup.images[[0]].shape[-2:]))
-        self.steps: Sequence[AttackStep] = () if config.attack == "none" else preset(config.attack).steps
+        self.steps: Sequence[AttackStep] = config.steps
         keep = config.save_adversarial or any(step.start == "best" for step in self.steps)
         self.store = ImageStore(run.directory / "adversarial") if keep else None
         if self.store is not None:

@@ -11,12 +11,12 @@ from PIL import Image
 
 from bench.analysis.cells import measured
 from bench.cli import main
-from bench.config.reload import config_of
 from bench.errors import UsageError
 from bench.records import Run
 from bench.regression.baseline import load_runs
 from bench.report import attacks, charts, gallery
 from bench.report.pages import write_report
+from bench.verify import models_of
 from tests.bench.report.site import SCRIPT, make_site
 from tests.bench.runs import make_header, make_record, make_run
 
@@ -254,7 +254,7 @@ def test_a_report_shows_loss_curves_where_runs_recorded_them(site, tmp_path):
 
 def test_where_the_data_lay_is_taken_from_the_run(tmp_path):
     header = make_header(config={"data_root": str(tmp_path), "arch": "ViT-L-14"}, limit=30, n_samples=30)
-    config = config_of(header)
+    config = models_of(header)
     assert (config.data_root, config.arch, config.n_samples, config.attack) == (tmp_path, "ViT-L-14", 30, "none")
-    assert config_of(header, data_root=tmp_path / "moved").data_root == tmp_path / "moved"
-    assert config_of(make_header()).data_root is None
+    assert models_of(header, data_root=tmp_path / "moved").data_root == tmp_path / "moved"
+    assert models_of(make_header()).data_root is None
