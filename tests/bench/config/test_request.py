@@ -141,7 +141,8 @@ def test_each_option_is_one_flag_and_one_keyword_with_the_same_words():
 def test_loose_values_become_the_types_of_the_fields():
     request = Request.of(
         encoder=[Path("a/b.pt"), "clip"], task="vqa, captioning", limit=np.int64(3), seed=np.int32(0),
-        eps=np.float32(2), batch_size="auto", output="out", save_adversarial=np.bool_(True), surrogate=None, arch=None, jobs="4",
+        eps=np.float32(2), batch_size="auto", output="out", save_adversarial=np.bool_(True), surrogate=None, arch=None,
+        jobs="4",
     )  # fmt: skip
     assert request == Request(
         encoder=("a/b.pt", "clip"), task=("vqa", "captioning"), limit=3, seed=0, eps=(2.0,), output=Path("out"),
