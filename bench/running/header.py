@@ -12,9 +12,9 @@ import torch
 from bench.config import DEFAULT_PROTOCOL, RunConfig, load_suite
 from bench.data.selection import FIRST
 from bench.provenance import code_state
-from bench.records import SCHEMA_VERSION, RunHeader, former_ceiling
-from bench.running.data import row_of
-from tasks.base import Dataset, Task
+from bench.records import SCHEMA_VERSION, RunHeader
+from bench.running.data import selection_of
+from tasks.base import Task
 from tasks.protocol import PROTOCOLS
 
 PACKAGES = ("torch", "torchvision", "transformers", "open_clip_torch", "numpy", "pillow")
@@ -32,7 +32,6 @@ def header_of(
         data_digest: of the samples and their pixels.
         device: where the run computes.
     """
-    dataset: Dataset = task.dataset  # type: ignore[attr-defined]
     return RunHeader(
         schema_version=SCHEMA_VERSION,
         suite=config.suite_name,
@@ -46,19 +45,19 @@ def header_of(
         attack=config.attack + (f"-from-{config.surrogate}" if config.surrogate else ""),
         radii=config.eps if config.steps else (),
         seed=config.seed,
-        n_samples=len(dataset.samples),
+        n_samples=len(task.dataset.samples),
         limit=config.limit,
         model=vlm_of(config) if task.model == "vlm" else None,
         dataset_fingerprint=data_digest,
         weights=dict(weights),
-        attack_steps=[asdict(step) for step in config.steps],
+        attack_steps=[step.as_data() for step in config.steps],
         protocol=_protocol(config) | (how_asked(config) if task.model == "vlm" else {}),
         code=code_state(),
         packages={name: version(name) for name in PACKAGES},
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         config=config.request.as_json(),
-        ceiling=former_ceiling(task.metric),
+        ceiling=task.ceiling,
     )
 
 
@@ -85,6 +84,6 @@ def _protocol(config: RunConfig) -> dict[str, Any]:
         chosen["tower"] = config.tower
     if config.place is not None:
         chosen["data"] = config.place.where
-    if (selection := row_of(config).get("selection", FIRST)) != FIRST:
+    if (selection := selection_of(config)) != FIRST:
         chosen["selection"] = selection
     return chosen | ({"surrogate": config.surrogate} if config.surrogate else {})

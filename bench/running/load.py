@@ -13,13 +13,14 @@ from bench import registry
 from bench.config import RunConfig, load_suite
 from bench.data.bank import Images, ids_left_out, read_pictures
 from bench.errors import UsageError
-from bench.models.encoders import catalogue
 from bench.models.encoders.encoder import Encoder
 from bench.models.encoders.load import digest, load_encoder
 from bench.models.encoders.stored import compile_blocks
+from bench.models.victims.load import load_victim
 from bench.records import RunHeader, read_header
 from bench.running.data import load_dataset
-from bench.running.header import header_of, vlm_of
+from bench.running.header import header_of, how_asked, vlm_of
+from bench.running.kinds import check_steps
 from tasks.base import Dataset, Sample, Task, Victim
 from tasks.protocol import PROTOCOLS
 
@@ -42,13 +43,13 @@ class Setup:
     encoder: Encoder  # of the surrogate
     images: Images  # indexed with rows: (b, 3, H, W) float32 in [0, 1], on the device
     header: RunHeader
-    broken: Mapping[str, str]  # why a sample cannot be asked, by its id; its image is black
+    unreadable: Mapping[str, str]  # why a sample cannot be asked, by its id; its image is black
     half: "HalfPrecision | None" = None  # the surrogate where the search is in half precision
 
     @property
     def samples(self) -> tuple[Sample, ...]:
         """The samples to score, in order; sample i has image i."""
-        return self.task.dataset.samples  # type: ignore[attr-defined]
+        return self.task.dataset.samples
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,6 @@ def prepare(config: RunConfig) -> Setup:
     """Load data, encoder and model of a run."""
     device = _device(config.device)
     task = load_task(config)
-    dataset: Dataset = task.dataset  # type: ignore[attr-defined]
     target = _bound(config.encoder, task, config, device)
     source = target if config.surrogate is None else _bound(config.surrogate, task, config, device)
     half = _in_half_precision(source, task, config)
@@ -72,8 +72,8 @@ def prepare(config: RunConfig) -> Setup:
     for part in (target, source, half) if config.compiled else ():
         _compile(part)
     pictures = read_pictures(
-        dataset,
-        to_tensor if dataset.native_size else target.model.preprocess,
+        task.dataset,
+        to_tensor if task.dataset.native_size else target.model.preprocess,
         device,
         upright=PROTOCOLS[config.protocol].upright,
         left_out=_left_out(config.directory),
@@ -98,28 +98,24 @@ def load_task(config: RunConfig) -> Task:
         UsageError: the dataset cannot be read, or does not suit the task; or the attack does not.
     """
     dataset = load_dataset(config)
-    _check_fits(config, dataset)
     task_class: Any = registry.resolve("bench.tasks", config.task)
+    _check_fits(task_class, config, dataset)
     task: Task = task_class(dataset, PROTOCOLS[config.protocol])
     _check_goals(task, config, dataset.samples[0])
     return task
 
 
-def _check_fits(config: RunConfig, dataset: Dataset) -> None:
+def _check_fits(task_class: Any, config: RunConfig, dataset: Dataset) -> None:
     """Refuse samples that a task cannot ask."""
     if not dataset.samples:
         raise UsageError(f"dataset {config.dataset!r} holds no samples")
-    if config.task not in registry.TASKS:
-        return
-    if (config.task == "zeroshot") != bool(dataset.classnames):
-        kind = "has" if dataset.classnames else "has no"
-        raise UsageError(f"dataset {config.dataset!r} {kind} classes: it does not suit task {config.task!r}")
-    if config.task != "zeroshot" and not all(sample.prompt for sample in dataset.samples):
-        raise UsageError(f"dataset {config.dataset!r} has samples without a prompt; give its row prompt = ...")
+    if reason := task_class.fits(dataset):
+        raise UsageError(f"dataset {config.dataset!r} does not suit task {config.task!r}: it {reason}")
 
 
 def _check_goals(task: Task, config: RunConfig, sample: Sample) -> None:
     """Refuse an attack that was made for another task before anything is computed."""
+    check_steps(config.steps)
     for step in config.steps:
         if step.goal in ("best", EMBEDDING):
             continue
@@ -149,18 +145,9 @@ def _bound(name: str, task: Task, config: RunConfig, device: torch.device) -> _B
 def _model(task: Task, encoder: Encoder, config: RunConfig) -> Any:
     if task.model == "encoder":
         return encoder
-    from bench.models.victims.llava import load_llava
-    from bench.models.victims.memory import make_room
-
-    suite = load_suite(config.suite)
-    model = load_llava(
-        catalogue.resolve_path(vlm_of(config)),
-        encoder,
-        tower=config.tower,
-        conversation_name=suite.conversation,
-        pad_to_square=suite.image_aspect_ratio == "pad",
-    )
-    make_room(model, config.batch_size, model.device)
+    settings = how_asked(config) | ({"tower": config.tower} if config.tower != "encoder" else {})
+    model = load_victim(vlm_of(config), encoder, settings)
+    model.make_room(config.batch_size)
     return model
 
 
@@ -184,7 +171,7 @@ def _digests(target: _Bound, source: _Bound, task: Task) -> Iterator[tuple[str, 
     if source is not target:
         yield "surrogate", digest(source.encoder.visual)
     if task.model == "vlm":
-        yield "language", digest(target.model.model)
+        yield from target.model.digests().items()
 
 
 def _left_out(directory: Path) -> frozenset[str]:

@@ -15,7 +15,7 @@ from bench.data.images import open_image
 from bench.errors import UsageError
 from bench.models.encoders.encoder import Encoder
 from bench.models.victims import prefix
-from bench.models.victims.llava import Llava, load_llava, pad_to_square
+from bench.models.victims.llava.model import Llava, load_llava, pad_to_square
 from bench.models.victims.prompts import answer_ids, conversation
 from bench.running import load as setup
 from tasks.openings import Openings
