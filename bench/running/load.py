@@ -20,7 +20,6 @@ from bench.models.victims.load import load_victim
 from bench.records import RunHeader, read_header
 from bench.running.data import load_dataset
 from bench.running.header import header_of, how_asked, vlm_of
-from bench.running.kinds import check_steps
 from tasks.base import Dataset, Sample, Task, Victim
 from tasks.protocol import PROTOCOLS
 
@@ -101,7 +100,8 @@ def load_task(config: RunConfig) -> Task:
     task_class: Any = registry.resolve("bench.tasks", config.task)
     _check_fits(task_class, config, dataset)
     task: Task = task_class(dataset, PROTOCOLS[config.protocol])
-    _check_goals(task, config, dataset.samples[0])
+    if config.steps:
+        _check_attack(task, config, dataset.samples[0])
     return task
 
 
@@ -113,8 +113,10 @@ def _check_fits(task_class: Any, config: RunConfig, dataset: Dataset) -> None:
         raise UsageError(f"dataset {config.dataset!r} does not suit task {config.task!r}: it {reason}")
 
 
-def _check_goals(task: Task, config: RunConfig, sample: Sample) -> None:
-    """Refuse an attack that was made for another task before anything is computed."""
+def _check_attack(task: Task, config: RunConfig, sample: Sample) -> None:
+    """Refuse an attack of unknown kinds, or one that was made for another task, before anything is computed."""
+    from bench.running.kinds import check_steps  # attack code, which what verifies a run does without
+
     check_steps(config.steps)
     for step in config.steps:
         if step.goal in ("best", EMBEDDING):

@@ -60,7 +60,7 @@ def through_a_header(request: Request) -> Request:
     (config,) = resolve(request)
     samples = (Sample("s0", Path("a.png"), "", ("circle",), "s0"),)
     task = types.SimpleNamespace(
-        dataset=Dataset("d", samples), version=1, metric="accuracy (%)", worst="min", model="vlm"
+        dataset=Dataset("d", samples), version=1, metric="accuracy (%)", worst="min", model="vlm", ceiling=100.0
     )
     header = header_of(config, task, {}, "digest", torch.device("cpu"))
     return request_of(RunHeader.from_json(header.to_json()))
