@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -183,7 +184,7 @@ def test_published_numbers_stand_beside_ours_with_the_difference(tmp_path):
 )
 def test_a_number_of_something_else_is_not_put_beside_ours(tmp_path, model, changes):
     run = _paper(tmp_path, "captioning", "coco", 60.0, model, eps=changes.pop("radii", (2.0,))[0])
-    header = type(run.header)(**{**run.header.__dict__, **changes})
+    header = replace(run.header, **changes)
     (_, attacked) = layouts.measured([type(run)(run.directory, header, run.records)])
     assert published.published(attacked) is None
 
