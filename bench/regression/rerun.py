@@ -50,7 +50,7 @@ def changes(baseline: Sequence[Run], roots: Sequence[Path]) -> list[Finding]:
 def rerun(baseline: Sequence[Run], samples: int, jobs: int | None = None) -> list[Finding]:
     """Run the first ``samples`` samples of each guarded run again, and compare with the committed scores."""
     from bench.config import resolve
-    from bench.running.engines.processes import execute_all
+    from bench.running.engines import execute_all
 
     guarded = [run for run in baseline if is_guarded(run)] or [run for run in baseline if can_run_in_part(run)]
     if not guarded:
