@@ -127,7 +127,7 @@ def _of_header(header: RunHeader) -> dict[str, Any]:
         "suite": header.suite,
         "encoder": [header.encoder],
         "task": [header.task],
-        "dataset": [header.protocol.get("data", header.dataset)],
+        "dataset": [header.data or header.dataset],
         "eps": header.radii or None,
         "norm": header.norm,
         "attack": header.attack.removesuffix(f"-from-{surrogate}") if surrogate else header.attack,
@@ -136,7 +136,7 @@ def _of_header(header: RunHeader) -> dict[str, Any]:
         "limit": header.limit,
         "protocol": header.protocol_name,
         "precision": header.precision,
-        "compiled": header.protocol.get("compiled"),
+        "compiled": header.compiled,
         "tower": header.tower,
         "vlm": header.model,
     }

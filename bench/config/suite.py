@@ -301,4 +301,6 @@ def _converted(row: Mapping[str, Any], kind: type[Any], source: str) -> Any:
         return msgspec.convert(row, kind)
     except msgspec.ValidationError as error:
         problem, _, key = str(error).partition(" - at `$.")
-        raise UsageError(f"{source}: {key.rstrip('`') + ': ' if key else ''}{problem[:1].lower()}{problem[1:]}") from None
+        raise UsageError(
+            f"{source}: {key.rstrip('`') + ': ' if key else ''}{problem[:1].lower()}{problem[1:]}"
+        ) from None
