@@ -309,9 +309,9 @@ def test_the_last_round_goes_on_with_the_goal_that_did_the_most_harm(scores, eps
     steps = PRESETS["ensemble"].steps
     records = [make_record("s0", score=scores[0])]
     records += [make_record("s0", f"reference-{n}", 4.0, score) for n, score in enumerate(scores[1:])]
-    assert loop.best_goal(steps, records, eps, 1) == goal
+    assert loop.best_goal(steps, records, eps, "min") == goal
     raised = [msgspec.structs.replace(record, score=100 - record.score) for record in records]
-    assert loop.best_goal(steps, raised, eps, -1) == goal
+    assert loop.best_goal(steps, raised, eps, "max") == goal
 
 
 def test_the_last_round_itself_and_rounds_that_failed_name_no_goal():
@@ -321,7 +321,7 @@ def test_the_last_round_itself_and_rounds_that_failed_name_no_goal():
         make_record("s0", "reference-4", 4.0, 40.0),
         make_record("s0", "again", 4.0, 30.0),
     ]
-    assert loop.best_goal(PRESETS["ensemble"].steps, records, 4.0, 1) == "reference-4"
+    assert loop.best_goal(PRESETS["ensemble"].steps, records, 4.0, "min") == "reference-4"
 
 
 def test_transfer_attacks_follow_the_surrogate(tmp_path):
