@@ -62,7 +62,7 @@ def chapter(title: str, runs: list[Run], site: Site, facts: Facts) -> Chapter:
     """Tables and charts of runs that may stand side by side."""
     made = Chapter(title, runs)
     for table in sorted(layouts.tables(runs, facts), key=lambda table: table.name == "flat"):
-        made.tables.append(Markup(render.html(table, site.cell_link)))  # noqa: S704  (the template escapes)
+        made.tables.append(Markup(render.html(table, site.cell_link)))
     direct = [run for run in runs if run.header.surrogate is None]
     order = {encoder: place for place, encoder in enumerate(site.encoders)}
     for table in layouts.tables(direct, facts, ("flat",)):
@@ -83,10 +83,10 @@ def _draw(made: Chapter, label: Label, found: list[Measure], site: Site) -> None
     better = "lower is better" if header.worst == "max" else "higher is better"
     if header.radii:
         svg = charts.curves(found, site.places, site.link, f"{stem}-curve")
-        made.curves.append(Chart(title, better, Markup(svg), _said(found)))  # noqa: S704
+        made.curves.append(Chart(title, better, Markup(svg), _said(found)))
     if pairs := _pairs(found) if header.worst == "min" else []:
         svg = charts.scatter(pairs, site.places, site.link, f"{stem}-scatter")
-        made.scatters.append(Chart(title, "higher is better, both ways", Markup(svg), _said(found)))  # noqa: S704
+        made.scatters.append(Chart(title, "higher is better, both ways", Markup(svg), _said(found)))
     _draw_attacks(made, title, found, site, stem)
 
 
@@ -97,19 +97,19 @@ def _draw_attacks(made: Chapter, title: str, found: list[Measure], site: Site, s
     if curves := attacks.loss_curves(made.runs, found, places):
         svg = charts.loss_curves(curves, places, f"{stem}-climb")
         said = [(e, f"{ys[-1]:.3g} after {xs[-1]:.0f} images") for e, (xs, ys) in curves.items()]
-        made.loss_curves.append(Chart(title, f"first step at {largest}", Markup(svg), said))  # noqa: S704
+        made.loss_curves.append(Chart(title, f"first step at {largest}", Markup(svg), said))
     spent, counts = attacks.spent_gradients(made.runs, found, places)
     if len({value for values in spent.values() for value in values} - {math.inf}) > 1:
         svg = charts.robust_share(spent, counts, places, f"{stem}-robust")
         said = [(e, f"{100 * sum(map(math.isinf, v)) / len(v):.1f} % still robust") for e, v in spent.items()]
-        made.robust_shares.append(Chart(title, f"attacked at {largest}", Markup(svg), said))  # noqa: S704
+        made.robust_shares.append(Chart(title, f"attacked at {largest}", Markup(svg), said))
     if found[0].dataset != AVERAGE and (losses := attacks.final_losses(made.runs, found, places)):
         svg = charts.boxes(losses, places, norm, f"{stem}-loss")
         said = [
             (e, ", ".join(f"{eps_label(r, norm)}: {median(v):.3g}" for r, v in by_radius.items()))
             for e, by_radius in losses.items()
         ]
-        made.losses.append(Chart(title, "the attacker climbs; medians", Markup(svg), said))  # noqa: S704
+        made.losses.append(Chart(title, "the attacker climbs; medians", Markup(svg), said))
 
 
 def _said(found: Sequence[Measure]) -> list[tuple[str, str]]:
