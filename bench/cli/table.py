@@ -44,8 +44,8 @@ def table(words: tuple[str, ...], listing: bool, style: str, everything: bool, d
     known = layouts.names()
     if listing or not (words or everything or document):
         width = max(map(len, known))
-        for one in known:
-            click.echo(f"{one.ljust(width)}  {layouts.find(one).about}")
+        for one, about in layouts.abouts().items():
+            click.echo(f"{one.ljust(width)}  {about}")
         return
     name, roots = _split(words, known)
     if document is not None and not roots and everything:
@@ -54,7 +54,13 @@ def table(words: tuple[str, ...], listing: bool, style: str, everything: bool, d
     if document is not None:
         committed.write(document, found)
         return
-    shown = layouts.tables(found, SUITE_FACTS) if everything else [layouts.build(name or "flat", found, SUITE_FACTS)]
+    problems: list[str] = []
+    if everything:
+        shown = layouts.tables(found, SUITE_FACTS, problems=problems)
+    else:
+        shown = [layouts.build(name or "flat", found, SUITE_FACTS)]
+    for problem in problems:
+        click.echo(f"bench: {problem}", err=True)
     click.echo("\n".join(_headed(one, style, len(shown)) for one in shown), nl=False)
 
 

@@ -14,6 +14,7 @@ from bench.tables.fill import fill
 from bench.tables.table import Layout, Table, layout
 
 GROUP = "bench.layouts"
+BROKEN = "broken: "
 
 
 @layout(
@@ -103,21 +104,56 @@ def build(name: str, runs: Sequence[Run], facts: Facts) -> Table:
     """Fill a layout from runs.
 
     Raises:
-        UsageError: no run has anything for it; the runs follow different protocols or norms, so that their numbers must
-            not stand side by side.
+        UsageError: there is no such layout, or a plugin's is broken; no run has anything for it; the runs follow
+            different protocols or norms, so that their numbers must not stand side by side.
     """
     chosen = find(name)
-    if not (measures := chosen.measures(runs, facts)):
+    if not (measures := _measures(name, chosen, runs, facts)):
         raise UsageError(f"no run has results for layout {name!r} ({chosen.about}); make some with `bench run`")
     return fill(name, chosen, measures)
 
 
-def tables(runs: Iterable[Run], facts: Facts, wanted: Iterable[str] | None = None) -> list[Table]:
-    """Every table that the runs have numbers for, of all layouts or of those wanted, in their order."""
+def tables(
+    runs: Iterable[Run], facts: Facts, wanted: Iterable[str] | None = None, problems: list[str] | None = None
+) -> list[Table]:
+    """Every table that the runs have numbers for, of all layouts or of those wanted, in their order.
+
+    A plugin's layout that is broken is left out; why is added to ``problems``.
+    """
     runs = list(runs)
     found = []
     for name in names() if wanted is None else wanted:
-        chosen = find(name)
-        if measures := chosen.measures(runs, facts):
+        try:
+            chosen = find(name)
+            measures = _measures(name, chosen, runs, facts)
+        except UsageError as error:
+            if name in registry.LAYOUTS:
+                raise
+            (problems if problems is not None else []).append(str(error))
+            continue
+        if measures:
             found.append(fill(name, chosen, measures))
     return found
+
+
+def abouts() -> dict[str, str]:
+    """What each layout shows, in a line; of a plugin's that cannot be loaded, why."""
+    found = {}
+    for name in names():
+        try:
+            found[name] = find(name).about
+        except UsageError as error:
+            found[name] = f"{BROKEN}{error}"
+    return found
+
+
+def _measures(name: str, chosen: Layout, runs: Sequence[Run], facts: Facts) -> list[Measure]:
+    """A layout's numbers; what a plugin's code raises becomes one line."""
+    if name in registry.LAYOUTS:
+        return chosen.measures(runs, facts)
+    try:
+        return list(chosen.measures(runs, facts))
+    except UsageError:
+        raise
+    except Exception as error:  # whatever a third party's code raises
+        raise UsageError(f"the plugin layout {name!r} failed: {type(error).__name__}: {error}") from error
