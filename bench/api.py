@@ -145,6 +145,6 @@ def _carried_out(configs: list[RunConfig], jobs: int | None, progress: bool) -> 
 
 
 def _execute(configs: list[RunConfig], jobs: int | None, progress: bool) -> list[Path]:
-    from bench.running.engines.processes import execute_all
+    from bench.running.engines import execute_all
 
     return execute_all(configs, jobs=jobs, progress=progress)

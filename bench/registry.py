@@ -16,10 +16,10 @@ TASKS = {
     "stealth": "tasks.stealth:Stealth",
 }
 OBJECTIVES = {
-    "fare": "bench.train.objectives:FARE",
-    "tecoa": "bench.train.objectives:TECOA",
-    "cosine": "bench.train.objectives:COSINE",
-    "fare-patches": "bench.train.objectives:FARE_PATCHES",
+    "fare": "bench.train.objectives:fare",
+    "tecoa": "bench.train.objectives:tecoa",
+    "cosine": "bench.train.objectives:cosine",
+    "fare-patches": "bench.train.objectives:fare_patches",
 }
 VICTIMS = {"llava": "bench.models.victims.llava.family:LlavaFamily"}
 READERS = {
@@ -33,6 +33,17 @@ READERS = {
     "mini": "bench.mini.embedded:READER",
 }
 EXPORTERS = {"mini": "bench.mini.export:export_mini"}
+ATTACK_KINDS = {
+    "apgd": "attacks.kinds:APGD",
+    "apgd-confirm": "attacks.kinds:APGD_CONFIRM",
+    "pgd": "attacks.kinds:PGD",
+    "fab-t": "attacks.kinds:FAB_T",
+    "square": "attacks.kinds:SQUARE",
+}
+ENGINES = {
+    "processes": "bench.running.engines.processes:Processes",
+    "inline": "bench.running.engines.inline:Inline",
+}
 CLAIMS = {"mini": "bench.mini.claims:claims_block"}
 LAYOUTS = {
     "flat": "bench.tables.layouts:flat",
@@ -47,7 +58,8 @@ _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "bench.victims": VICTIMS,
     "bench.attacks": {},
     "bench.objectives": OBJECTIVES,
-    "bench.attack_kinds": {},
+    "bench.attack_kinds": ATTACK_KINDS,
+    "bench.engines": ENGINES,
     "bench.claims": CLAIMS,
     "bench.layouts": LAYOUTS,
     "bench.readers": READERS,

@@ -24,7 +24,7 @@ def report(runs: tuple[Path, ...], output: Path, title: str, most: int, quiet: b
       bench run --encoder clip,fare --task vqa --save-adversarial && bench report results/runs -o report
     """  # noqa: D301
     from bench.config.facts import SUITE_FACTS
-    from bench.regression.baseline import load_runs
+    from bench.records import load_runs
     from bench.report.pages import write_report
 
     first = write_report(load_runs(runs), output, facts=SUITE_FACTS, title=title, most=most, progress=not quiet)

@@ -1,4 +1,4 @@
-"""How each miniature model is made: `train_model` is what `bench train --suite mini MODEL` runs."""
+"""How each miniature model is made: `train_model` is what `bench train recipe MODEL` runs."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,9 +15,11 @@ from bench.mini import clip, llava, world
 from bench.mini.card import vqa_numbers, write_card, zeroshot_numbers
 from bench.models.encoders.load import load_encoder
 from bench.models.victims.load import load_victim
-from bench.train.adversarial import Batch, Recipe, finetune
-from bench.train.loop import Schedule
+from bench.train.adversarial import finetune
+from bench.train.batch import Batch
 from bench.train.objectives import classes_of
+from bench.train.recipe import Recipe
+from bench.train.schedule import Schedule
 
 FINETUNING = {
     "fare2": Recipe("fare", 2, Schedule(600, 64, 3e-4, warmup=40)),

@@ -6,7 +6,7 @@ from typing import Any
 
 from bench import registry
 from bench.config.facts import SUITE_FACTS
-from bench.records import RecordsError, Run, archive_run, find_runs, load_run, write_atomically
+from bench.records import RecordsError, Run, archive_run, load_runs, write_atomically
 from bench.records.worst import eps_label, groups_of, worst_scores
 from bench.regression.compare import by_place
 from bench.tables import layouts, render
@@ -15,18 +15,6 @@ from bench.tables.blocks import stale, write_block
 BASELINE = Path("results/mini")
 DOCUMENT = Path("BENCHMARKS.md")
 SCORES = "scores.tsv"
-
-
-def load_runs(roots: Sequence[Path]) -> list[Run]:
-    """Every run under the given directories.
-
-    Raises:
-        RecordsError: there is none.
-    """
-    runs = [load_run(directory) for root in roots for directory in find_runs(root)]
-    if not runs:
-        raise RecordsError(f"no runs under {', '.join(map(str, roots))}; make some with `bench run`")
-    return runs
 
 
 def scores_text(run: Run) -> str:

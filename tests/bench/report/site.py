@@ -9,9 +9,8 @@ from safetensors.numpy import save_file
 import bench
 from bench.config.facts import SUITE_FACTS
 from bench.config.reload import config_of
-from bench.records import Run
+from bench.records import Run, load_runs
 from bench.records.images import FOLDER, TENSOR, path_of
-from bench.regression.baseline import load_runs
 from bench.report.pages import write_report
 from bench.running.load import prepare
 from tests.bench.runs import make_run

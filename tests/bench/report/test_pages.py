@@ -19,9 +19,8 @@ from bench.analysis.cells import measured
 from bench.cli import main
 from bench.config.facts import SUITE_FACTS
 from bench.errors import UsageError
-from bench.records import Record, Run
+from bench.records import Record, Run, load_runs
 from bench.records.samples import read_samples
-from bench.regression.baseline import load_runs
 from bench.report import attacks, charts, gallery
 from bench.report.chapters import columns
 from bench.report.pages import write_report

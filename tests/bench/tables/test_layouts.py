@@ -8,8 +8,8 @@ from bench.analysis.cells import averaged
 from bench.config import load_suite
 from bench.config.facts import SUITE_FACTS
 from bench.errors import UsageError
+from bench.records import load_runs
 from bench.registry import LAYOUTS
-from bench.regression.baseline import load_runs
 from bench.tables import layouts, render
 from bench.tables.layouts import build
 from tests.bench.runs import make_record, make_run
