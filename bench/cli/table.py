@@ -38,6 +38,7 @@ def table(words: tuple[str, ...], listing: bool, style: str, everything: bool, d
       bench table --all results/mini --write BENCHMARKS.md
     """  # noqa: D301
     from bench.config.facts import SUITE_FACTS
+    from bench.records import load_runs
     from bench.regression import baseline as committed
     from bench.tables import layouts
 
@@ -50,7 +51,7 @@ def table(words: tuple[str, ...], listing: bool, style: str, everything: bool, d
     name, roots = _split(words, known)
     if document is not None and not roots and everything:
         roots = (committed.BASELINE,)
-    found = committed.load_runs(roots or [DEFAULT_OUTPUT])
+    found = load_runs(roots or [DEFAULT_OUTPUT])
     if document is not None:
         committed.write(document, found)
         return
