@@ -97,7 +97,10 @@ def _show(runs: Any) -> None:
     from bench.config.facts import SUITE_FACTS
     from bench.tables import layouts, render
 
-    click.echo("\n".join(map(render.text, layouts.tables(runs, SUITE_FACTS, ("flat", "transfer")))))
+    problems: list[str] = []
+    click.echo("\n".join(map(render.text, layouts.tables(runs, SUITE_FACTS, ("flat", "transfer"), problems))))
+    for problem in problems:
+        click.echo(f"bench: {problem}", err=True)
 
 
 def _warn(runs: Any) -> None:

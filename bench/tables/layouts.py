@@ -4,9 +4,10 @@ To add one: a function under `layout`, and a line in `bench.registry` (or an ent
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from bench import registry
-from bench.analysis.cells import Measure, averaged, by_target, measured
+from bench.analysis.cells import Measure, averaged, by_target, measured, undefined
 from bench.analysis.facts import Facts
 from bench.errors import UsageError
 from bench.records import Run
@@ -108,9 +109,11 @@ def build(name: str, runs: Sequence[Run], facts: Facts) -> Table:
             different protocols or norms, so that their numbers must not stand side by side.
     """
     chosen = find(name)
+    without = _without_numbers(runs)
     if not (measures := _measures(name, chosen, runs, facts)):
-        raise UsageError(f"no run has results for layout {name!r} ({chosen.about}); make some with `bench run`")
-    return fill(name, chosen, measures)
+        reason = "; ".join(without) or "make some with `bench run`"
+        raise UsageError(f"no run has results for layout {name!r} ({chosen.about}); {reason}")
+    return replace(fill(name, chosen, measures), undefined=without)
 
 
 def tables(
@@ -118,10 +121,10 @@ def tables(
 ) -> list[Table]:
     """Every table that the runs have numbers for, of all layouts or of those wanted, in their order.
 
-    A plugin's layout that is broken is left out; why is added to ``problems``.
+    Added to ``problems``: why a plugin's layout is left out, and why a run has no numbers where no table says so.
     """
-    runs = list(runs)
-    found = []
+    runs, problems = list(runs), problems if problems is not None else []
+    found, without = [], _without_numbers(runs)
     for name in names() if wanted is None else wanted:
         try:
             chosen = find(name)
@@ -129,11 +132,27 @@ def tables(
         except UsageError as error:
             if name in registry.LAYOUTS:
                 raise
-            (problems if problems is not None else []).append(str(error))
+            problems.append(str(error))
             continue
         if measures:
-            found.append(fill(name, chosen, measures))
+            found.append(replace(fill(name, chosen, measures), undefined=without))
+    if not found:
+        problems += without
     return found
+
+
+def kept_apart(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
+    """Runs by protocol and norm, whose numbers are never mixed; each part has a title where there are several."""
+    found: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        found.setdefault((run.header.protocol_name, run.header.norm), []).append(run)
+    if len(found) == 1:
+        return [("", list(runs))]
+    return [(f"protocol {protocol}, {norm}", part) for (protocol, norm), part in found.items()]
+
+
+def _without_numbers(runs: Sequence[Run]) -> tuple[str, ...]:
+    return tuple(reason for run in runs if (reason := undefined(run)) is not None)
 
 
 def abouts() -> dict[str, str]:
