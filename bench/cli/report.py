@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from bench.cli.choosing import choosing, chosen
+from bench.cli.say import say
 
 
 @click.command()
@@ -42,4 +43,4 @@ def report(
     from bench.report.pages import write_report
 
     found = chosen(load_runs(runs), encoder, task, dataset, where)
-    click.echo(write_report(found, output, facts=SUITE_FACTS, title=title, most=most, progress=not quiet))
+    say(write_report(found, output, facts=SUITE_FACTS, title=title, most=most, progress=not quiet))

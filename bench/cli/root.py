@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from bench.cli.say import say
 from bench.errors import UsageError
 
 DONE, CHECK_FAILED, USAGE = 0, 1, 2
@@ -18,7 +19,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (UsageError, RecordsError) as error:
-            click.echo(f"bench: {error}", err=True)
+            say(f"bench: {error}", err=True)
             ctx.exit(USAGE)
 
 

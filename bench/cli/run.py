@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from bench.cli.root import CHECK_FAILED
+from bench.cli.say import say
 from bench.config import DEFAULT_OUTPUT
 from bench.errors import UsageError
 
@@ -74,12 +75,12 @@ def run(as_json: bool, quiet: bool, batch_size: str, everything: bool, **options
     result = (api.run_all if everything else api.run)(**options, progress=not quiet)
     _warn(result.runs)
     if as_json:
-        click.echo(json.dumps(result.rows(), indent=1))
+        say(json.dumps(result.rows(), indent=1))
     else:
         _show(result.runs)
-        click.echo("\nrecords:")
+        say("\nrecords:")
         for one in result.runs:
-            click.echo(f"  {one.directory}")
+            say(f"  {one.directory}")
     if any(one.header.status != "complete" for one in result.runs):
         click.get_current_context().exit(CHECK_FAILED)  # samples without a score; the same command tries them again
 
@@ -98,9 +99,9 @@ def _show(runs: Any) -> None:
     from bench.tables import layouts, render
 
     problems: list[str] = []
-    click.echo("\n".join(map(render.text, layouts.tables(runs, SUITE_FACTS, ("flat", "transfer"), problems))))
+    say("\n".join(map(render.text, layouts.tables(runs, SUITE_FACTS, ("flat", "transfer"), problems))))
     for problem in problems:
-        click.echo(f"bench: {problem}", err=True)
+        say(f"bench: {problem}", err=True)
 
 
 def _warn(runs: Any) -> None:
@@ -108,4 +109,4 @@ def _warn(runs: Any) -> None:
     for run in runs:
         for check in run.header.checks:
             if not check["ok"]:
-                click.echo(f"check failed: {check['name']} in {run.directory}: {check['detail']}", err=True)
+                say(f"check failed: {check['name']} in {run.directory}: {check['detail']}", err=True)

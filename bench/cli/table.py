@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli.choosing import choosing, chosen
+from bench.cli.say import say
 from bench.config import DEFAULT_OUTPUT
 from bench.registry import unknown
 
@@ -62,7 +63,7 @@ def table(
     if listing or not (words or everything or document or encoder or task or dataset or where):
         width = max(map(len, known))
         for one, about in layouts.abouts().items():
-            click.echo(f"{one.ljust(width)}  {about}")
+            say(f"{one.ljust(width)}  {about}")
         return
     name, roots = _split(words, known)
     if document is not None and not roots and everything:
@@ -72,7 +73,7 @@ def table(
         committed.write(document, found)
         return
     shown = _filled(None if everything else name or "flat", found)
-    click.echo(_joined(shown, style), nl=False)
+    say(_joined(shown, style), nl=False)
 
 
 def _filled(name: str | None, runs: Sequence["Run"]) -> "list[tuple[str, Table]]":
@@ -88,7 +89,7 @@ def _filled(name: str | None, runs: Sequence["Run"]) -> "list[tuple[str, Table]]
     if not found and name is not None:
         layouts.build(name, runs, SUITE_FACTS)  # says why there is none
     for problem in problems:
-        click.echo(f"bench: {problem}", err=True)
+        say(f"bench: {problem}", err=True)
     return found
 
 
