@@ -22,6 +22,7 @@ from bench.records import CLEAN, Record, RecordsError, Run, RunHeader
 from bench.records.images import FOLDER, path_of, read_image, saved_paths
 from bench.records.worst import kept_records, worst_scores
 from bench.running.load import Setup, prepare
+from bench.trust.text import on_one_line
 from tasks.base import Answer, Sample
 
 BATCH = 64
@@ -226,7 +227,7 @@ class _Judge:
         found: list[Mismatch] = []
         bar = tqdm(
             total=len(records),
-            desc=f"{self.run.header.encoder} {self.run.header.dataset} {label}",
+            desc=on_one_line(f"{self.run.header.encoder} {self.run.header.dataset} {label}"),
             disable=None if self.progress else True,
             leave=False,
         )

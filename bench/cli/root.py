@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from bench.cli.completion import SHELLS, install_completion
+from bench.cli.say import say
 from bench.errors import UsageError
 
 DONE, CHECK_FAILED, USAGE = 0, 1, 2
@@ -19,7 +20,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (UsageError, RecordsError) as error:
-            click.echo(f"bench: {error}", err=True)
+            say(f"bench: {error}", err=True)
             ctx.exit(USAGE)
 
 

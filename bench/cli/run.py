@@ -7,6 +7,7 @@ import click
 
 from bench.cli.completion import attacks, datasets, encoders, suites, tasks
 from bench.cli.root import CHECK_FAILED
+from bench.cli.say import say
 from bench.config.request import about, flag
 from bench.config.suite import CHOICES
 from bench.errors import UsageError
@@ -73,12 +74,12 @@ def run(as_json: bool, quiet: bool, everything: bool, **options: Any) -> None:
     result = (api.run_all if everything else api.run)(**options, progress=not quiet)
     _warn(result.runs)
     if as_json:
-        click.echo(json.dumps(result.rows(), indent=1))
+        say(json.dumps(result.rows(), indent=1))
     else:
         _show(result.runs)
-        click.echo("\nrecords:")
+        say("\nrecords:")
         for one in result.runs:
-            click.echo(f"  {one.directory}")
+            say(f"  {one.directory}")
     if any(one.header.status != "complete" for one in result.runs):
         click.get_current_context().exit(CHECK_FAILED)  # samples without a score; the same command tries them again
 
@@ -88,7 +89,10 @@ def _show(runs: Any) -> None:
     from bench.config.facts import SUITE_FACTS
     from bench.tables import layouts, render
 
-    click.echo("\n".join(map(render.text, layouts.tables(runs, SUITE_FACTS, ("flat", "transfer")))))
+    problems: list[str] = []
+    say("\n".join(map(render.text, layouts.tables(runs, SUITE_FACTS, ("flat", "transfer"), problems))))
+    for problem in problems:
+        say(f"bench: {problem}", err=True)
 
 
 def _warn(runs: Any) -> None:
@@ -96,4 +100,4 @@ def _warn(runs: Any) -> None:
     for run in runs:
         for check in run.header.checks:
             if not check["ok"]:
-                click.echo(f"check failed: {check['name']} in {run.directory}: {check['detail']}", err=True)
+                say(f"check failed: {check['name']} in {run.directory}: {check['detail']}", err=True)

@@ -27,6 +27,7 @@ from bench.running.images import ImageStore
 from bench.running.load import Setup, prepare
 from bench.running.sanity_checks import run_checks
 from bench.running.volley import Volley
+from bench.trust.text import on_one_line
 from tasks.base import Answer, Sample
 from tasks.protocol import PROTOCOLS
 
@@ -210,7 +211,7 @@ class _Runner:
         Returns the rows that do not fit into memory even alone.
         """
         too_large = []
-        self.display.begin(f"{self.config.encoder} {self.config.dataset} {label}", len(rows))
+        self.display.begin(on_one_line(f"{self.config.encoder} {self.config.dataset} {label}"), len(rows))
         scores = self.history.scores(eps)
         while rows:
             batch = rows[: max(1, self.batches.size // width)]
