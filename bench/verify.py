@@ -145,6 +145,7 @@ def _strangers(
     if run.header.status != "complete":
         return
     known = {store.path(sample, eps) for sample, eps in kept}
+    known |= {store.path(record.sample_id, 0.0) for record in run.records if record.step == CLEAN}
     for path in sorted(folder.rglob("*.safetensors")):
         if path not in known:
             yield Mismatch(str(run.directory), path.stem, float(path.parent.name), "image", None, str(path))
