@@ -60,6 +60,7 @@ class Dataset:
         chance: score in percent of guessing, where it is known.
         native_size: images are attacked at the size they have; the encoder resizes them.
         broken_below: CIDEr below which a caption counts as broken and is attacked no more.
+        notes: what whoever runs this should know of it, such as classes without images.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Dataset:
     chance: float | None = None
     native_size: bool = False
     broken_below: float = 10.0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from bench.config import RunConfig, preset
 from bench.errors import UsageError
 from bench.progress import Display, Silent
 from bench.records import CLEAN, Record, RunStore, open_run, read_records
+from bench.records.samples import Asked, write_samples
 from bench.records.worst import eps_label
 from bench.running.attack_batch import AttackedImage, Attacker, scored, threat_model
 from bench.running.certify import AttackBatch, Conditions
@@ -43,6 +44,7 @@ def execute(config: RunConfig, *, display: Display | None = None) -> Path:
 def carry_out(config: RunConfig, setup: Setup, *, display: Display | None = None) -> Path:
     """Carry out a run on what is loaded already; errors as of `execute`."""
     with open_run(config.directory, setup.header, force=config.force) as run:
+        write_samples(run.directory, (Asked(s.id, s.prompt, tuple(s.references)) for s in setup.samples))
         recorded = read_records(run.directory)
         if config.save_adversarial:
             _refuse_lost_images(run.directory, recorded)

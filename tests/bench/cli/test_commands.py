@@ -71,7 +71,7 @@ def test_lists_are_readable_by_machines(kind):
         (["run", "--encoder", "fare", "--task", "vqa", "--frobnicate"], "No such option"),
         (["run", "--encoder", "fare"], "give --task, or --all"),
         (["run", "--all", "--suite", "mini", "--eps", "4"], "leave out --eps"),
-        (["train", "fare5"], "no recipe for 'fare5'"),
+        (["train", "recipe", "fare5"], "no recipe for 'fare5'"),
         (["table", "/no/such/runs"], "/no/such/runs"),
         (["list", "encoders", "--suite", "mimi"], "did you mean 'mini'"),
     ],

@@ -330,7 +330,7 @@ def test_transfer_attacks_follow_the_surrogate(tmp_path):
         tmp_path, encoder="fare4", task="vqa", dataset="mini-vqa", limit=16, eps=4, attack="pgd", surrogate="clip"
     )
     transfer = _run(config)
-    assert transfer.header.protocol["surrogate"] == "clip"
+    assert transfer.header.surrogate == "clip"
     assert transfer.header.weights["surrogate"] != transfer.header.weights["encoder"]
     hurt = [sum(worst_scores(r.header, r.records, 4).values()) for r in (direct, transfer)]
     assert hurt[1] > hurt[0]
@@ -342,7 +342,8 @@ def test_a_run_prints_its_json_and_nothing_else(tmp_path):
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     rows = json.loads(done.stdout)
     named = {"suite", "encoder", "task", "dataset", "metric", "attack"}
-    assert [row.keys() for row in rows] == [named | {"radius", "value", "low", "high", "n", "run_dir"}] * 5
+    measured = {"radius", "value", "low", "high", "n", "partial", "checks", "run_dir"}
+    assert [row.keys() for row in rows] == [named | measured] * 5
     assert [row["dataset"] for row in rows] == list(load_suite("mini").tasks["zeroshot"].datasets)
     assert read_records(rows[0]["run_dir"])
 
