@@ -54,7 +54,7 @@ def open_image(source: Image.Image | Path | StoredImage, *, upright: bool = True
         raise
     except FileNotFoundError:
         raise UsageError(f"no image at {label}; download the images to that place, or fix --data-root") from None
-    except _UNREADABLE as error:
+    except Exception as error:  # as in `decoded`, of whatever holds the image
         raise UsageError(f"{label} cannot be decoded ({error}); download it again") from error
 
 
