@@ -13,7 +13,7 @@ from typing import Any
 
 from attacks.presets import PRESETS, Preset
 from bench import registry
-from bench.data.specs import Place, is_spec, parse
+from bench.data.specs import Place, is_spec, parse_all
 from bench.errors import UsageError
 from tasks.protocol import PROTOCOLS
 
@@ -329,14 +329,10 @@ def _chosen_datasets(
     """The plan's datasets, or those that were asked for: known by name, or found where they lie."""
     if asked is None:
         return [(name, None) for name in plan.datasets]
-    chosen: list[tuple[str, Place | None]] = []
-    for one in [part.strip() for part in asked.split(",")] if isinstance(asked, str) else asked:
-        if is_spec(one):
-            place = parse(one, data_root, plan.defaults)
-            chosen += [(place.name, place)] if place.suits(task) else []
-        elif one in (*plan.datasets, *plan.optional):
-            chosen.append((one, None))
-    return list(dict(chosen).items())
+    names = [part.strip() for part in asked.split(",")] if isinstance(asked, str) else asked
+    places = parse_all([one for one in names if is_spec(one)], data_root, plan.defaults)
+    known = dict.fromkeys(one for one in names if one in (*plan.datasets, *plan.optional))
+    return [*((one, None) for one in known), *((place.name, place) for place in places if place.suits(task))]
 
 
 def _plugin_plan(task: str) -> TaskPlan:

@@ -44,9 +44,8 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_name(value: Any) -> bool:
-    return (
-        _is_text(value) and value.isprintable() and "/" not in value and 0 < len(value.strip(". ")) <= len(value) <= 100
-    )
+    sound = _is_text(value) and value.isprintable() and "/" not in value
+    return sound and bool(value.strip(". ")) and len(value) <= 100
 
 
 def _is_count(value: Any) -> bool:
