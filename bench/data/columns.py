@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import registry
+from bench.data.annotators import annotator_notes
 from bench.data.files import read_lines
 from bench.data.folders import readable
 from bench.data.hub import image_bytes, local_table
@@ -91,7 +92,8 @@ def table(
         raise UsageError(f"{source}, split {split!r}, holds no rows; choose another split")
     prompts = given_templates(templates or ["a photo of a {c}."], name) if names else ()
     chance = 100 / len(names) if names else None
-    return Dataset(name, tuple(samples), names, prompts, prompt_suffix, max_new_tokens, chance)
+    notes = annotator_notes(samples) if "answers" in chosen else ()
+    return Dataset(name, tuple(samples), names, prompts, prompt_suffix, max_new_tokens, chance, notes=notes)
 
 
 class _Classes(NamedTuple):

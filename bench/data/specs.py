@@ -111,9 +111,8 @@ def _with_parent(place: Place) -> Place:
     if "name" in parse_qs(query) or not path.is_absolute():
         return place
     name = f"{path.parent.name}-{place.name}"
-    return replace(
-        place, name=name, where=_joined(beginning, "&".join([*([query] if query else []), f"name={quote(name)}"]))
-    )
+    query = f"{query}&name={quote(name)}" if query else f"name={quote(name)}"
+    return replace(place, name=name, where=_joined(beginning, query))
 
 
 def _joined(beginning: str, query: str) -> str:
