@@ -81,8 +81,8 @@ def table(
         if key in seen:
             raise UsageError(f"{where}: id {key} comes twice; choose a column whose values differ")
         seen.add(key)
-        read = partial(_image, pictures, number, chosen["image"], folder)
-        image = Stored(f"{where}, column {chosen['image']!r}", read)
+        cell = f"{where}, column {chosen['image']!r}"
+        image = Stored(cell, partial(_image, pictures, number, chosen["image"], folder, cell))
         label = _label(cells["label"], labels, where) if names else None
         asked = _text(cells["question"], "question", where) if "question" in chosen else prompt
         references = _references(cells, names, label, where)
@@ -227,8 +227,8 @@ def _text(value: Any, role: str, where: str) -> str:
     return value
 
 
-def _image(pictures: Any, number: int, column: str, folder: Path) -> bytes:
-    return image_bytes(pictures[number][column][0].as_py(), folder, f"column {column!r}, row {number}")
+def _image(pictures: Any, number: int, column: str, folder: Path, where: str) -> bytes:
+    return image_bytes(pictures[number][column][0].as_py(), folder, where)
 
 
 def _needed(row: Row, root: Path) -> list[Needed]:

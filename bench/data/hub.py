@@ -5,6 +5,7 @@ all must lie inside the folder, and nothing is loaded from the network.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,9 +51,8 @@ def local_table(source: str, root: Path, split: str, config: str | None = None) 
     folder = place.parent if place.is_file() else place if place.is_dir() else Path(_cached(source, root))
     if folder != place.parent:
         check_folder(folder)
-    hidden = datasets.are_progress_bars_disabled
     try:
-        with no_bars_in_logs(not hidden(), datasets.disable_progress_bars, datasets.enable_progress_bars):
+        with _quiet():
             if place.is_file():
                 rows = datasets.load_dataset("parquet", data_files=str(place), split="train")
             elif (folder / SAVED).is_file():
@@ -68,6 +68,20 @@ def local_table(source: str, root: Path, split: str, config: str | None = None) 
             "and configuration"
         ) from error
     return LocalTable(undecoded(rows), folder)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars in logs, and no lines of the library's own about what it raises as well."""
+    import datasets
+
+    hidden, level = datasets.are_progress_bars_disabled, datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    try:
+        with no_bars_in_logs(not hidden(), datasets.disable_progress_bars, datasets.enable_progress_bars):
+            yield
+    finally:
+        datasets.logging.set_verbosity(level)
 
 
 def check_folder(folder: Path) -> None:

@@ -175,5 +175,16 @@ def check(row: Mapping[str, Any], settings: Mapping[str, Setting], where: str) -
             raise _wrong(where, key, known[key], value)
 
 
+def check_whole(row: Mapping[str, Any], settings: Mapping[str, Setting], where: str) -> None:
+    """Refuse a row without a key that its format requires.
+
+    Raises:
+        UsageError: it lacks one.
+    """
+    for key, setting in settings.items():
+        if setting.required and key not in row:
+            raise UsageError(f'{where} needs {key}: say it in the dataset\'s row, or after the "?" of its place')
+
+
 def _wrong(where: str, key: str, setting: Setting, value: Any) -> UsageError:
     return UsageError(f"{where}: {key} must be {setting.kind.words}, got {value!r}")

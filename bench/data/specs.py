@@ -13,8 +13,8 @@ from urllib.parse import parse_qs, quote
 
 from bench import registry
 from bench.data.reader import Reader
-from bench.data.readers import GROUP, reader, reader_of
-from bench.data.settings import NAME, Setting, can_be_path, check, from_texts
+from bench.data.readers import reader, reader_of
+from bench.data.settings import NAME, Setting, can_be_path, check, check_whole, from_texts
 from bench.errors import UsageError
 
 SELECTION = "seed-42"  # the first images of a folder are often all of one class
@@ -67,9 +67,7 @@ def parse(text: str, data_root: Path | None, defaults: Mapping[str, Any]) -> Pla
     if beginning.endswith(".toml"):
         return _from_file(root / beginning if (root / beginning).is_file() else Path(beginning), query, defaults)
     kind, _, place = beginning.partition(":")
-    if kind not in registry.names(GROUP):
-        raise registry.unknown("format of a dataset", kind, registry.names(GROUP))
-    chosen = reader(kind)
+    chosen = reader(kind, "format of a dataset")
     if chosen.find is None:
         raise UsageError(f"format {kind!r} cannot be named by a place; write a .toml file with the dataset's row")
     base = Path(place) if (root / place).is_dir() else Path(place).parent if (root / place).is_file() else Path()
@@ -150,4 +148,5 @@ def _from_file(path: Path, query: str, defaults: Mapping[str, Any]) -> Place:
     row = {"name": path.stem, "selection": SELECTION, **_fitting(chosen, defaults), **row, **given}
     settings = {key: value for key, value in row.items() if key != "format"}
     check(settings, {"name": Setting(NAME), **chosen.settings}, str(path))
+    check_whole(settings, chosen.settings, str(path))
     return Place(row.pop("name"), row, path.parent, _joined(str(path.resolve()), query))
