@@ -26,6 +26,7 @@ from bench.errors import UsageError
 from tasks.base import Dataset, Sample
 
 _BRACKETS = ("[]", "()", "{}")
+_LIST, _QUOTED = re.compile(r"""\[\s*["']"""), re.compile(r"""[\[({]\s*["'{]""")  # how lists stored as text begin
 ROLES = ("id", "image", "image_id", "question", "answers", "captions", "label")
 
 
@@ -191,16 +192,14 @@ def _listed(text: str, where: str) -> list[Any]:
         UsageError: it looks like a list of texts, but is not a whole one.
     """
     bare = text.strip()
-    if bare[:1] + bare[-1:] not in _BRACKETS:
+    closed = bare[:1] + bare[-1:] in _BRACKETS
+    if not closed and not _LIST.match(bare):
         return [text]
-    for parsed in (_json(bare), _literal(bare)):
-        if isinstance(parsed, list | tuple) and parsed and all(isinstance(one, str) for one in parsed):
-            return list(parsed)
-        if parsed is not None:
-            break
-    else:
-        if not re.match(r"""[\[({]\s*["'{]""", bare):
-            return [text]  # such as "[unclear]": words in brackets
+    value = next((value for value in (_json(bare), _literal(bare)) if value is not None), None)
+    if isinstance(value, list | tuple) and value and all(isinstance(one, str) for one in value):
+        return list(value)
+    if value is None and not _QUOTED.match(bare):
+        return [text]  # such as "[unclear]": words in brackets
     raise UsageError(f"{where} is {bare[:60]!r}, which is no list of texts; store a list, or its JSON, in that column")
 
 

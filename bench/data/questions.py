@@ -107,7 +107,7 @@ class _ImageNames:
             return self.base / image_id
         name = self.by_stem.get(image_id)
         if name is None and image_id.isdecimal() and len(image_id) <= _DIGITS:
-            name = self.by_number.get(int(image_id), f"COCO_{self.base.name}_{int(image_id):0{_DIGITS}d}.jpg")
+            name = self.by_number.get(int(image_id), f"COCO_{self.base.resolve().name}_{int(image_id):0{_DIGITS}d}.jpg")
         if name is None:
             name = image_id if Path(image_id).suffix.lower() in _IMAGE_TYPES else f"{image_id}.jpg"
         return inside(self.base, name, where)
