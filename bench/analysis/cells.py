@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.analysis.stats import Estimate, average_interval, ceiling_of, interval
-from bench.config import DEFAULT_PROTOCOL, load_suite, suite_names
+from bench.config import load_suite, suite_names
 from bench.errors import UsageError
 from bench.records import CLEAN, Run, RunHeader
 from bench.records.worst import groups_of, worst_scores
@@ -39,12 +39,7 @@ class Measure:
     @property
     def surrogate(self) -> str | None:
         """The encoder that the images were made on, where it is another."""
-        return self.header.protocol.get("surrogate")
-
-
-def protocol_of(header: RunHeader) -> str:
-    """The name of the protocol a run followed; runs that name none followed the strict one."""
-    return str(header.protocol.get("name", DEFAULT_PROTOCOL))
+        return self.header.surrogate
 
 
 def radii(header: RunHeader) -> list[float]:

@@ -123,10 +123,9 @@ def _option(*names: str, kind: Any = str) -> "Callable[[Callable[..., None]], Ca
 @_option("--compile", "compiled", kind=bool)
 @_option("--checkpoint-activations", kind=bool)
 @_option("--checkpoint-every", kind=int)
-@click.pass_context
-def _objective(ctx: click.Context, **options: Any) -> None:
+def _objective(**options: Any) -> None:
     """Train with the objective that the command is named after."""
-    job = TrainingJob(objective=str(ctx.info_name), **options)
+    job = TrainingJob(objective=str(click.get_current_context().info_name), **options)
     from bench.train.trainer import run
 
     click.echo(run(job, _score))

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.data.files import existing_folder, read_lines
+from bench.data.reader import Reader, place_is
+from bench.data.settings import PATH, PROMPTS, Setting
 from bench.data.templates import IMAGENET, TEMPLATES, given_templates, imagenet_classnames, read_templates
 from bench.errors import UsageError
 from tasks.base import Dataset, Sample
@@ -87,3 +89,16 @@ def _prompts(base: Path, templates: str | Sequence[str] | None, name: str) -> tu
     if templates is not None:
         return given_templates(templates, name)
     return read_templates(base / TEMPLATES) if (base / TEMPLATES).is_file() else ("a photo of a {c}.",)
+
+
+IMAGEFOLDER = Reader(
+    about="a folder of images a class, as torchvision's ImageFolder",
+    settings={
+        "folder": Setting(PATH, required=True),
+        "classnames": Setting(PATH, words=(IMAGENET,)),
+        "templates": Setting(PROMPTS),
+    },
+    read=imagefolder,
+    tasks=lambda row: ("zeroshot",),
+    find=place_is("folder"),
+)

@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.data.discover import image_folder, one_file
 from bench.data.files import existing_folder, field, identifier, read_json, refuse_twice
+from bench.data.reader import Reader, Row, existing
+from bench.data.settings import COUNT, PATH, TEXT, Setting
 from bench.errors import UsageError
 from tasks.base import Dataset, Sample
 
@@ -101,3 +104,25 @@ class _ImageNames:
         if name is None:
             name = image_id if Path(image_id).suffix.lower() in _IMAGE_TYPES else f"{image_id}.jpg"
         return self.base / name
+
+
+def _find(root: Path, place: Path, given: Row) -> dict[str, Any]:
+    base = existing(root, place)
+    files = [key for key in ("questions", "annotations") if key not in given]
+    found = {key: one_file(base, place, f"*{key}*.json", key) for key in files}
+    return found if "images" in given else {**found, "images": str(place / image_folder(base))}
+
+
+VQA = Reader(
+    about="VQAv2's two JSON files and a folder of images, as TextVQA, VizWiz and OK-VQA come too",
+    settings={
+        "annotations": Setting(PATH, required=True),
+        "questions": Setting(PATH, required=True),
+        "images": Setting(PATH, required=True),
+        "max_new_tokens": Setting(COUNT, required=True),
+        "prompt_suffix": Setting(TEXT),
+    },
+    read=vqa,
+    tasks=lambda row: ("vqa",),
+    find=_find,
+)

@@ -180,7 +180,7 @@ def _measure(quantity: Quantity, runs: list[Run]) -> _Measured:
         h = run.header
         radius = quantity.radius == 0 or quantity.radius in h.radii
         wanted = (quantity.encoder, quantity.task, quantity.surrogate)
-        if (h.encoder, h.task, h.protocol.get("surrogate")) == wanted and radius:
+        if (h.encoder, h.task, h.surrogate) == wanted and radius:
             if h.dataset in chosen:
                 places = f"{chosen[h.dataset].directory} and {run.directory}"
                 raise UsageError(f"two runs for {quantity}, choose one: {places}")

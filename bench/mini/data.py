@@ -14,10 +14,18 @@ SIZE = 1000  # samples a dataset has; a suite evaluates the first n
 _STREAMS = {
     name: 10 + k
     for k, name in enumerate(
-        ("mini-caption", "mini-vqa", "mini-stealth", "mini-shape", "mini-colour", "mini-count", "mini-texture",
-         "mini-sketch")
+        (
+            "mini-caption",
+            "mini-vqa",
+            "mini-stealth",
+            "mini-shape",
+            "mini-colour",
+            "mini-count",
+            "mini-texture",
+            "mini-sketch",
+        )
     )
-}  # fmt: skip
+}
 TARGETS = ("a sketch of a star", "a black bar")
 
 
@@ -101,32 +109,34 @@ def _classes(
 
 
 def _photo_of_one(scenes: Scenes) -> np.ndarray:
-    return (scenes.count == 1) & (scenes.style == 0)
+    found: np.ndarray = (scenes.count == 1) & (scenes.style == 0)
+    return found
 
 
+_OF_A_SHAPE = ("a photo of a {c} shape", "an image of a {c} shape", "there is a {c} shape", "a {c} shape")
 _BUILDERS: dict[str, Callable[[str, str, int, random.Random], Dataset]] = {
     "mini-caption": _captions,
     "mini-vqa": _questions,
     "mini-stealth": _stealth,
     "mini-shape": _classes(
-        _photo_of_one, lambda s: s.shape[:, 0], world.SHAPES,
+        _photo_of_one,
+        lambda s: s.shape[:, 0],
+        world.SHAPES,
         ("a photo of a {c}", "an image of a {c}", "there is a {c}", "a {c}"),
     ),
-    "mini-colour": _classes(
-        _photo_of_one, lambda s: s.colour[:, 0], tuple(world.COLOURS),
-        ("a photo of a {c} shape", "an image of a {c} shape", "there is a {c} shape", "a {c} shape"),
-    ),
+    "mini-colour": _classes(_photo_of_one, lambda s: s.colour[:, 0], tuple(world.COLOURS), _OF_A_SHAPE),
     "mini-count": _classes(
-        lambda s: s.style == 0, lambda s: s.count - 1, ("one object", "two objects", "three objects"),
-        ("{c} , a shape",) ,
+        lambda s: s.style == 0,
+        lambda s: np.asarray(s.count) - 1,
+        ("one object", "two objects", "three objects"),
+        ("{c} , a shape",),
     ),
-    "mini-texture": _classes(
-        _photo_of_one, lambda s: s.texture[:, 0], world.TEXTURES,
-        ("a photo of a {c} shape", "an image of a {c} shape", "there is a {c} shape", "a {c} shape"),
-    ),
+    "mini-texture": _classes(_photo_of_one, lambda s: s.texture[:, 0], world.TEXTURES, _OF_A_SHAPE),
     "mini-sketch": _classes(
-        lambda s: (s.count == 1) & (s.style == 1), lambda s: s.shape[:, 0], world.SHAPES,
+        lambda s: (s.count == 1) & (s.style == 1),
+        lambda s: s.shape[:, 0],
+        world.SHAPES,
         ("a sketch of a {c}", "a drawing of a {c}"),
     ),
-}  # fmt: skip
+}
 NAMES = tuple(_BUILDERS)

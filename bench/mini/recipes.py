@@ -14,7 +14,7 @@ from bench.errors import UsageError
 from bench.mini import clip, llava, world
 from bench.mini.card import vqa_numbers, write_card, zeroshot_numbers
 from bench.models.encoders.load import load_encoder
-from bench.models.victims.llava import load_llava
+from bench.models.victims.load import load_victim
 from bench.train.adversarial import finetune
 from bench.train.batch import Batch
 from bench.train.objectives import classes_of
@@ -73,7 +73,7 @@ def document(name: str, output: Path, seed: int) -> Path:
     """Write the card of a trained model beside its weights in ``output``."""
     if name == "llava":
         encoder = load_encoder("clip")
-        numbers = vqa_numbers(encoder, load_llava(str(output), encoder))
+        numbers = vqa_numbers(encoder, load_victim(str(output), encoder))
         return write_card(output, name, llava.SCHEDULE, seed, ABOUT[name], numbers)
     encoder = load_encoder(str(output if name == "clip" else output / WEIGHTS))
     recipe = clip.SCHEDULE if name == "clip" else FINETUNING[name]

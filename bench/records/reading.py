@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 
 from bench.records.files import RecordsError, explained, write_atomically
-from bench.records.types import FormerRecord, Key, Record, Run, RunHeader
+from bench.records.header import Run, RunHeader
+from bench.records.types import FormerRecord, Key, Record
 
 ARCHIVED = "records.jsonl.gz"
 

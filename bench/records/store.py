@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from bench.records.files import RecordsError, explained, sync_directory, write_atomically
+from bench.records.header import IDENTITY, RunHeader
 from bench.records.reading import decode, read_header, split_lines
-from bench.records.types import IDENTITY, Key, Record, RunHeader, encode
+from bench.records.types import Key, Record, encode
 
 
 class RunStore:

@@ -90,7 +90,7 @@ def blocks(runs: Sequence[Run]) -> dict[str, str]:
     """The generated parts of BENCHMARKS.md by name: a table a task, transfers, and the claims."""
     from bench.tables import layouts, render
 
-    direct = [run for run in runs if "surrogate" not in run.header.protocol]
+    direct = [run for run in runs if not run.header.surrogate]
     claims_block: Any = registry.resolve("bench.claims", "mini")
     made = {}
     for task in dict.fromkeys(run.header.task for run in direct):

@@ -77,7 +77,7 @@ def can_run_in_part(run: Run) -> bool:
     A caption's CIDEr depends on the other images; images made on a surrogate need that encoder too.
     """
     header = run.header
-    return header.task != "captioning" and "surrogate" not in header.protocol
+    return header.task != "captioning" and not header.surrogate
 
 
 def is_guarded(run: Run) -> bool:

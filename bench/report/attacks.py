@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from bench.analysis.cells import AVERAGE, Measure
 from bench.records import CLEAN, Record, Run
+from bench.records.worst import is_worse
 
 Curve = tuple[list[float], list[float]]  # images tried, mean loss
 
@@ -68,14 +69,13 @@ def spent_gradients(
     spent: dict[str, list[float]] = {}
     most: dict[str, int] = {}
     for run in _runs_of(runs, found, order):
-        sign = 1 if run.header.worst == "min" else -1
-        clean = {r.sample_id: sign * r.score for r in run.records if r.step == CLEAN and r.score is not None}
+        clean = {r.sample_id: r.score for r in run.records if r.step == CLEAN and r.score is not None}
         used: dict[str, int] = {}
         fell: dict[str, float] = {}
         for record in _attacks_at(run, largest):
             sample = record.sample_id
             used[sample] = used.get(sample, 0) + record.evaluations
-            if sample in clean and sign * (record.score or 0.0) < clean[sample]:
+            if sample in clean and is_worse(run.header.worst, record.score or 0.0, clean[sample]):
                 fell.setdefault(sample, used[sample])
         if used:
             spent[run.header.encoder] = [fell.get(sample, math.inf) for sample in used]

@@ -1,5 +1,6 @@
 """The gallery: clean image, adversarial image and magnified perturbation, with what the model said of each."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -9,12 +10,11 @@ from typing import TYPE_CHECKING
 from bench.errors import UsageError
 from bench.records import CLEAN, Record, Run
 from bench.records.files import explained
-from bench.records.worst import eps_label
+from bench.records.images import FOLDER, path_of, read_image
+from bench.records.worst import WorstSoFar, eps_label, kept_records
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from bench.running.images import ImageStore
 
 LOST, STOOD = "lost before any attack", "stood"
 
@@ -69,7 +69,7 @@ def choose(run: Run, most: int) -> list[Shown]:
 
 def has_images(run: Run) -> bool:
     """Whether a run kept its adversarial images."""
-    return (run.directory / "adversarial").is_dir()
+    return (run.directory / FOLDER).is_dir()
 
 
 def cards(run: Run, most: int, images: Path, prefix: str, data_root: Path | None = None) -> list[Card]:
@@ -79,28 +79,24 @@ def cards(run: Run, most: int, images: Path, prefix: str, data_root: Path | None
         UsageError: the run's data or encoder cannot be loaded, or the data are not those of the run.
     """
     from bench.config.reload import config_of
-    from bench.running.images import ImageStore
     from bench.running.load import prepare
 
     setup = prepare(config_of(run.header, data_root=data_root))
     if setup.header.dataset_fingerprint != run.header.dataset_fingerprint:
         raise UsageError(f"{run.directory}: the dataset {run.header.dataset!r} is not the one that was run")
     rows = {sample.id: row for row, sample in enumerate(setup.samples)}
-    store = ImageStore(run.directory / "adversarial")
     made = []
     for place, shown in enumerate(choose(run, most)):
         row = rows[shown.sample_id]
         sample, clean = setup.samples[row], setup.images[[row]][0].cpu()
-        pictures = _save(clean, shown, store, images, f"{prefix}-{place}")
+        pictures = _save(clean, shown, images, f"{prefix}-{place}")
         made.append(Card(shown, sample.prompt, sample.references[0], *pictures))
     return made
 
 
-def _save(
-    clean: "Tensor", shown: Shown, store: "ImageStore", images: Path, name: str
-) -> tuple[str, str | None, str | None, float]:
+def _save(clean: "Tensor", shown: Shown, images: Path, name: str) -> tuple[str, str | None, str | None, float]:
     """Write a sample's pictures, in 8 bits; their names, and by how much the perturbation is multiplied."""
-    from safetensors.torch import load_file
+    from torch import from_numpy
     from torchvision.transforms.functional import to_pil_image
 
     images.mkdir(parents=True, exist_ok=True)
@@ -113,7 +109,8 @@ def _save(
     first = write(clean, "clean")
     if not shown.kept or shown.attacked is None:
         return first, None, None, 0.0
-    adversarial = load_file(store.path(shown.sample_id, shown.attacked.radius))["image"]
+    path = path_of(shown.run.directory / FOLDER, shown.sample_id, shown.attacked.radius)
+    adversarial = from_numpy(read_image(path).pixels)
     if adversarial.shape != clean.shape:
         raise UsageError(
             f"the image of sample {shown.sample_id!r} is {tuple(adversarial.shape)} and its clean image now "
@@ -125,22 +122,17 @@ def _save(
 
 
 def _outcomes(run: Run) -> Iterator[Shown]:
-    from bench.verify import kept_records
-
-    kept: dict[str, Record] = {}
-    sign = 1 if run.header.worst == "min" else -1
-    for (sample, _), record in kept_records(run).items():
-        before = kept.get(sample)
-        if before is None or sign * (record.score or 0) < sign * (before.score or 0):
-            kept[sample] = record
+    so_far = WorstSoFar(run.header.worst)
+    for record in kept_records(run.header, run.records).values():
+        so_far.add(record)
     attacks: dict[str, Record] = {r.sample_id: r for r in run.records if r.step != CLEAN and r.error is None}
     for clean in run.records:
         if clean.step != CLEAN or clean.error is not None:
             continue
         sample = clean.sample_id
-        if sample in kept:
-            outcome = f"fell at {eps_label(kept[sample].radius, run.header.norm)}"
-            yield Shown(run, sample, outcome, clean, kept[sample], _exists(run, kept[sample]))
+        if (kept := so_far.at(sample, math.inf)) is not None:
+            outcome = f"fell at {eps_label(kept.radius, run.header.norm)}"
+            yield Shown(run, sample, outcome, clean, kept, _exists(run, kept))
         elif sample in attacks:
             yield Shown(run, sample, STOOD, clean, attacks[sample], False)
         else:
@@ -148,9 +140,7 @@ def _outcomes(run: Run) -> Iterator[Shown]:
 
 
 def _exists(run: Run, record: Record) -> bool:
-    from bench.running.images import ImageStore
-
-    return ImageStore(run.directory / "adversarial").path(record.sample_id, record.radius).exists()
+    return path_of(run.directory / FOLDER, record.sample_id, record.radius).exists()
 
 
 def outcomes(cards: Sequence[Card]) -> list[str]:

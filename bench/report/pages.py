@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib.metadata import version
@@ -12,11 +12,11 @@ import jinja2
 from markupsafe import Markup
 from tqdm import tqdm
 
-from bench.analysis.cells import AVERAGE, Measure, averaged, measured, protocol_of, radii
+from bench.analysis.cells import AVERAGE, Measure, averaged, measured, radii
 from bench.errors import UsageError
 from bench.records import CLEAN, Record, Run
 from bench.records.files import explained
-from bench.records.worst import eps_label
+from bench.records.worst import eps_label, is_worse, worst_attacks
 from bench.report import attacks, charts, gallery
 from bench.tables import layouts, render
 from bench.tables.layouts import ENCODERS, Cell
@@ -113,7 +113,7 @@ class _Site:
         fixed = {encoder: place for place, encoder in enumerate(ENCODERS)}
         others = [e for e in self.encoders if e not in fixed]
         self.places = fixed | {e: (len(fixed) + i) % PALETTE for i, e in enumerate(others)}
-        self.protocols = {protocol_of(run.header) for run in runs}
+        self.protocols = {run.header.protocol_name for run in runs}
 
     def page(self, directory: Path) -> str:
         """The file name of a run's page, without its ending: legible, and unique by a digest of the whole path."""
@@ -173,7 +173,7 @@ def _parts(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
     """Runs by suite, protocol and norm, with a title where there are several: their numbers are never mixed."""
     parts: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
-        parts.setdefault((run.header.suite, protocol_of(run.header), run.header.norm), []).append(run)
+        parts.setdefault((run.header.suite, run.header.protocol_name, run.header.norm), []).append(run)
     if len(parts) == 1:
         return [("", list(runs))]
     return [(f"Suite {suite}, protocol {name}, {norm}", part) for (suite, name, norm), part in parts.items()]
@@ -183,7 +183,7 @@ def _chapter(title: str, runs: list[Run], site: _Site) -> Chapter:
     chapter = Chapter(title, runs)
     for name in sorted(layouts.available(runs), key=lambda name: name == "flat"):
         chapter.tables.append(Markup(render.html(layouts.build(name, runs), site.cell_link)))
-    direct = [run for run in runs if "surrogate" not in run.header.protocol]
+    direct = [run for run in runs if not run.header.surrogate]
     panels: dict[tuple[str, str, str], list[Measure]] = {}
     for measure in [*averaged(direct), *measured(direct)]:
         h = measure.header
@@ -228,7 +228,7 @@ def _pairs(found: Sequence[Measure]) -> list[tuple[Measure, Measure]]:
 
 
 def _averages(runs: Sequence[Run]) -> list[Measure]:
-    return [m for _, part in _parts(runs) for m in averaged(r for r in part if "surrogate" not in r.header.protocol)]
+    return [m for _, part in _parts(runs) for m in averaged(r for r in part if not r.header.surrogate)]
 
 
 def _gallery(
@@ -276,27 +276,21 @@ def _lines(run: Run, pictures: Mapping[tuple[Path, str], gallery.Card]) -> list[
     by_sample: dict[str, list[Record]] = {}
     for record in run.records:
         by_sample.setdefault(record.sample_id, []).append(record)
-    sign = 1 if run.header.worst == "min" else -1
-    lines = []
+    attacks, lines = worst_attacks(run.header, run.records), []
     for sample, records in by_sample.items():
         clean = next((r for r in records if r.step == CLEAN), None)
-        worst = [_worst([r for r in records if r.step != CLEAN and r.radius == e], sign) for e in radii(run.header)[1:]]
+        worst = [attacks.get((sample, radius)) for radius in radii(run.header)[1:]]
         lines.append(
-            Line(sample, clean, tuple(worst), _outcome(clean, worst, sign), pictures.get((run.directory, sample)))
+            Line(sample, clean, tuple(worst), _outcome(run, clean, worst), pictures.get((run.directory, sample)))
         )
     return lines
 
 
-def _worst(records: Iterable[Record], sign: int) -> Record | None:
-    """The attack that left the least; errors only where there is nothing else."""
-    return min(records, key=lambda r: (r.score is None, sign * (r.score or 0.0)), default=None)
-
-
-def _outcome(clean: Record | None, worst: Sequence[Record | None], sign: int) -> str:
+def _outcome(run: Run, clean: Record | None, worst: Sequence[Record | None]) -> str:
     tried = [record for record in worst if record is not None]
     if clean is None or clean.score is None or any(record.error for record in tried):
         return "error"
-    if any(r.score is not None and sign * r.score < sign * clean.score for r in tried):
+    if any(r.score is not None and is_worse(run.header.worst, r.score, clean.score) for r in tried):
         return "fell"
     return "stood" if tried else "not attacked"
 
@@ -305,7 +299,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     """Provenance in words."""
     h = run.header
     steps = "; ".join(", ".join(f"{key} {value}" for key, value in step.items()) for step in h.attack_steps)
-    commit = h.code.get("commit") or "unknown"
+    commit = h.commit or "unknown"
     return [
         ("directory", str(run.directory)), ("suite", h.suite), ("encoder", h.encoder), ("model", h.model or "none"),
         ("task", f"{h.task}, version {h.task_version}"), ("dataset", h.dataset), ("metric", h.metric),
@@ -313,7 +307,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("attack", h.attack), ("steps", steps), ("samples", str(h.n_samples)), ("seed", str(h.seed)),
         ("protocol", ", ".join(f"{key} {value}" for key, value in h.protocol.items())),
         ("status", h.partial or h.status), ("began", h.started), ("ended", h.ended or "not yet"),
-        ("code", commit + (" with uncommitted changes" if h.code.get("dirty") else "")), ("device", h.device),
+        ("code", commit + (" with uncommitted changes" if h.dirty else "")), ("device", h.device),
         ("packages", ", ".join(f"{name} {number}" for name, number in h.packages.items())),
         ("data fingerprint", h.dataset_fingerprint),
         *((f"weights, {name}", digest) for name, digest in h.weights.items()),

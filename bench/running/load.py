@@ -16,15 +16,15 @@ from bench import registry
 from bench.config import DEFAULT_PROTOCOL, RunConfig, load_suite, preset
 from bench.data.bank import Images, ids_left_out, read_pictures
 from bench.data.readers import load as read_dataset
+from bench.data.readers import load_embedded
 from bench.data.selection import FIRST, select
 from bench.errors import UsageError
-from bench.mini import embedded
-from bench.models.encoders import catalogue
 from bench.models.encoders.encoder import Encoder
 from bench.models.encoders.load import digest, load_encoder
 from bench.models.encoders.stored import compile_blocks
+from bench.models.victims.load import load_victim
 from bench.provenance import code_state
-from bench.records import SCHEMA_VERSION, RunHeader, read_header
+from bench.records import SCHEMA_VERSION, RunHeader, former_ceiling, read_header
 from tasks.base import Dataset, Sample, Task, Victim
 from tasks.protocol import PROTOCOLS
 
@@ -84,7 +84,7 @@ def prepare(config: RunConfig) -> Setup:
     for part in used if config.compiled else ():
         compile_blocks(part)
     if task.model == "vlm":
-        weights["language"] = digest(model.model)
+        weights |= model.digests()
     preprocess = to_tensor if dataset.native_size else model.preprocess
     pictures = read_pictures(
         dataset, preprocess, device, upright=PROTOCOLS[config.protocol].upright, left_out=_left_out(config.directory)
@@ -129,14 +129,14 @@ def load_dataset(config: RunConfig) -> Dataset:
 
     Of a dataset that the suite does not know, all samples are taken if there are fewer than the suite's number.
     """
+    row = _row(config)
     if config.data_root is None:
-        if config.dataset in load_suite(config.suite).datasets and config.dataset not in embedded.NAMES:
+        if "embedded" not in row:
             raise UsageError(
                 f"dataset {config.dataset!r} is read from files: give --data-root DIR; `bench data check --dataset "
                 f"{config.dataset} --suite {config.suite} --data-root DIR` says what must lie there"
             )
-        return embedded.load(config.dataset, config.n_samples)
-    row = _row(config)
+        return load_embedded(config.dataset, row, config.n_samples)
     dataset = read_dataset(config.dataset, row, config.data_root)
     count = config.n_samples if config.place is None else min(config.n_samples, len(dataset.samples))
     return select(dataset, str(row.get("selection", FIRST)), count)
@@ -154,18 +154,9 @@ def _row(config: RunConfig) -> Mapping[str, Any]:
 def _model(task: Task, encoder: Encoder, config: RunConfig) -> Any:
     if task.model == "encoder":
         return encoder
-    from bench.models.victims.llava import load_llava
-    from bench.models.victims.memory import make_room
-
-    suite = load_suite(config.suite)
-    model = load_llava(
-        catalogue.resolve_path(_vlm(config)),
-        encoder,
-        tower=config.tower,
-        conversation_name=suite.conversation,
-        pad_to_square=suite.image_aspect_ratio == "pad",
-    )
-    make_room(model, config.batch_size, model.device)
+    settings = _asking(config) | ({"tower": config.tower} if config.tower != "encoder" else {})
+    model = load_victim(_vlm(config), encoder, settings)
+    model.make_room(config.batch_size)
     return model
 
 
@@ -238,4 +229,5 @@ def _header(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         config=config.as_json(),
+        ceiling=former_ceiling(task.metric),
     )

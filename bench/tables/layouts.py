@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from bench.analysis.cells import ALL_TARGETS, AVERAGE, Measure, averaged, by_target, measured, protocol_of
+from bench.analysis.cells import ALL_TARGETS, AVERAGE, Measure, averaged, by_target, measured
 from bench.analysis.published import published
 from bench.errors import UsageError
 from bench.records import Run
@@ -100,24 +100,24 @@ def _everything(runs: Sequence[Run]) -> list[Measure]:
 
 
 def _vision_language(runs: Sequence[Run]) -> list[Measure]:
-    return measured(r for r in runs if r.header.model and r.header.worst == "min" and not _surrogate(r))
+    return measured(r for r in runs if r.header.model and r.header.worst == "min" and not r.header.surrogate)
 
 
 def _zero_shot(runs: Sequence[Run]) -> list[Measure]:
-    chosen = [r for r in runs if r.header.task == "zeroshot" and not _surrogate(r)]
+    chosen = [r for r in runs if r.header.task == "zeroshot" and not r.header.surrogate]
     return [*measured(chosen), *averaged(chosen)]
 
 
 def _targeted(runs: Sequence[Run]) -> list[Measure]:
-    return by_target(r for r in runs if r.header.worst == "max" and not _surrogate(r))
+    return by_target(r for r in runs if r.header.worst == "max" and not r.header.surrogate)
 
 
 def _transfers(runs: Sequence[Run]) -> list[Measure]:
     """Transferred images, and beside them those made on the encoder itself for the same question."""
-    kept = [r for r in runs if _surrogate(r)]
+    kept = [r for r in runs if r.header.surrogate]
     asked = {(r.header.suite, r.header.task, r.header.dataset) for r in kept}
-    own = [r for r in runs if not _surrogate(r) and (r.header.suite, r.header.task, r.header.dataset) in asked]
-    encoders = {r.header.encoder for r in kept} | {_surrogate(r) for r in kept}
+    own = [r for r in runs if not r.header.surrogate and (r.header.suite, r.header.task, r.header.dataset) in asked]
+    encoders = {r.header.encoder for r in kept} | {r.header.surrogate for r in kept}
     return [m for m in measured([*own, *kept]) if m.header.encoder in encoders and m.radius]
 
 
@@ -179,21 +179,17 @@ def available(runs: Sequence[Run]) -> list[str]:
     headers = [run.header for run in runs]
     present = {
         "flat": bool(runs),
-        "robustness": any(h.model and h.worst == "min" and "surrogate" not in h.protocol for h in headers),
-        "zeroshot": any(h.task == "zeroshot" and "surrogate" not in h.protocol for h in headers),
-        "targeted": any(h.worst == "max" and "surrogate" not in h.protocol for h in headers),
-        "transfer": any("surrogate" in h.protocol for h in headers),
+        "robustness": any(h.model and h.worst == "min" and not h.surrogate for h in headers),
+        "zeroshot": any(h.task == "zeroshot" and not h.surrogate for h in headers),
+        "targeted": any(h.worst == "max" and not h.surrogate for h in headers),
+        "transfer": any(h.surrogate for h in headers),
     }
     return [name for name in LAYOUTS if present[name]]
 
 
-def _surrogate(run: Run) -> str | None:
-    return run.header.protocol.get("surrogate")
-
-
 def _refuse_mixtures(measures: Sequence[Measure]) -> None:
     """Numbers of different protocols or norms mean different things: they never share a table."""
-    for what, of in (("protocol", lambda m: protocol_of(m.header)), ("norm", lambda m: m.header.norm)):
+    for what, of in (("protocol", lambda m: m.header.protocol_name), ("norm", lambda m: m.header.norm)):
         examples: dict[str, str] = {}
         for measure in measures:
             examples.setdefault(of(measure), str(measure.directories[0]))

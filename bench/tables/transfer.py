@@ -16,7 +16,7 @@ def transfer_matrices(runs: Iterable[Run]) -> list[tuple[str, pd.DataFrame]]:
     """
     cells: dict[tuple[str, float], dict[str, dict[str, float]]] = {}
     for run in runs:
-        source = run.header.protocol.get("surrogate")
+        source = run.header.surrogate
         if source is None:
             continue
         attack = run.header.attack.removesuffix(f"-from-{source}")

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -100,7 +100,7 @@ class Run:
             self.position.load_state_dict(state["position"])
         restore_random_states(state["random"])
         self.recent.extend(state.get("recent", ()))
-        return state["step"]
+        return int(state["step"])
 
 
 def random_states() -> dict[str, Any]:
@@ -148,7 +148,7 @@ def prepare_directory(directory: Path, modules: Mapping[str, nn.Module]) -> None
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return cast(dict[str, Any], torch.load(path, map_location="cpu", weights_only=True))
     except PermissionError as error:
         raise TrainingError(f"may not read {path}; fix its permission") from error
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError) as error:

@@ -163,12 +163,12 @@ def skipped_names(file: Path | None) -> set[str]:
     """Names in a file of skipped images; none if there is no such file."""
     if file is None or not file.is_file():
         return set()
-    return {row["id"] for line in file.read_text().splitlines() if (row := _parsed(line))}
+    return {name for line in file.read_text().splitlines() if (name := _name(line)) is not None}
 
 
-def _parsed(line: str) -> dict[str, str]:
-    """A row; an empty one for a line that a crash cut short."""
+def _name(line: str) -> str | None:
+    """The image that a line names; None for a line that a crash cut short."""
     try:
-        return json.loads(line)
-    except json.JSONDecodeError:
-        return {}
+        return str(json.loads(line)["id"])
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return None

@@ -122,7 +122,7 @@ def test_what_was_not_measured_does_not_hold_and_is_named():
     ],
 )
 def test_a_partial_run_carries_no_claim(changes, words):
-    runs = [run for run in story() if "surrogate" not in run.header.protocol]
+    runs = [run for run in story() if not run.header.surrogate]
     scores = {0: percent(84), 2: percent(80), 4: percent(80)}
     runs.append(in_memory(scores, **TRANSFER | changes))
     (result,) = [result for result in evaluate_claims(runs) if result.name.startswith("C5")]

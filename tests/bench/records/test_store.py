@@ -15,6 +15,7 @@ import pytest
 
 from bench.provenance import SOURCES, code_state, source_digest
 from bench.records import (
+    ADDED,
     IDENTITY,
     Record,
     RecordsError,
@@ -23,7 +24,6 @@ from bench.records import (
     open_run,
     read_header,
     read_records,
-    types,
 )
 from tests.bench.runs import make_header, make_record
 
@@ -86,7 +86,7 @@ def test_bare_nan_in_a_file_is_refused():
 def test_every_key_is_needed_and_no_other_is_known(cls):
     text = (make_record() if cls is Record else make_header()).to_json()
     names = Record.__struct_fields__ if cls is Record else [field.name for field in dataclasses.fields(cls)]
-    for name in set(names) - {"config", "png_score", "loss_curve"}:
+    for name in set(names) - {*ADDED, "png_score", "loss_curve"}:
         data = json.loads(text)
         del data[name]
         with pytest.raises(RecordsError, match=f"missing key {name}"):
@@ -202,7 +202,7 @@ def test_resuming_another_run_is_refused_naming_the_field_and_both_values(tmp_pa
     open_run(tmp_path, make_header()).close()
     stored = (tmp_path / "run.json").read_bytes()
     if name == "schema_version":
-        monkeypatch.setattr(types, "SCHEMA_VERSION", 3)
+        monkeypatch.setattr("bench.records.header.SCHEMA_VERSION", 3)
         with pytest.raises(RecordsError, match="schema_version is 2"):
             open_run(tmp_path, make_header(schema_version=3))
         return
@@ -214,6 +214,7 @@ def test_resuming_another_run_is_refused_naming_the_field_and_both_values(tmp_pa
         "attack_steps": [],
         "protocol": {"precision": "bfloat16"},
         "limit": 3,
+        "ceiling": 1.0,
     }.get(name, old + 1 if isinstance(old, int) else f"{old}x")
     with pytest.raises(RecordsError, match=f"{name} is .* there and .* here") as caught:
         open_run(tmp_path, make_header(**{name: new}))

@@ -9,7 +9,7 @@ from attacks.presets import PRESETS, AttackStep, Preset
 from bench.cli import main
 from bench.config import resolve
 from bench.models.encoders.encoder import Encoder
-from bench.models.victims.llava import Llava, load_llava
+from bench.models.victims.llava.model import Llava, load_llava
 from bench.records import load_run
 from bench.records.worst import worst_scores
 from bench.running.attack_batch import Attempts

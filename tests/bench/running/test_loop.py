@@ -335,7 +335,7 @@ def test_transfer_attacks_follow_the_surrogate(tmp_path):
         tmp_path, encoder="fare4", task="vqa", dataset="mini-vqa", limit=16, eps=4, attack="pgd", surrogate="clip"
     )
     transfer = _run(config)
-    assert transfer.header.protocol["surrogate"] == "clip"
+    assert transfer.header.surrogate == "clip"
     assert transfer.header.weights["surrogate"] != transfer.header.weights["encoder"]
     hurt = [sum(worst_scores(r.header, r.records, 4).values()) for r in (direct, transfer)]
     assert hurt[1] > hurt[0]

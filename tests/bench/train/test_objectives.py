@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from attacks.objective import Progress, squared_l2
-from attacks.pgd import pgd
+from attacks.objective import squared_l2
 from attacks.threat import ThreatModel
 from bench import registry
 from bench.errors import UsageError
@@ -61,13 +60,15 @@ def test_the_patch_term_weighs_relative_drift_as_the_embedding_does():
 
 
 def test_an_objective_that_hides_a_need_is_found_out():
-    with pytest.raises(TypeError, match="needs"):
+    with pytest.raises(UsageError, match="needs"):
         fare.loss(Features(torch.ones(1, 2)), Target())
 
 
 def test_objectives_of_other_packages(monkeypatch):
-    points = {"mine": EntryPoint("mine", "bench.train.objectives:cosine", "bench.objectives"),
-              "wrong": EntryPoint("wrong", "bench.train.objectives:fare_loss", "bench.objectives")}  # fmt: skip
+    points = {
+        "mine": EntryPoint("mine", "bench.train.objectives:cosine", "bench.objectives"),
+        "wrong": EntryPoint("wrong", "bench.train.objectives:classes_of", "bench.objectives"),
+    }
     monkeypatch.setattr(registry, "plugins", lambda group: points if group == "bench.objectives" else {})
     assert load_objective("mine") is cosine
     with pytest.raises(UsageError, match="not a TrainingObjective"):
@@ -96,9 +97,14 @@ def test_the_published_code_takes_its_first_update_at_the_full_rate():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"flaws": ("typo",)}, "unknown flaw 'typo'"), ({"eps_255": 0}, "eps"), ({"clean_weight": 1.0}, "clean weight"),
-     ({"attack": "fab"}, "attack must be"), ({"inner_steps": 0}, "steps >= 1")],
-)  # fmt: skip
+    [
+        ({"flaws": ("typo",)}, "unknown flaw 'typo'"),
+        ({"eps_255": 0}, "eps"),
+        ({"clean_weight": 1.0}, "clean weight"),
+        ({"attack": "fab"}, "attack must be"),
+        ({"inner_steps": 0}, "steps >= 1"),
+    ],
+)
 def test_bad_recipes_are_refused(change, message):
     with pytest.raises(UsageError, match=message):
         Recipe(**{"objective": "fare", "eps_255": 4.0, "schedule": PAPER, **change})
@@ -133,21 +139,24 @@ def _attacked(case, **changes):
     return attack(lambda x: Features(net(x)), fare.loss, images, target, noise, recipe, 0)
 
 
-def test_the_default_attack_is_pgd_bit_for_bit(case):
-    """Against `attacks.pgd`, which serves evaluation and was written apart from it."""
-    net, images, target, noise = case
-
-    def objective(images, rows):
-        loss = squared_l2(net(images), target.original.embedding[rows])
-        return Progress(loss, torch.zeros_like(loss, dtype=torch.bool))
-
+def test_the_default_attack_is_sign_ascent_bit_for_bit(case):
+    """Against a literal loop: sign steps, projection, the iterate of highest loss."""
+    net, clean, target, noise = case
     eps = 8 / 255
-    expected = pgd(
-        objective, images, ThreatModel("linf", eps), steps=10, step_size=2 / 255, momentum=0.0,
-        init=images + eps * (2 * noise - 1), stop_when_fooled=False,
-    )  # fmt: skip
+    lower, upper = (clean - eps).clamp(min=0), (clean + eps).clamp(max=1)
+    current = (clean + eps * (2 * noise - 1)).clamp(lower, upper)
+    iterates, losses = [], []
+    for _ in range(11):
+        current = current.detach().requires_grad_()
+        loss = squared_l2(net(current), target.original.embedding)
+        (gradient,) = torch.autograd.grad(loss.sum(), current)
+        iterates.append(current.detach())
+        losses.append(loss.detach())
+        current = (current + 2 / 255 * gradient.sign()).clamp(lower, upper)
+    best = torch.stack(losses).argmax(0)
+    assert 0 < best.float().mean() < 10, "the last iterate is the best of some images, not of all"
     found = _attacked(case)
-    assert torch.equal(found.images, expected.images)
+    assert torch.equal(found.images, torch.stack(iterates)[best, torch.arange(6)])
     assert found.finite.all()
 
 

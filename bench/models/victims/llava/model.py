@@ -5,7 +5,7 @@ the final norm, with the class token left out (Liu et al. 2023, arXiv 2310.03744
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from transformers import Cache
 from bench.data.images import GREY
 from bench.errors import UsageError
 from bench.models.encoders.encoder import Encoder
+from bench.models.encoders.load import digest
 from bench.models.encoders.stored import (
     FP16_GRADIENT_SCALE,
     PRECISIONS,
@@ -24,44 +25,55 @@ from bench.models.encoders.stored import (
     scale_gradient,
 )
 from bench.models.victims import memory, prefix
-from bench.models.victims.llava_files import read_llava
-from bench.models.victims.native import NativeTower
+from bench.models.victims.llava.files import read_llava
+from bench.models.victims.llava.native import NativeTower
 from bench.models.victims.prompts import Conversation, answer_ids, conversation, pad_left
 from tasks.base import Answer, AnswerScores, answers_of
 
 
 def load_llava(
     path: str,
-    encoder: Encoder,
+    encoder: Encoder | None,
     *,
     tower: str = "encoder",
     conversation_name: str | None = None,
     pad_to_square: bool = False,
     dtype: torch.dtype | str | None = None,
+    device: torch.device | None = None,
 ) -> "Llava":
     """Load a LLaVA-1.5 checkpoint folder (or hub id) in transformers' format, around ``encoder``.
 
     Args:
         path: the folder.
-        encoder: what replaces the checkpoint's image tower; the model goes to its device.
+        encoder: what replaces the checkpoint's image tower; None goes with "native".
         tower: "encoder", or "native" to keep the checkpoint's own image tower instead.
         conversation_name: one of `prompts.CONVERSATIONS`; None for the checkpoint's chat template.
         pad_to_square: images are padded, not cropped; also where the checkpoint's config asks for it.
         dtype: what the language model is stored in: "auto" for the checkpoint's precision, which is the rule on CUDA
             devices; float32 is the rule elsewhere. What is computed is float32 either way (see `Llava.at`).
+        device: where the model goes; by default where the encoder is.
 
     Raises:
         UsageError: the folder is missing or holds no whole LLaVA checkpoint, or the encoder's features do not fit.
     """
-    device = encoder.mean.device
+    device = device or (torch.device("cpu") if encoder is None else encoder.mean.device)
     stored = dtype or ("auto" if device.type == "cuda" else torch.float32)
     model, processor = read_llava(path, stored, tower=tower == "native")
     talk = conversation(conversation_name, processor, int(model.config.image_token_id))
-    used = NativeTower(model.model.vision_tower, processor.image_processor) if tower == "native" else encoder
+    if tower == "native" or encoder is None:
+        used: Encoder | NativeTower = NativeTower(model.model.vision_tower, processor.image_processor)
+    else:
+        used = encoder
     asked = getattr(model.config, "image_aspect_ratio", None) == "pad" or getattr(
         processor.image_processor, "do_pad", False
     )
     llava = Llava(model, processor.tokenizer, used, talk, pads=bool(pad_to_square or asked))
+    chosen = {
+        "conversation": conversation_name,
+        "image_aspect_ratio": "pad" if pad_to_square else None,
+        "tower": "native" if tower == "native" else None,
+    }
+    llava.settings = {key: value for key, value in chosen.items() if value is not None}
     memory.check_weights(llava, device)
     return llava.to(device)
 
@@ -74,6 +86,7 @@ class Llava(nn.Module):
     """
 
     model: Any  # LlavaForConditionalGeneration; its submodules are typed as plain modules
+    settings: Mapping[str, str]  # that were chosen, for the header
     compute: torch.dtype  # of the language model; images, losses and gradients of images are float32 always
 
     def __init__(
@@ -86,6 +99,7 @@ class Llava(nn.Module):
             self.model.model.vision_tower = nn.Identity()
         self.eval().requires_grad_(False)
         self.tokenizer, self.talk, self.pads = tokenizer, talk, pads
+        self.settings = {}
         self.compute = torch.float32
         self.checkpoints = False
         if self.stored != torch.float32:
@@ -142,6 +156,14 @@ class Llava(nn.Module):
         if self.checkpoints:
             twin.checkpoint_activations()
         return twin
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of projector and language model, and of the checkpoint's own image tower where that is used."""
+        return {"language": digest(self.model)}
+
+    def make_room(self, batch: int | None) -> str:
+        """See `bench.models.victims.memory.make_room`."""
+        return memory.make_room(self, batch, self.device)
 
     def checkpoint_activations(self) -> None:
         """Trade time for memory: blocks of tower and language model run a second time in each backward pass."""
