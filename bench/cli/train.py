@@ -81,12 +81,9 @@ def _option(*names: str, kind: Any = str) -> "Callable[[Callable[..., None]], Ca
     name = next((name for name in names if not name.startswith("-")), names[0].removeprefix("--").replace("-", "_"))
     default = _FIELDS[name].default
     extra: dict[str, Any] = {"is_flag": True} if kind is bool else {"type": kind, "show_default": True}
-    if default is MISSING:
-        extra["required"] = True
-    elif default == ():
+    extra |= {"required": True} if default is MISSING else {"default": default}
+    if default == ():
         extra["multiple"] = True
-    else:
-        extra["default"] = default
     return click.option(*names, help=_ABOUT[name], **extra)
 
 

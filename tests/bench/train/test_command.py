@@ -27,7 +27,7 @@ def test_every_field_is_an_option_with_its_default_and_says_what_it_is():
     for name, option in options.items():
         assert option.required == (FIELDS[name].default is dataclasses.MISSING)
         if not option.required:
-            assert (option.default or None) == (FIELDS[name].default or None), name
+            assert option.default == FIELDS[name].default, name
 
 
 def test_every_option_reaches_the_job(monkeypatch):
