@@ -38,7 +38,7 @@ class NotDifferentiableError(RuntimeError):
 
 
 def evaluate(objective: Objective, images: Tensor, rows: Tensor) -> Progress:
-    """One forward pass without gradient: float32 losses (b,) and verdicts (b,) of images (b, 3, H, W)."""
+    """One forward pass without gradient: float32 losses (b,) and whether they fool (b,), of images (b, 3, H, W)."""
     with torch.no_grad():
         return _checked(objective(images, rows), rows)
 
@@ -96,7 +96,7 @@ def _backward(loss: Tensor, leaf: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _checked(progress: Progress, rows: Tensor) -> Progress:
-    """Refuse anything but one loss and one verdict a sample: a batch mean would silently couple samples."""
+    """Refuse anything but one loss and one word on fooling per sample: a batch mean would silently couple samples."""
     loss, fooled = progress
     if loss.shape != rows.shape or fooled.shape != rows.shape or fooled.dtype != torch.bool:
         raise ValueError(

@@ -33,15 +33,35 @@ READERS = {
     "mini": "bench.mini.embedded:READER",
 }
 EXPORTERS = {"mini": "bench.mini.export:export_mini"}
+ATTACK_KINDS = {
+    "apgd": "attacks.kinds:APGD",
+    "apgd-confirm": "attacks.kinds:APGD_CONFIRM",
+    "pgd": "attacks.kinds:PGD",
+    "fab-t": "attacks.kinds:FAB_T",
+    "square": "attacks.kinds:SQUARE",
+}
+ENGINES = {
+    "processes": "bench.running.engines.processes:Processes",
+    "inline": "bench.running.engines.inline:Inline",
+}
 CLAIMS = {"mini": "bench.mini.claims:claims_block"}
+LAYOUTS = {
+    "flat": "bench.tables.layouts:flat",
+    "robustness": "bench.tables.layouts:robustness",
+    "zeroshot": "bench.tables.layouts:zero_shot",
+    "targeted": "bench.tables.layouts:targeted",
+    "transfer": "bench.tables.layouts:transfer",
+}
 _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "bench.tasks": TASKS,
     "bench.encoders": {},
     "bench.victims": VICTIMS,
     "bench.attacks": {},
     "bench.objectives": OBJECTIVES,
-    "bench.attack_kinds": {},
+    "bench.attack_kinds": ATTACK_KINDS,
+    "bench.engines": ENGINES,
     "bench.claims": CLAIMS,
+    "bench.layouts": LAYOUTS,
     "bench.readers": READERS,
     "bench.exporters": EXPORTERS,
 }

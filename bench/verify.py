@@ -207,8 +207,12 @@ class _Judge:
 
     def _answers(self, records: Sequence[Record], images: Sequence[Tensor], label: str) -> list[Mismatch]:
         found: list[Mismatch] = []
-        bar = tqdm(total=len(records), desc=f"{self.run.header.encoder} {self.run.header.dataset} {label}",
-                   disable=None if self.progress else True, leave=False)  # fmt: skip
+        bar = tqdm(
+            total=len(records),
+            desc=f"{self.run.header.encoder} {self.run.header.dataset} {label}",
+            disable=None if self.progress else True,
+            leave=False,
+        )
         with bar:
             for first in range(0, len(records), BATCH):
                 batch = records[first : first + BATCH]

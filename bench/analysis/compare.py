@@ -4,15 +4,23 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from bench.analysis.stats import Paired, ceiling_of, holm, paired
+from bench.analysis.stats import Paired, holm, paired
 from bench.errors import UsageError
 from bench.records import Run
 from bench.records.worst import eps_label, groups_of, worst_records
 
 MEANING = ("task", "metric", "worst")  # runs that differ here do not measure the same thing
 CONDITIONS = (
-    "dataset", "dataset_fingerprint", "task_version", "model", "protocol", "norm", "radii", "attack", "attack_steps",
-)  # fmt: skip
+    "dataset",
+    "dataset_fingerprint",
+    "task_version",
+    "model",
+    "protocol",
+    "norm",
+    "radii",
+    "attack",
+    "attack_steps",
+)
 SAMPLES, RUNS, ALL = "samples", "runs", "all"
 ALLOWABLE = (*CONDITIONS, SAMPLES, RUNS, ALL)
 
@@ -65,20 +73,36 @@ class Comparison:
         """JSON data: every number of the comparison, both runs, all flips."""
         header, change = self.a.header, self.change
         sides = {
-            side: {"directory": str(run.directory), "encoder": run.header.encoder, "attack": run.header.attack,
-                   "partial": run.header.partial, "value": value}
+            side: {
+                "directory": str(run.directory),
+                "encoder": run.header.encoder,
+                "attack": run.header.attack,
+                "partial": run.header.partial,
+                "value": value,
+            }
             for side, run, value in (("a", self.a, self.a_value), ("b", self.b, self.b_value))
-        }  # fmt: skip
+        }
         return {
-            "task": header.task, "dataset": header.dataset, "metric": header.metric, "norm": header.norm,
-            "radius": self.radius, **sides, "difference": change.difference, "low": change.low, "high": change.high,
-            "p": change.p, "p_holm": self.p_holm, "test": change.test, "n": change.n, "left_out": self.left_out,
+            "task": header.task,
+            "dataset": header.dataset,
+            "metric": header.metric,
+            "norm": header.norm,
+            "radius": self.radius,
+            **sides,
+            "difference": change.difference,
+            "low": change.low,
+            "high": change.high,
+            "p": change.p,
+            "p_holm": self.p_holm,
+            "test": change.test,
+            "n": change.n,
+            "left_out": self.left_out,
             "flips": [asdict(flip) for flip in self.flips],
-        }  # fmt: skip
+        }
 
 
 def compare(a: Sequence[Run], b: Sequence[Run], allow: Collection[str] = ()) -> list[Comparison]:
-    """Compares the runs of two sets pairwise, clean and at each radius that both have.
+    """Compare the runs of two sets pairwise, clean and at each radius that both have.
 
     One run on each side is a pair as it is. Otherwise runs pair by task and dataset, and by encoder, attack and suite
     where a side has several of them.
@@ -162,7 +186,7 @@ def _at(a: Run, b: Run, eps: float, subset_allowed: bool) -> Comparison:
         raise UsageError(f"{name}: {a.directory} and {b.directory} share no scored sample")
     first, second = ({sample: side[sample].score or 0.0 for sample in shared} for side in worst)
     groups = groups_of(record for record in a.records if record.sample_id in shared)
-    change = paired(second, first, groups, ceiling=ceiling_of(header.metric))
+    change = paired(second, first, groups, ceiling=header.ceiling)
     flips = [Flip(s, first[s], second[s], *(side[s].prediction for side in worst)) for s in change.flipped]
     flips.sort(key=lambda flip: -abs(flip.b_score - flip.a_score))
     before, after = (sum(side[s] for s in sorted(shared)) / len(shared) for side in (first, second))

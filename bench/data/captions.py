@@ -11,6 +11,7 @@ from bench.data.files import existing_folder, field, identifier, read_json, refu
 from bench.data.reader import Reader, Row, existing
 from bench.data.settings import COUNT, PATH, TARGETS, TEXT, Setting
 from bench.errors import UsageError
+from bench.trust.places import inside
 from tasks.base import Dataset, Sample
 
 _BEGINNING = 1 << 16  # bytes; an image's entry in Karpathy's JSON takes one or two thousand
@@ -73,9 +74,11 @@ class _Picture(NamedTuple):
 
 def _picture(entry: Any, base: Path, path: Path) -> _Picture:
     filename = field(entry, "filename", str, str(path))
-    filepath = field({"filepath": None, **entry}, "filepath", str | None, str(path)) or ""
-    image_id = Path(filename).stem if entry.get("cocoid") is None else str(entry["cocoid"])
-    return _Picture(image_id, base / filepath / filename)
+    filepath = field({"filepath": None, **entry}, "filepath", str | None, str(path))
+    image_id = Path(filename).stem if entry.get("cocoid") is None else identifier(entry, "cocoid", path)
+    where = f"{path}, image {image_id}"
+    folder = inside(base, filepath, f"{where}: filepath") if filepath else base
+    return _Picture(image_id, inside(folder, filename, f"{where}: filename"))
 
 
 def _captioned(entry: Any, picture: _Picture, prompt: str, path: Path, scored: "_References | None") -> Sample:

@@ -78,7 +78,7 @@ def decoded(content: bytes, label: str, *, upright: bool = True) -> Image.Image:
         raise
     except UnidentifiedImageError:
         raise UsageError(f"{label} is not an image (an HTML page, or a git-lfs pointer?); download it again") from None
-    except _UNREADABLE as error:
+    except Exception as error:  # decoders raise anything at all on damaged files
         raise UsageError(f"{label} cannot be decoded ({error}); download it again") from error
 
 
@@ -89,6 +89,7 @@ def _label(source: Image.Image | Path | StoredImage) -> str:
 
 
 def _rgb(image: Image.Image, label: str, upright: bool) -> Image.Image:
+    file_format = image.format
     if getattr(image, "is_animated", False):
         image.seek(0)
     image.load()
@@ -97,7 +98,7 @@ def _rgb(image: Image.Image, label: str, upright: bool) -> Image.Image:
     if image.mode == "F":
         raise UsageError(f"{label} has floating-point pixels, whose range is not known; convert it to 8 bits")
     if image.mode.startswith("I"):
-        return _from_sixteen_bits(image, label)
+        return _from_sixteen_bits(image, label, file_format)
     if image.mode == "P":
         image = image.convert("RGBA")
     rgb = image.convert("RGB")
@@ -114,10 +115,11 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _from_sixteen_bits(image: Image.Image, label: str) -> Image.Image:
-    """0..65535 to 0..255, rounded: 65535 = 255 * 257."""
+def _from_sixteen_bits(image: Image.Image, label: str, file_format: str | None) -> Image.Image:
+    """0..65535 to 0..255, rounded: 65535 = 255 * 257. Mode "I" of a TIFF is 32 bits, however small its values."""
     values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > _SIXTEEN_BITS:
+    deep = image.mode == "I" and file_format == "TIFF"
+    if deep or values.min() < 0 or values.max() > _SIXTEEN_BITS:
         raise UsageError(f"{label} has 32-bit pixels, whose range is not known; convert it to 8 bits")
     return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
 

@@ -13,7 +13,7 @@ files.
 
 from bench.records.files import RecordsError, write_atomically
 from bench.records.header import ADDED, IDENTITY, STATUSES, VOLATILE, Run, RunHeader, former_ceiling
-from bench.records.reading import ARCHIVED, archive_run, find_runs, load_run, read_header, read_records
+from bench.records.reading import ARCHIVED, archive_run, find_runs, load_run, load_runs, read_header, read_records
 from bench.records.store import RunStore, open_run, place_beside
 from bench.records.types import CLEAN, SCHEMA_VERSION, Key, Record
 
@@ -35,6 +35,7 @@ __all__ = [
     "find_runs",
     "former_ceiling",
     "load_run",
+    "load_runs",
     "open_run",
     "place_beside",
     "read_header",

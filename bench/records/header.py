@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -224,3 +224,16 @@ class Run:
     directory: Path
     header: RunHeader
     records: list[Record]
+
+
+def differences(first: RunHeader, second: RunHeader, names: Iterable[str]) -> list[tuple[str, Any, Any]]:
+    """The fields in which two headers differ, with both values; of free-form fields the keys: "protocol.name"."""
+    found = []
+    for name in names:
+        one, other = encode(getattr(first, name)), encode(getattr(second, name))
+        if isinstance(one, dict) and isinstance(other, dict):
+            keys = [key for key in dict.fromkeys([*one, *other]) if one.get(key) != other.get(key)]
+            found += [(f"{name}.{key}", one.get(key), other.get(key)) for key in keys]
+        elif one != other:
+            found.append((name, one, other))
+    return found

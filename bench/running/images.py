@@ -1,4 +1,4 @@
-"""The adversarial images of a run on disk: the worst of each sample and radius, exact in float32 and as PNG."""
+"""The images of a run on disk: the worst of each sample and radius, exact in float32 and as PNG; radius 0 is clean."""
 
 import os
 import shutil

@@ -1,6 +1,7 @@
 """What a run works with, loaded: data, encoder, model and task, and the header that says where each came from."""
 
 import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from torchvision.transforms.functional import to_tensor
+from tqdm import tqdm
 
 from attacks.presets import EMBEDDING
 from bench import registry
@@ -24,7 +26,8 @@ from bench.models.encoders.load import digest, load_encoder
 from bench.models.encoders.stored import compile_blocks
 from bench.models.victims.load import load_victim
 from bench.provenance import code_state
-from bench.records import SCHEMA_VERSION, RunHeader, former_ceiling, read_header
+from bench.records import SCHEMA_VERSION, RunHeader, read_header
+from bench.running.kinds import check_steps
 from tasks.base import Dataset, Sample, Task, Victim
 from tasks.protocol import PROTOCOLS
 
@@ -49,21 +52,21 @@ class Setup:
     encoder: Encoder  # of the surrogate
     images: Images  # indexed with rows: (b, 3, H, W) float32 in [0, 1], on the device
     header: RunHeader
-    broken: Mapping[str, str]  # why a sample cannot be asked, by its id; its image is black
+    unreadable: Mapping[str, str]  # why a sample cannot be asked, by its id; its image is black
     half: "HalfPrecision | None" = None  # the surrogate where the search is in half precision
 
     @property
     def samples(self) -> tuple[Sample, ...]:
         """The samples to score, in order; sample i has image i."""
-        return self.task.dataset.samples  # type: ignore[attr-defined]
+        return self.task.dataset.samples
 
 
 def prepare(config: RunConfig) -> Setup:
     """Load data, encoder and model of a run."""
     device = _device(config.device)
     dataset = load_dataset(config)
-    _check_fits(config, dataset)
     task_class: Any = registry.resolve("bench.tasks", config.task)
+    _check_fits(task_class, config, dataset)
     task: Task = task_class(dataset, PROTOCOLS[config.protocol])
     _check_goals(task, config, dataset.samples[0])
     encoder = load_encoder(config.encoder, load_suite(config.suite).encoders, config.arch).to(device)
@@ -100,22 +103,19 @@ def _left_out(directory: Path) -> frozenset[str]:
     return ids_left_out(read_header(directory).dataset_fingerprint)
 
 
-def _check_fits(config: RunConfig, dataset: Dataset) -> None:
+def _check_fits(task_class: Any, config: RunConfig, dataset: Dataset) -> None:
     """Refuse samples that a task cannot ask."""
     if not dataset.samples:
         raise UsageError(f"dataset {config.dataset!r} holds no samples")
-    if config.task not in registry.TASKS:
-        return
-    if (config.task == "zeroshot") != bool(dataset.classnames):
-        kind = "has" if dataset.classnames else "has no"
-        raise UsageError(f"dataset {config.dataset!r} {kind} classes: it does not suit task {config.task!r}")
-    if config.task != "zeroshot" and not all(sample.prompt for sample in dataset.samples):
-        raise UsageError(f"dataset {config.dataset!r} has samples without a prompt; give its row prompt = ...")
+    if reason := task_class.fits(dataset):
+        raise UsageError(f"dataset {config.dataset!r} does not suit task {config.task!r}: it {reason}")
 
 
 def _check_goals(task: Task, config: RunConfig, sample: Sample) -> None:
     """Refuse an attack that was made for another task before anything is computed."""
-    for step in () if config.attack == "none" else preset(config.attack).steps:
+    steps = () if config.attack == "none" else preset(config.attack).steps
+    check_steps(steps)
+    for step in steps:
         if step.goal in ("best", EMBEDDING):
             continue
         try:
@@ -138,6 +138,8 @@ def load_dataset(config: RunConfig) -> Dataset:
             )
         return load_embedded(config.dataset, row, config.n_samples)
     dataset = read_dataset(config.dataset, row, config.data_root)
+    for note in dataset.notes:
+        tqdm.write(f"{config.dataset}: {note}", file=sys.stderr)
     count = config.n_samples if config.place is None else min(config.n_samples, len(dataset.samples))
     return select(dataset, str(row.get("selection", FIRST)), count)
 
@@ -203,7 +205,6 @@ def _header(
     config: RunConfig, task: Task, weights: dict[str, str], data_digest: str, device: torch.device
 ) -> RunHeader:
     steps = () if config.attack == "none" else preset(config.attack).steps
-    dataset: Dataset = task.dataset  # type: ignore[attr-defined]
     return RunHeader(
         schema_version=SCHEMA_VERSION,
         suite=config.suite,
@@ -217,17 +218,17 @@ def _header(
         attack=config.attack + (f"-from-{config.surrogate}" if config.surrogate else ""),
         radii=config.eps if steps else (),
         seed=config.seed,
-        n_samples=len(dataset.samples),
+        n_samples=len(task.dataset.samples),
         limit=config.limit,
         model=_vlm(config) if task.model == "vlm" else None,
         dataset_fingerprint=data_digest,
         weights=weights,
-        attack_steps=[asdict(step) for step in steps],
+        attack_steps=[step.as_data() for step in steps],
         protocol=_protocol(config) | (_asking(config) if task.model == "vlm" else {}),
         code=code_state(),
         packages={name: version(name) for name in PACKAGES},
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         config=config.as_json(),
-        ceiling=former_ceiling(task.metric),
+        ceiling=task.ceiling,
     )

@@ -253,7 +253,7 @@ def test_a_predicted_class_is_its_own_even_where_names_repeat(mini, tmp_path, br
 def test_a_caption_is_broken_below_the_data_sets_own_threshold():
     sample = Sample("a", Path("x"), "p", ("a cat",), "a")
     coco, flickr = (Captioning(Dataset("d", (sample,), broken_below=bound)) for bound in (10.0, 2.0))
-    assert (coco.lost(5, sample), flickr.lost(5, sample), flickr.lost(1.9, sample)) == (True, False, True)
+    assert (coco.broken(5, sample), flickr.broken(5, sample), flickr.broken(1.9, sample)) == (True, False, True)
 
 
 def test_attacks_lead_away_from_their_own_captions_and_scores_use_the_references():

@@ -27,9 +27,16 @@ from tests.bench.runs import make_record, make_run
 def original(tmp_path_factory):
     """Plain CLIP on 16 samples of one dataset, attacked at two radii."""
     result = bench.run(
-        encoder="clip", task="zeroshot", dataset="mini-sketch", limit=16, attack="pgd", save_adversarial=True,
-        output=tmp_path_factory.mktemp("runs"), jobs=1, progress=False,
-    )  # fmt: skip
+        encoder="clip",
+        task="zeroshot",
+        dataset="mini-sketch",
+        limit=16,
+        attack="pgd",
+        save_adversarial=True,
+        output=tmp_path_factory.mktemp("runs"),
+        jobs=1,
+        progress=False,
+    )
     return result.runs[0].directory
 
 
@@ -190,9 +197,19 @@ def test_a_run_without_images_says_what_to_do(tmp_path):
 
 def test_verdicts_that_a_protocol_takes_in_half_precision_are_asked_for_there(tmp_path):
     result = bench.run(
-        encoder="clip", task="zeroshot", dataset="mini-shape", limit=6, attack="pgd", eps=4, save_adversarial=True,
-        output=tmp_path, protocol="paper", precision="bf16", jobs=1, progress=False,
-    )  # fmt: skip
+        encoder="clip",
+        task="zeroshot",
+        dataset="mini-shape",
+        limit=6,
+        attack="pgd",
+        eps=4,
+        save_adversarial=True,
+        output=tmp_path,
+        protocol="paper",
+        precision="bf16",
+        jobs=1,
+        progress=False,
+    )
     run = result.runs[0]
     assert config_of(run.header).precision == "bf16"
     assert verify(run, progress=False).mismatches == ()
