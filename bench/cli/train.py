@@ -1,6 +1,7 @@
 """``bench train``: make a robust encoder."""
 
 import copy
+from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from bench.train.job import RECIPES, TrainingJob, help_of_fields
 from bench.train.recipe import ATTACKS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 PATH = click.Path(path_type=Path)
 HELP = """Fine-tune an image tower with the objective {name}; resumable by the same command.
@@ -125,7 +126,24 @@ def _objective(**options: Any) -> None:
     job = TrainingJob(objective=str(click.get_current_context().info_name), **options)
     from bench.train.trainer import run
 
-    click.echo(run(job, _score))
+    with _stoppable():
+        click.echo(run(job, _score))
+
+
+@contextmanager
+def _stoppable() -> "Iterator[None]":
+    """One line and exit code 128 plus the signal's number for a run that is told to stop."""
+    from bench.train.stopping import Interrupted
+
+    try:
+        yield
+    except Interrupted as stopped:
+        if stopped.main:
+            click.echo(f"bench: {stopped}", err=True)
+        raise SystemExit(stopped.code) from None
+    except KeyboardInterrupt:
+        click.echo("bench: stopped at once; the same command goes on from the last checkpoint", err=True)
+        raise SystemExit(130) from None
 
 
 def _score(job: TrainingJob, suite: str, device: str) -> None:
@@ -161,7 +179,8 @@ def recipe(model: str, work: Path | None, output: Path | None, seed: int, thread
 
     torch.set_num_threads(threads)
     work = work or Path("runs/train") / model
-    click.echo(train_model(model, work, output or work / "export", seed=seed))
+    with _stoppable():
+        click.echo(train_model(model, work, output or work / "export", seed=seed))
 
 
 @train.command()

@@ -95,7 +95,7 @@ def train(directory: Path, *, seed: int = 0, schedule: Schedule = SCHEDULE, imag
 def _captioned(count: int, seed: int) -> tuple[Tensor, Tensor]:
     tokenizer, rng = clip_tokenizer(), random.Random(seed)
     pixels, texts = [], []
-    for start in tqdm(range(0, count, world.BLOCK), desc="scenes", mininterval=5):
+    for start in tqdm(range(0, count, world.BLOCK), desc="scenes", mininterval=5, disable=None):
         scenes = world.draw_scenes("train", min(world.BLOCK, count - start), start=start)
         pixels.append(torch.from_numpy(world.render(scenes)))
         for index in range(len(scenes)):

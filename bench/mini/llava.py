@@ -112,7 +112,7 @@ def _conversations(encoder: Encoder, count: int, seed: int) -> tuple[Tensor, lis
     rng = random.Random(seed)
     ids = llava_tokenizer().get_vocab()
     features, sequences = [], []
-    for start in tqdm(range(0, count, world.BLOCK), desc="scenes", mininterval=5):
+    for start in tqdm(range(0, count, world.BLOCK), desc="scenes", mininterval=5, disable=None):
         scenes = world.draw_scenes("train", min(world.BLOCK, count - start), start=start, stream=1)
         pixels = torch.from_numpy(world.render(scenes)).permute(0, 3, 1, 2).float() / 255
         with torch.no_grad():

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from bench.data.images import Stored, open_image
 from bench.errors import UsageError
 from bench.train.batch import Batch
 from bench.train.checkpoint import TrainingError
 from bench.train.distributed import World
+from bench.train.log import say
 from bench.train.sources import IndexedSource, Raw, Source
 
 BATCHES_AHEAD = 3
@@ -142,7 +142,7 @@ class ImageStream:
         with self._lock:
             self.skipped[name] = reason
             if len(self.skipped) <= SHOWN:
-                tqdm.write(f"skipped: {reason}")
+                say(f"skipped: {reason}")
             if self._skipped_file is None or name in self._named:
                 return
             self._named.add(name)
