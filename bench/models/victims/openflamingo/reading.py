@@ -94,6 +94,7 @@ class Speaking:
         return self._log_probabilities(hidden[:, 0])
 
     def _log_probabilities(self, hidden: Tensor) -> Tensor:
-        found = self.network.head(hidden).log_softmax(-1)
+        scores = self.network.head(hidden)
+        found = scores.log_softmax(-1)
         found[:, self.network.vocabulary.image] = -torch.inf
-        return found
+        return found.where(scores.isfinite().all(-1, keepdim=True), torch.nan)
