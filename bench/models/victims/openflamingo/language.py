@@ -141,6 +141,7 @@ _NEOX_KEYS = (
 
 # What transformers' MPT computes whatever the config says.
 _FIXED = {"expansion_ratio": 4, "logit_scale": None, "no_bias": True}
+_NORM_TYPES = ("low_precision_layernorm", "layernorm")  # the same but under autocast
 _FIXED_ATTENTION = {
     "attn_type": "multihead_attention",
     "alibi": True,
@@ -196,6 +197,8 @@ def family_of(raw: Mapping[str, Any], path: str) -> tuple[Family, PreTrainedConf
         attention = dict(raw.get("attn_config") or {})
         _check(raw, _FIXED, path)
         _check(attention, _FIXED_ATTENTION, path)
+        if (norm := raw.get("norm_type", _NORM_TYPES[0])) not in _NORM_TYPES:
+            raise UsageError(f"{path}: config.json says norm_type = {norm!r}; only layer norms can be computed here")
         config = MptConfig(**_known(raw, _MPT_KEYS), attn_config=_known(attention, _ATTENTION_KEYS))
         return (NORMED_MPT if attention.get("qk_ln") else MPT), config
     if kind == "mosaic_gpt":

@@ -89,7 +89,7 @@ class Speaking:
     def follow(self, tokens: Tensor, parents: Tensor) -> Tensor:
         """See `generation.Speaker.follow`."""
         self.cache.reorder_cache(parents)  # type: ignore[arg-type]  # any integer tensor will do
-        self.mask = nn.functional.pad(self.mask, (0, 1), value=1)[parents]
+        self.mask = nn.functional.pad(self.mask, (0, 1), value=1)  # the same for all beams of a prompt
         hidden = self.network.hidden(tokens[:, None], self.mask, self.sight, self.cache)
         return self._log_probabilities(hidden[:, 0])
 

@@ -158,6 +158,36 @@ PROMPTS = [
 ]
 
 
+class Uncached(Whole):
+    """The network itself, the whole text again for each token."""
+
+    def __init__(self, network, ids, shown):
+        self.network, self.ids, self.shown = network, ids, shown
+
+    def _next(self):
+        with torch.no_grad():
+            found = self.network.logits(self.shown, self.ids, torch.ones_like(self.ids))[:, -1].log_softmax(-1)
+        found[:, self.network.vocabulary.image] = -torch.inf
+        return found
+
+    def start(self, beams):
+        found = super().start(beams)
+        self.shown = self.shown.repeat_interleave(beams, dim=0)
+        return found
+
+
+@pytest.mark.parametrize("kind", ["neox", "mpt", "mpt1b"])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_beams_continue_their_own_keys_and_values(kind, beams):
+    for seed in range(4):
+        model = random_model(kind, seed=seed)
+        end, ids = model.vocabulary.end, torch.tensor([model.vocabulary.encode(PROMPTS[0].text)])
+        plain = Uncached(model, ids, images()[:1, None])
+        decoding = Decoding(beams, -1.0)
+        wanted = greedy(plain, end, 8) if beams == 1 else beam_search(plain, [ids.shape[1]], end, 8, decoding)
+        assert model.generate_ids(images()[:1], PROMPTS[:1], max_new_tokens=8, decoding=decoding).ids == wanted.ids
+
+
 @pytest.mark.parametrize("kind", ["neox", "mpt", "mpt1b"])
 @pytest.mark.parametrize("decoding", [Decoding(), Decoding(3, -2.0), Decoding(3, -2.0, WithPrompt())])
 def test_answers_do_not_depend_on_the_batch(kind, decoding):

@@ -18,6 +18,7 @@ from tests.bench.models.victims.openflamingo.released import CONFIGS, FIXTURE
     [
         ("mpt", {"expansion_ratio": 2}, "expansion_ratio = 2; only 4"),
         ("mpt", {"logit_scale": "inv_sqrt_d_model"}, "logit_scale = 'inv_sqrt_d_model'; only None"),
+        ("mpt", {"norm_type": "rmsnorm"}, "norm_type = 'rmsnorm'; only layer norms"),
         ("mpt", {"no_bias": False}, "no_bias = False; only True"),
         ("mpt", {"attn_config": {"alibi": False}}, "alibi = False; only True"),
         ("mpt", {"attn_config": {"alibi_bias_max": 16}}, "alibi_bias_max = 16; only 8"),
