@@ -183,9 +183,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
             "seconds_per_step": round(typical, 4),
             "processor_seconds_per_step": round(statistics.median(processor[name]), 4),
             "images_per_second": round(arguments.batch / typical, 2),
-            "peak_memory_gb": round(memory[name], 2), "hours_for_20000_steps_of_128": round(hours, 1),
+            "peak_memory_gb": round(memory[name], 2),
+            "hours_for_20000_steps_of_128": round(hours, 1),
             "cost": None if arguments.price is None else round(hours * arguments.price, 2),
-        }  # fmt: skip
+        }
     if len(chosen) == 2:
         result["speedup"] = round(statistics.median(p / b for p, b in zip(*seconds.values(), strict=True)), 3)
         ratios = (p / b for p, b in zip(*processor.values(), strict=True))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bench.config import load_suite, resolve
+from bench.config import Request, load_suite, resolve
 from bench.errors import UsageError
 from bench.models.encoders.encoder import Encoder
 from bench.models.victims.llava.model import load_llava
@@ -31,7 +31,9 @@ def encoder() -> Encoder:
 
 
 def _prepared(**options):
-    return setup.prepare(resolve(encoder="clip", task="vqa", limit=2, device="cpu", attack="none", **options)[0])
+    return setup.prepare(
+        resolve(Request.of(encoder="clip", task="vqa", limit=2, device="cpu", attack="none", **options))[0]
+    )
 
 
 def test_a_run_with_the_native_tower_sees_through_it():
