@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from bench.errors import UsageError
-from bench.models.encoders.checkpoint import load_fitting, read_state_dict
 from bench.models.encoders.encoder import Encoder, TextTower
+from bench.models.encoders.formats import load_file
 from bench.models.encoders.pixel_configs import of_open_clip
 from bench.trust import code as trust
 
@@ -62,19 +62,12 @@ def load_base(arch: str, weights: str | None, *, seed: int = 0) -> Base:
             f"open_clip cannot load {arch} with weights {weights}: {str(error).splitlines()[0]}"
         ) from error
     if file is not None:
-        _load_file(clip, file)
+        load_file(clip, file)
     config = json.loads(json.dumps(clip.visual.preprocess_cfg))  # as it is exported: lists for tuples
     preprocessing = of_open_clip(config, clip.visual.image_size, arch)
     model_cfg = _model_config(arch, folder, clip)
     visual, clip.visual = clip.visual, nn.Identity()
     return Base(Encoder(visual, preprocessing, TextTower(clip, tokenizer)), model_cfg, config, folder)
-
-
-def _load_file(clip: nn.Module, file: Path) -> None:
-    """Load an image tower's weights, or those of a whole CLIP."""
-    state = read_state_dict(file)
-    whole = any(name.startswith("visual.") for name in state)
-    load_fitting(clip if whole else cast(nn.Module, clip.visual), state, file, "the architecture")
 
 
 def _model_config(arch: str, folder: Path | None, clip: nn.Module) -> dict[str, Any]:
