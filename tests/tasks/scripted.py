@@ -7,7 +7,7 @@ from tasks.base import Answer, AnswerScores, Sample
 PICTURE = Image.new("RGB", (4, 4))
 
 
-def sample(references, key="1", prompt="what ?"):
+def make_sample(references, key="1", prompt="what ?"):
     return Sample(key, PICTURE, prompt, tuple(references), key)
 
 

@@ -6,9 +6,9 @@ import torch
 from tasks.base import Answer, Dataset
 from tasks.pope import Pope
 from tasks.protocol import PAPER, STRICT
-from tests.tasks.scripted import Scripted, sample
+from tests.tasks.scripted import Scripted, make_sample
 
-YES, NO = sample(["yes"], prompt="is there a dog ?"), sample(["no"], prompt="is there a cat ?")
+YES, NO = make_sample(["yes"], prompt="is there a dog ?"), make_sample(["no"], prompt="is there a cat ?")
 IMAGES = torch.tensor([0.0, 0.3, 0.6]).view(3, 1, 1, 1).expand(3, 3, 4, 4)
 ROWS = torch.tensor([0, 1, 0])
 
@@ -51,9 +51,9 @@ def test_goals_of_other_attacks_are_skipped_or_refused():
     ("samples", "reason"),
     [
         ((YES, NO), None),
-        ((YES, sample(["maybe"], key="7")), "'7' has the answer"),
-        ((sample(["yes"], key="7", prompt=""),), "'7' has no question"),
-        ((sample(["yes", "no"], key="7"),), "'7' has the answer"),
+        ((YES, make_sample(["maybe"], key="7")), "'7' has the answer"),
+        ((make_sample(["yes"], key="7", prompt=""),), "'7' has no question"),
+        ((make_sample(["yes", "no"], key="7"),), "'7' has the answer"),
     ],
 )
 def test_what_fits(samples, reason):

@@ -8,9 +8,9 @@ import torch
 from tasks.base import Dataset
 from tasks.protocol import PAPER, STRICT
 from tasks.scienceqa import ScienceQA
-from tests.tasks.scripted import Scripted, sample
+from tests.tasks.scripted import Scripted, make_sample
 
-ASKED = replace(sample(["blue"]), label=1, choices=("red", "blue", "green"))
+ASKED = replace(make_sample(["blue"]), label=1, choices=("red", "blue", "green"))
 IMAGES = torch.tensor([0.3, 0.6]).view(2, 1, 1, 1).expand(2, 3, 4, 4)
 
 
