@@ -59,8 +59,8 @@ def apgd(
         siblings: (B,) int64: rows of equal number are one image under several goals; once one of them is fooled,
             all leave the batch. Without effect unless `stop_when_fooled`.
         confirm: for goals of which the objective cannot tell whether they are reached, such as a caption of no worth:
-            asked at each checkpoint with the best images (b, 3, H, W) and rows (b,) of the samples that stand, it says
-            (b,) bool which of them fool. Without effect unless `stop_when_fooled`.
+            asked at each checkpoint with the best images (b, 3, H, W) and rows (b,) of the samples that are left, it
+            says (b,) bool which of them fool. Without effect unless `stop_when_fooled`.
 
     Raises:
         ValueError: negative steps or first_step; unknown first_checkpoint; images outside [0, 1]; init of
@@ -82,14 +82,14 @@ def apgd(
         progress, climb.gradient = evaluate_with_gradient(
             objective, climb.image, climb.rows, skip_fooled=stop_when_fooled
         )
-        improved, standing = ledger.record(climb.rows, climb.image, progress, climb.gradient)
+        improved, active = ledger.record(climb.rows, climb.image, progress, climb.gradient)
         climb.observe(progress, improved)
         if done == 0:
             climb.settle(first_checkpoint)
         if siblings is not None and stop_when_fooled:
-            standing &= ~torch.isin(siblings[climb.rows], siblings[ledger.fooled])
-        if not standing.all():
-            climb = climb.keep(standing)
+            active &= ~torch.isin(siblings[climb.rows], siblings[ledger.fooled])
+        if not active.all():
+            climb = climb.keep(active)
         if done in windows:
             climb.review(windows[done], ledger)
             if confirm is not None and stop_when_fooled:
@@ -160,9 +160,9 @@ class _Climb:
             reviewed_loss=zero,
         )
 
-    def keep(self, standing: Tensor) -> _Climb:
+    def keep(self, active: Tensor) -> _Climb:
         """Only the samples of the mask (b,)."""
-        return _Climb(**{field.name: getattr(self, field.name)[standing] for field in fields(self)})
+        return _Climb(**{field.name: getattr(self, field.name)[active] for field in fields(self)})
 
     def observe(self, progress: Progress, improved: Tensor) -> None:
         """Take in loss and gradient of the current image."""

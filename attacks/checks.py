@@ -1,4 +1,4 @@
-"""Sanity verdicts: signs that an attack did not bite, so that a robust score would mean nothing.
+"""Sanity checks: signs that an attack did not bite, so that a robust score would mean nothing.
 
 The faults looked for are those of Carlini et al. 2019 (arXiv 1902.06705), section 5, of the warnings that AutoAttack
 logs, and of Pintor et al. 2022 (arXiv 2106.09947); here they are values, to be stored with the result.
@@ -23,15 +23,15 @@ OUTPUTS_SUM = 1e-4  # how near to one the outputs of a softmax sum
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """One check: its name, whether all is well, and the numbers behind it in words."""
+class SanityCheck:
+    """One check on an attack or a run: its name, whether it passed, and the numbers behind it in words."""
 
     name: str
     ok: bool
     detail: str
 
 
-def gradient_verdict(objective: Objective, images: Tensor) -> Verdict:
+def gradient_check(objective: Objective, images: Tensor) -> SanityCheck:
     """Whether the loss has a usable gradient at every image (B, 3, H, W), one for each of the B samples.
 
     Not ok if any sample's gradient is zero in every pixel (saturated loss, quantised input, an embedding loss at its
@@ -42,7 +42,7 @@ def gradient_verdict(objective: Objective, images: Tensor) -> Verdict:
     try:
         progress, gradient = evaluate_with_gradient(objective, images, rows, skip_fooled=False)
     except NotDifferentiableError as error:
-        return Verdict(name, False, str(error))
+        return SanityCheck(name, False, str(error))
     largest = gradient.flatten(1).abs().amax(dim=1)
     finite = progress.loss.isfinite() & largest.isfinite()
     zero = finite & (largest == 0)
@@ -51,21 +51,20 @@ def gradient_verdict(objective: Objective, images: Tensor) -> Verdict:
     detail = f"of {size} samples, {flat} have an all-zero gradient, {broken} a non-finite loss or gradient"
     if faint:
         detail += f", {faint} a gradient below {VANISHING:g}"
-    return Verdict(name, broken == flat == faint == 0, detail)
+    return SanityCheck(name, broken == flat == faint == 0, detail)
 
 
-def repeatable_verdict(objective: Objective, images: Tensor) -> Verdict:
+def repeatable_check(objective: Objective, images: Tensor) -> SanityCheck:
     """Whether two looks at the same images (B, 3, H, W) give the same losses: a randomised model needs averaging."""
     rows = torch.arange(len(images), device=images.device)
     first, second = (evaluate(objective, images, rows).loss for _ in range(2))
     change = (first - second).abs() / first.abs().clamp_min(1.0)
     moved = int((change > RANDOMISED).sum())
-    return Verdict(
-        "repeatable", moved == 0, f"of {len(images)} samples, {moved} have another loss at a second look"
-    )  # fmt: skip
+    detail = f"of {len(images)} samples, {moved} have another loss at a second look"
+    return SanityCheck("repeatable", moved == 0, detail)
 
 
-def logits_verdict(objective: Objective, images: Tensor) -> Verdict | None:
+def logits_check(objective: Objective, images: Tensor) -> SanityCheck | None:
     """Whether a classifier gives logits (b, K), not probabilities, which flatten losses made for logits.
 
     None if the objective is not that of a classifier.
@@ -77,13 +76,13 @@ def logits_verdict(objective: Objective, images: Tensor) -> Verdict | None:
         outputs = model(images)
     likely = bool(((outputs >= 0) & (outputs <= 1)).all() and ((outputs.sum(1) - 1).abs() < OUTPUTS_SUM).all())
     words = "lie in [0, 1] and sum to one: a softmax?" if likely else "are not probabilities"
-    return Verdict("logits", not likely, f"the outputs of {len(images)} samples {words}")
+    return SanityCheck("logits", not likely, f"the outputs of {len(images)} samples {words}")
 
 
-def noise_verdict(
+def noise_check(
     objective: Objective, clean: Tensor, outcome: Outcome, threat: ThreatModel, seeds: Sequence[int]
-) -> Verdict:
-    """Whether the attack beats one random image of the ball, drawn from a seed a sample.
+) -> SanityCheck:
+    """Whether the attack beats one random image of the ball, drawn from one seed per sample.
 
     It does so where it fools and the noise does not, or reaches a higher loss. Samples that noise fools are left out.
     """
@@ -94,4 +93,4 @@ def noise_verdict(
     beaten = counted & (outcome.fooled | (outcome.loss > found.loss))
     total, better = int(counted.sum()), int(beaten.sum())
     detail = f"the attack does better than one random image on {better} of {total} samples that noise does not fool"
-    return Verdict("beats_noise", total == 0 or better >= BETTER_THAN_NOISE * total, detail)
+    return SanityCheck("beats_noise", total == 0 or better >= BETTER_THAN_NOISE * total, detail)

@@ -1,35 +1,37 @@
 """The kinds of attack that a step can name, behind one signature.
 
-A third party adds a kind by an entry point of the group "bench.attack_kinds" that names an `AttackFunction`.
+A kind is an `AttackKind`, or a plain `AttackFunction`, which then counts as one that follows gradients. A third party
+adds one by an entry point of the group "bench.attack_kinds".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from attacks.apgd import FirstCheckpoint, apgd
-from attacks.objective import Classification, Objective, evaluate
+from attacks.objective import LOSSES, Classification, Objective, evaluate
 from attacks.outcome import Outcome
 from attacks.pgd import pgd
 from attacks.presets import AttackStep
+from attacks.restarts import Attack, restarted
 from attacks.threat import ThreatModel, checked_start
 
 Confirm: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Search:
+class StepContext:
     """How to carry out one step on B images.
 
     Attributes:
-        step: the step, with the number of gradient steps and the first step size.
+        step: the step, with the number of gradient steps, the first step size and options.
         init: (B, 3, H, W) start.
-        seeds: (B,) one an image, for attacks that draw random numbers of their own: a result may depend on nothing
+        seeds: (B,) one per image, for attacks that draw random numbers of their own: a result may depend on nothing
             else, so that it is the same in any batch.
         stop_when_fooled: whether a fooled image is finished.
         first_checkpoint: see `attacks.apgd.apgd`.
@@ -46,50 +48,152 @@ class Search:
     confirm: Confirm | None = None
 
 
-AttackFunction: TypeAlias = Callable[[Objective, Tensor, ThreatModel, Search], Outcome]
-"""objective, images (B, 3, H, W) float32 in [0, 1], threat model, search -> outcome, in the order of the images."""
+AttackFunction: TypeAlias = Callable[[Objective, Tensor, ThreatModel, StepContext], Outcome]
+"""objective, images (B, 3, H, W) float32 in [0, 1], threat model, context -> outcome, in the order of the images."""
 
 
-def climb(
-    objective: Objective, images: Tensor, threat: ThreatModel, search: Search, confirm: Confirm | None = None
-) -> Outcome:
+@dataclass(frozen=True)
+class Option:
+    """A setting of a step that a kind understands: what values it takes, in words and as a check."""
+
+    values: str
+    valid: Callable[[Any], bool]
+
+
+def as_it_is(objective: Objective, options: Mapping[str, Any]) -> Objective:
+    """Leave the objective alone."""
+    return objective
+
+
+@dataclass(frozen=True)
+class AttackKind:
+    """One way to attack, and what the runner must know of it.
+
+    Attributes:
+        run: the attack.
+        about: one line for humans.
+        white_box: whether it follows gradients: only then do a missing gradient and a better black-box attack tell
+            against it.
+        loss_curve: whether its loss against steps is kept; for kinds that ask their objective once per step, of all
+            samples that are left, and nothing else.
+        options: what a step's `options` may hold; None: `run` itself looks at them.
+        adapt: makes of the task's objective the one that is ascended.
+    """
+
+    run: AttackFunction
+    about: str
+    white_box: bool = True
+    loss_curve: bool = False
+    options: Mapping[str, Option] | None = field(default_factory=dict)
+    adapt: Callable[[Objective, Mapping[str, Any]], Objective] = as_it_is
+
+    def check(self, step: AttackStep) -> None:
+        """Refuse options that this kind does not understand.
+
+        Raises:
+            ValueError: names the option and what is possible.
+        """
+        known = self.options
+        for name, value in step.options.items() if known is not None else ():
+            if known is None or name not in known:
+                listed = f"its options are {', '.join(known)}" if known else "it has no options"
+                raise ValueError(f"kind {step.kind!r} has no option {name!r}; {listed}")
+            if not known[name].valid(value):
+                raise ValueError(f"option {name} of kind {step.kind!r} must be {known[name].values}, not {value!r}")
+
+
+def kind_of(found: object) -> AttackKind:
+    """What a name stands for as a kind: one already, or a plain function.
+
+    Raises:
+        TypeError: neither.
+    """
+    if isinstance(found, AttackKind):
+        return found
+    if callable(found) and not isinstance(found, type):
+        about = (found.__doc__ or "an attack from a plugin").strip().splitlines()[0]
+        return AttackKind(found, about, options=None)
+    raise TypeError(f"an attack kind is an attacks.kinds.AttackKind or a function, not a {type(found).__name__}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+MOMENTUM = Option("a number from 0 to below 1", lambda value: _is_number(value) and 0 <= value < 1)
+RESTARTS = Option("a whole number above 0", lambda value: type(value) is int and value > 0)
+LOSS = Option(" or ".join(map(repr, LOSSES)), lambda value: isinstance(value, str) and value in LOSSES)
+
+
+def with_loss(objective: Objective, options: Mapping[str, Any]) -> Objective:
+    """The objective with the loss that the options name.
+
+    Raises:
+        ValueError: a loss is named, and the objective is not the untargeted one of a classifier.
+    """
+    if "loss" not in options:
+        return objective
+    if not isinstance(objective, Classification):
+        raise ValueError("option loss chooses among losses of a classifier without a target; leave it out here")
+    return replace(objective, loss=options["loss"])
+
+
+def run_apgd(objective: Objective, images: Tensor, threat: ThreatModel, context: StepContext) -> Outcome:
     """Kind "apgd"."""
-    return apgd(
-        objective,
-        images,
-        threat,
-        steps=search.step.steps,
-        init=search.init,
-        first_step=search.step.first_step,
-        stop_when_fooled=search.stop_when_fooled,
-        first_checkpoint=search.first_checkpoint,
-        siblings=search.siblings,
-        confirm=confirm,
-    )
+    return run_apgd_confirm(objective, images, threat, replace(context, confirm=None))
 
 
-def climb_confirming(objective: Objective, images: Tensor, threat: ThreatModel, search: Search) -> Outcome:
-    """Kind "apgd-confirm": the same, and at each checkpoint the model itself is asked whether a sample is lost."""
-    return climb(objective, images, threat, search, search.confirm)
+def run_apgd_confirm(objective: Objective, images: Tensor, threat: ThreatModel, context: StepContext) -> Outcome:
+    """Kind "apgd-confirm": the same, and at each checkpoint the model itself is asked whether a sample is broken."""
+
+    def once(objective: Objective, images: Tensor, init: Tensor, rows: Tensor) -> Outcome:
+        confirm = context.confirm
+        return apgd(
+            objective,
+            images,
+            threat,
+            steps=context.step.steps,
+            init=init,
+            first_step=context.step.first_step,
+            stop_when_fooled=context.stop_when_fooled,
+            first_checkpoint=context.first_checkpoint,
+            siblings=None if context.siblings is None else context.siblings[rows],
+            confirm=None if confirm is None else lambda shown, asked: confirm(shown, rows[asked]),
+        )
+
+    return _with_restarts(once, objective, images, threat, context)
 
 
-def ascend(objective: Objective, images: Tensor, threat: ThreatModel, search: Search) -> Outcome:
+def run_pgd(objective: Objective, images: Tensor, threat: ThreatModel, context: StepContext) -> Outcome:
     """Kind "pgd"."""
-    return pgd(
-        objective,
-        images,
-        threat,
-        steps=search.step.steps,
-        step_size=search.step.first_step * threat.eps,
-        init=search.init,
-        stop_when_fooled=search.stop_when_fooled,
-    )
+
+    def once(objective: Objective, images: Tensor, init: Tensor, rows: Tensor) -> Outcome:
+        return pgd(
+            objective,
+            images,
+            threat,
+            steps=context.step.steps,
+            step_size=context.step.first_step * threat.eps,
+            momentum=context.step.options.get("momentum", 0.9),
+            init=init,
+            stop_when_fooled=context.stop_when_fooled,
+        )
+
+    return _with_restarts(once, objective, images, threat, context)
+
+
+def _with_restarts(
+    once: Attack, objective: Objective, images: Tensor, threat: ThreatModel, context: StepContext
+) -> Outcome:
+    times = context.step.options.get("restarts", 1)
+    seeds, stop = context.seeds, context.stop_when_fooled
+    return restarted(once, objective, images, threat, context.init, seeds, times=times, stop_when_fooled=stop)
 
 
 _NORMS = {"linf": "Linf", "l2": "L2"}
 
 
-def fab_t(objective: Objective, images: Tensor, threat: ThreatModel, search: Search) -> Outcome:
+def run_fab_t(objective: Objective, images: Tensor, threat: ThreatModel, context: StepContext) -> Outcome:
     """Kind "fab-t": targeted FAB (Croce & Hein 2020, arXiv 1907.02044) by pyautoattack, on up to nine rivals.
 
     Raises:
@@ -97,18 +201,24 @@ def fab_t(objective: Objective, images: Tensor, threat: ThreatModel, search: Sea
     """
     from pyautoattack.fab_pt import FABAttack_PT
 
-    classifier = _classifier(objective, search.step)
+    classifier = _classifier(objective, context.step)
     with torch.no_grad():
-        classes = classifier.model(images[:1]).shape[1]
+        rivals = min(9, classifier.model(images[:1]).shape[1] - 1)
     attack = FABAttack_PT(
-        classifier.model, norm=_NORMS[threat.norm], n_restarts=1, n_iter=search.step.steps, eps=threat.eps,
-        targeted=True, n_target_classes=min(9, classes - 1), seed=0, device=images.device,
-    )  # fmt: skip
-    rivals = min(9, classes - 1)
-    return _borrowed(attack, classifier, images, threat, [0], search.step.steps * rivals)
+        classifier.model,
+        norm=_NORMS[threat.norm],
+        n_restarts=1,
+        n_iter=context.step.steps,
+        eps=threat.eps,
+        targeted=True,
+        n_target_classes=rivals,
+        seed=0,
+        device=images.device,
+    )
+    return _borrowed(attack, classifier, images, threat, [0], context.step.steps * rivals)
 
 
-def square(objective: Objective, images: Tensor, threat: ThreatModel, search: Search) -> Outcome:
+def run_square(objective: Objective, images: Tensor, threat: ThreatModel, context: StepContext) -> Outcome:
     """Kind "square": the black-box Square attack (Andriushchenko et al. 2020, arXiv 1912.00049) by pyautoattack.
 
     It draws its squares from one stream for the whole batch; images are therefore attacked one by one, each from a
@@ -119,12 +229,17 @@ def square(objective: Objective, images: Tensor, threat: ThreatModel, search: Se
     """
     from pyautoattack.square import SquareAttack
 
-    classifier = _classifier(objective, search.step)
+    classifier = _classifier(objective, context.step)
     attack = SquareAttack(
-        classifier.model, norm=_NORMS[threat.norm], n_queries=search.step.steps, eps=threat.eps, n_restarts=1,
-        device=images.device, resc_schedule=False,
-    )  # fmt: skip
-    return _borrowed(attack, classifier, images, threat, search.seeds, 0)
+        classifier.model,
+        norm=_NORMS[threat.norm],
+        n_queries=context.step.steps,
+        eps=threat.eps,
+        n_restarts=1,
+        device=images.device,
+        resc_schedule=False,
+    )
+    return _borrowed(attack, classifier, images, threat, context.seeds, 0)
 
 
 def _borrowed(
@@ -135,15 +250,15 @@ def _borrowed(
     seeds: Sequence[int],
     evaluations: int,
 ) -> Outcome:
-    """Run an attack of pyautoattack on the images that still stand: together with one seed, or one by one."""
+    """Run an attack of pyautoattack on the images that do not fool yet: together with one seed, or one by one."""
     rows = torch.arange(len(images), device=images.device)
     before = evaluate(classifier, images, rows)
-    found, standing = images.clone(), rows[~before.fooled]
+    found, robust = images.clone(), rows[~before.fooled]
     spent = torch.zeros_like(rows)
-    spent[standing] = evaluations
+    spent[robust] = evaluations
     devices = [images.device] if images.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):  # it seeds torch's global stream
-        for part in [standing] if len(seeds) == 1 else standing.split(1):
+        for part in [robust] if len(seeds) == 1 else torch.split(robust, 1):
             if len(part) > 0:
                 attack.seed = seeds[0] if len(seeds) == 1 else seeds[int(part)]
                 found[part] = attack.perturb(images[part], classifier.labels[part]).detach().float()
@@ -159,6 +274,28 @@ def _classifier(objective: Objective, step: AttackStep) -> Classification:
     return objective
 
 
-KINDS: dict[str, AttackFunction] = {
-    "apgd": climb, "apgd-confirm": climb_confirming, "pgd": ascend, "fab-t": fab_t, "square": square
-}  # fmt: skip
+_CLIMB = {"loss": LOSS, "restarts": RESTARTS}
+
+APGD = AttackKind(
+    run_apgd,
+    "Auto-PGD, which sets its own step size (arXiv 2003.01690)",
+    loss_curve=True,
+    options=_CLIMB,
+    adapt=with_loss,
+)
+APGD_CONFIRM = AttackKind(
+    run_apgd_confirm,
+    "Auto-PGD that asks the victim at its checkpoints whether a sample is broken",
+    loss_curve=True,
+    options=_CLIMB,
+    adapt=with_loss,
+)
+PGD = AttackKind(
+    run_pgd,
+    "projected gradient ascent with momentum and a constant step (arXiv 1706.06083, 1710.06081)",
+    loss_curve=True,
+    options={**_CLIMB, "momentum": MOMENTUM},
+    adapt=with_loss,
+)
+FAB_T = AttackKind(run_fab_t, "targeted FAB, by pyautoattack (arXiv 1907.02044)")
+SQUARE = AttackKind(run_square, "the Square attack, by pyautoattack (arXiv 1912.00049)", white_box=False)

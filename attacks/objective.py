@@ -38,7 +38,7 @@ class NotDifferentiableError(RuntimeError):
 
 
 def evaluate(objective: Objective, images: Tensor, rows: Tensor) -> Progress:
-    """One forward pass without gradient: float32 losses (b,) and verdicts (b,) of images (b, 3, H, W)."""
+    """One forward pass without gradient: float32 losses (b,) and whether they fool (b,), of images (b, 3, H, W)."""
     with torch.no_grad():
         return _checked(objective(images, rows), rows)
 
@@ -58,25 +58,45 @@ def evaluate_with_gradient(
     Raises:
         NotDifferentiableError: the loss does not depend on the images through differentiable operations.
     """
-    leaf = images.detach().requires_grad_()
-    with torch.enable_grad():
-        progress = _checked(objective(leaf, rows), rows)
+    leaf, progress = _forward(objective, images, rows)
     wanted = progress.loss.isfinite()
     if skip_fooled:
         wanted = wanted & ~progress.fooled
     detached = Progress(progress.loss.detach(), progress.fooled)
     if not wanted.any():
         return detached, torch.zeros_like(images)
-    if not progress.loss.requires_grad:
+    return detached, _backward(progress.loss, leaf, wanted)
+
+
+def gradient_of_all(objective: Objective, images: Tensor, rows: Tensor) -> tuple[Progress, Tensor]:
+    """One forward and one backward pass for all samples, without a wait for the device.
+
+    Returns:
+        Progress as of `evaluate`, and the gradient (b, 3, H, W), meaningless where a loss is not finite.
+
+    Raises:
+        NotDifferentiableError: as of `evaluate_with_gradient`.
+    """
+    leaf, progress = _forward(objective, images, rows)
+    gradient = _backward(progress.loss, leaf, torch.ones_like(progress.fooled))
+    return Progress(progress.loss.detach(), progress.fooled), gradient
+
+
+def _forward(objective: Objective, images: Tensor, rows: Tensor) -> tuple[Tensor, Progress]:
+    leaf = images.detach().requires_grad_()
+    with torch.enable_grad():
+        return leaf, _checked(objective(leaf, rows), rows)
+
+
+def _backward(loss: Tensor, leaf: Tensor, wanted: Tensor) -> Tensor:
+    if not loss.requires_grad:
         raise NotDifferentiableError("the objective's loss carries no gradient with respect to the images")
-    (gradient,) = torch.autograd.grad(
-        progress.loss, leaf, grad_outputs=wanted.to(progress.loss.dtype), materialize_grads=True
-    )
-    return detached, gradient
+    (gradient,) = torch.autograd.grad(loss, leaf, grad_outputs=wanted.to(loss.dtype), materialize_grads=True)
+    return gradient
 
 
 def _checked(progress: Progress, rows: Tensor) -> Progress:
-    """Refuse anything but one loss and one verdict a sample: a batch mean would silently couple samples."""
+    """Refuse anything but one loss and one word on fooling per sample: a batch mean would silently couple samples."""
     loss, fooled = progress
     if loss.shape != rows.shape or fooled.shape != rows.shape or fooled.dtype != torch.bool:
         raise ValueError(

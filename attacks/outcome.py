@@ -17,7 +17,7 @@ class Outcome(NamedTuple):
         images: (B, 3, H, W) float32: the first image that fooled, else the image of highest loss (the start
             counts). With `stop_when_fooled=False` always the image of highest loss.
         loss: (B,) float32 loss of those images; NaN where failed.
-        fooled: (B,) bool, the objective's verdict on those images; false where failed.
+        fooled: (B,) bool: whether those images fool, as the objective says; false where failed.
         failed: (B,) bool: a loss or gradient was not finite, and the sample left the attack there. Such a
             sample is neither robust nor fooled.
         evaluations: (B,) int64 gradient evaluations spent on each sample.
@@ -53,7 +53,7 @@ class Ledger:
         """Enter what was found at images (b, 3, H, W) of the samples rows (b,).
 
         Returns:
-            improved (b,) bool: the loss is strictly above the best before it; standing (b,) bool: neither
+            improved (b,) bool: the loss is strictly above the best before it; active (b,) bool: neither
             failed nor finished, so the attack goes on.
         """
         finite = progress.loss.isfinite()
@@ -74,7 +74,7 @@ class Ledger:
         return improved, finite & ~finished
 
     def settle(self, rows: Tensor, fooled: Tensor) -> Tensor:
-        """Enter a verdict (b,) bool on the best images of the samples rows (b,); those that fool are finished."""
+        """Enter which best images (b,) bool of the samples rows (b,) fool; those are finished."""
         self.fooled[rows[fooled]] = True
         return fooled
 

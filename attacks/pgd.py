@@ -1,13 +1,155 @@
-"""Projected gradient ascent with momentum and a constant step."""
+"""Projected gradient ascent with a constant step.
+
+`ascend` is the one loop. What varies comes in as an argument: a `Velocity` says how gradients become a direction, a
+`Keeper` which image of a sample is the result and whether samples leave the batch on the way.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-from attacks.objective import Objective, evaluate, evaluate_with_gradient
+from attacks.objective import Objective, evaluate, evaluate_with_gradient, gradient_of_all
 from attacks.outcome import Ledger, Outcome
 from attacks.threat import ThreatModel, checked_start
+
+Velocity: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""The velocity so far and a new gradient, both (b, 3, H, W), to the velocity that the next step follows."""
+
+
+def accumulated(momentum: float) -> Velocity:
+    """Gather gradients scaled to unit l1 norm, as MI-FGSM does (Dong et al. 2018, arXiv 1710.06081, section 3.1)."""
+    return lambda velocity, gradient: momentum * velocity + _unit_l1(gradient)
+
+
+def signed_anew(momentum: float) -> Velocity:
+    """Take the sign of the velocity at each step, as the code published with arXiv 2402.12336 does.
+
+    sign(0.9 v + sign g) equals sign g wherever g is not zero: this momentum does nothing.
+    """
+    return lambda velocity, gradient: (momentum * velocity + gradient.sign()).sign()
+
+
+class Keeper(Protocol):
+    """What looks at each iterate of an attack and keeps the result."""
+
+    def look(self, objective: Objective, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Look at iterates (b, 3, H, W) of the samples rows (b,).
+
+        Returns:
+            The gradient (b, 3, H, W), and which samples stay in the batch (b,) bool; None where all do.
+        """
+
+    def finish(self, objective: Objective, images: Tensor, rows: Tensor) -> None:
+        """Look at the last iterates (b, 3, H, W), from which no step is taken."""
+
+
+class BestOrFirstFooled:
+    """The keeper for evaluation: finished samples leave the batch; costs a wait for the device at each step."""
+
+    def __init__(self, start: Tensor, *, stop_when_fooled: bool) -> None:
+        self.ledger = Ledger(start, stop_when_fooled=stop_when_fooled)
+
+    def look(self, objective: Objective, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """As of `Keeper`."""
+        skip = self.ledger.stop_when_fooled
+        progress, gradient = evaluate_with_gradient(objective, images, rows, skip_fooled=skip)
+        _, active = self.ledger.record(rows, images, progress, gradient)
+        return gradient, None if active.all() else active
+
+    def finish(self, objective: Objective, images: Tensor, rows: Tensor) -> None:
+        """As of `Keeper`."""
+        self.ledger.record(rows, images, evaluate(objective, images, rows))
+
+
+class LastIterate:
+    """A keeper that never waits for the device: all samples take all steps, the last iterate is the result.
+
+    Attributes:
+        images: (B, 3, H, W).
+        finite: (B,) bool, whether every loss and gradient on the way was finite.
+    """
+
+    def __init__(self, start: Tensor) -> None:
+        self.images = start
+        self.finite = torch.ones(len(start), dtype=torch.bool, device=start.device)
+
+    def look(self, objective: Objective, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """As of `Keeper`."""
+        progress, gradient = gradient_of_all(objective, images, rows)
+        self.finite &= progress.loss.isfinite() & gradient.isfinite().flatten(1).all(1)
+        self._keep(images, progress.loss)
+        return gradient, None
+
+    def _keep(self, images: Tensor, loss: Tensor) -> None:
+        """Nothing, before the last iterate."""
+
+    def finish(self, objective: Objective, images: Tensor, rows: Tensor) -> None:
+        """As of `Keeper`; without a forward pass."""
+        self.images = images
+
+
+class BestIterate(LastIterate):
+    """The same, but the result is the iterate of highest loss among those in [0, 1]; one more forward pass.
+
+    Args:
+        start: (B, 3, H, W) in [0, 1]: the result where no iterate has a finite loss.
+    """
+
+    def __init__(self, start: Tensor) -> None:
+        super().__init__(start)
+        self.loss = start.new_full((len(start),), -torch.inf)
+
+    def _keep(self, images: Tensor, loss: Tensor) -> None:
+        inside = ((images >= 0) & (images <= 1)).flatten(1).all(1)
+        better = inside & (loss > self.loss)
+        self.images = torch.where(better[:, None, None, None], images, self.images)
+        self.loss = torch.where(better, loss, self.loss)
+
+    def finish(self, objective: Objective, images: Tensor, rows: Tensor) -> None:
+        """As of `Keeper`."""
+        loss = evaluate(objective, images, rows).loss
+        self.finite &= loss.isfinite()
+        self._keep(images, loss)
+
+
+def ascend(
+    objective: Objective,
+    images: Tensor,
+    threat: ThreatModel,
+    *,
+    start: Tensor,
+    steps: int,
+    step_size: float,
+    velocity: Velocity,
+    keeper: Keeper,
+) -> None:
+    """Take `steps` steps of length `step_size` along the velocity; the keeper holds the result.
+
+    Args:
+        objective: what to ascend, for the B samples.
+        images: (B, 3, H, W) float32 clean images in [0, 1].
+        threat: the ball into which each iterate is projected.
+        start: (B, 3, H, W) first iterate, taken as it is.
+        steps: gradient steps.
+        step_size: in the threat model's norm, pixel units of [0, 1].
+        velocity: how gradients become a direction.
+        keeper: what becomes of the iterates.
+    """
+    clean, current, pushed = images, start, torch.zeros_like(start)
+    rows = torch.arange(len(images), device=images.device)
+    for _ in range(steps):
+        gradient, active = keeper.look(objective, current, rows)
+        if active is not None:
+            rows, clean, current, gradient, pushed = (t[active] for t in (rows, clean, current, gradient, pushed))
+            if len(rows) == 0:
+                return
+        pushed = velocity(pushed, gradient)
+        current = threat.project(current + step_size * threat.steepest(pushed), clean)
+    keeper.finish(objective, current, rows)
 
 
 def pgd(
@@ -23,11 +165,9 @@ def pgd(
 ) -> Outcome:
     """Projected gradient ascent (Madry et al. 2018, arXiv 1706.06083) with the momentum of MI-FGSM.
 
-    The velocity gathers gradients scaled to unit l1 norm (Dong et al. 2018, arXiv 1710.06081, section 3.1); a
-    step goes along its sign for linf, along its l2-normalised direction for l2. The code published with
-    arXiv 2402.12336 takes the sign of the velocity anew each step, sign(0.9 v + sign g), which equals sign g:
-    there momentum does nothing for linf, and `momentum=0` is its behaviour. It also returns the last iterate;
-    here the image of highest loss is returned.
+    A step goes along the sign of the velocity for linf, along its l2-normalised direction for l2. The code published
+    with arXiv 2402.12336 has another velocity (`signed_anew`) and returns the last iterate; here the image of highest
+    loss is returned.
 
     Costs at most `steps` + 1 forward and `steps` backward passes.
 
@@ -47,22 +187,11 @@ def pgd(
     """
     if steps < 0 or not step_size >= 0:
         raise ValueError(f"steps and step_size must be >= 0, got {steps} and {step_size}")
-    current = checked_start(images, init, threat)
-    ledger = Ledger(current, stop_when_fooled=stop_when_fooled)
-    rows = torch.arange(len(images), device=images.device)
-    velocity = torch.zeros_like(current)
-    for _ in range(steps):
-        if len(rows) == 0:
-            return ledger.outcome()
-        progress, gradient = evaluate_with_gradient(objective, current, rows, skip_fooled=stop_when_fooled)
-        _, standing = ledger.record(rows, current, progress, gradient)
-        if not standing.all():
-            rows, current, gradient, velocity = (t[standing] for t in (rows, current, gradient, velocity))
-        velocity = momentum * velocity + _unit_l1(gradient)
-        current = threat.project(current + step_size * threat.steepest(velocity), images[rows])
-    if len(rows) > 0:
-        ledger.record(rows, current, evaluate(objective, current, rows))
-    return ledger.outcome()
+    start = checked_start(images, init, threat)
+    keeper = BestOrFirstFooled(start, stop_when_fooled=stop_when_fooled)
+    velocity = accumulated(momentum)
+    ascend(objective, images, threat, start=start, steps=steps, step_size=step_size, velocity=velocity, keeper=keeper)
+    return keeper.ledger.outcome()
 
 
 def _unit_l1(gradient: Tensor) -> Tensor:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
 class AttackStep:
-    """One attack on the samples that still stand.
+    """One attack on the samples that are still robust.
 
     Attributes:
         name: unique within its preset; recorded, and part of the seed of a random start.
-        kind: which attack function: a name in `attacks.kinds.KINDS`, or of a plugin.
+        kind: which attack: a name of the group "bench.attack_kinds", built in or of a plugin.
         steps: gradient steps; for "square", queries of the model.
         goal: what the attacker wants, read by the task only. "best" is the goal of the worst result so far,
             `EMBEDDING` needs no task: away from what the encoder says of the clean image.
         start: the clean image, a random image of the ball, or the image of the worst result so far.
         first_step: step size in units of eps; constant for "pgd", the first one for "apgd".
-        precision: "search" follows the precision that the run's search has, "float32" is always that.
+        precision: "search" follows the search precision of the run, "float32" is always that.
         volley: steps in a row with the same word here are taken side by side, in one batch; a sample that one of
             them breaks leaves them all.
+        options: settings that the kind understands, such as momentum, restarts or loss; see `attacks.kinds`.
     """
 
     name: str
@@ -31,6 +33,12 @@ class AttackStep:
     first_step: float
     precision: Literal["search", "float32"] = "search"
     volley: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def as_data(self) -> dict[str, Any]:
+        """Every field as JSON data, for the record; options only where there are any."""
+        data = asdict(self)
+        return data if self.options else {key: value for key, value in data.items() if key != "options"}
 
 
 @dataclass(frozen=True)
@@ -45,11 +53,12 @@ EMBEDDING = "embedding"
 TARGET_CLASSES = 9  # the strongest rivals, as in APGD-T of AutoAttack (Croce & Hein 2020, arXiv 2003.01690)
 SQUARE_QUERIES = 5000  # as in AutoAttack
 PAPER_RESTARTS = 5  # of APGD on cross-entropy in the zero-shot evaluation of arXiv 2402.12336; AutoAttack has one
+OPTIONS = 5  # that a question of ScienceQA may have
 REFERENCES = 5  # captions an image has in COCO and Flickr30k; answers taken of a question
 
 # Attacks on vision-language models follow Schlarmann et al. 2024 (arXiv 2402.12336), section 4 and appendix:
-# 100 steps (10000 for targeted attacks), first step eps. A run whose search is in half precision has it in the rounds
-# that the paper has it in; the later rounds are in single precision always.
+# 100 steps (10000 for targeted attacks), first step eps. A search precision other than float32 holds for the rounds
+# that the paper has in half precision; the later rounds are in single precision always.
 _REFERENCE_STEPS = tuple(
     AttackStep(f"reference-{n}", "apgd", 100, f"reference-{n}", "clean", 1.0) for n in range(REFERENCES)
 )
@@ -61,9 +70,9 @@ _APGD_T = tuple(
     AttackStep(f"apgd-t-{rank}", "apgd", 100, f"targeted-{rank}", "random", 2.0, volley="apgd-t")
     for rank in range(1, TARGET_CLASSES + 1)
 )
-# The verdict on a sample, whether any step breaks it, does not depend on their order; the cost does. Ten steps on
-# cross-entropy break nearly all that a hundred do, and what then stands falls to one of the nine targets, side by side,
-# within about ten steps. A sample that stands to the end has had all of AutoAttack's steps and those ten.
+# Whether any step breaks a sample does not depend on their order; the cost does. Ten steps on cross-entropy break
+# nearly all that a hundred do, and most of what is robust then is broken by one of the nine targets, side by side,
+# within about ten steps. A sample that is robust to the end has had all of AutoAttack's steps and those ten.
 _OPENING = replace(_APGD_CE, name="apgd-ce-10", steps=10)
 _AUTOATTACK = (_OPENING, *_APGD_T, _APGD_CE)
 _RESTARTS = tuple(replace(_APGD_CE, name=f"apgd-ce-{n}") for n in range(1, PAPER_RESTARTS + 1))
@@ -127,6 +136,13 @@ PRESETS: dict[str, Preset] = {
             AttackStep("reference-0", "apgd", 100, "reference-0", "random", 2.0),
             AttackStep("reference-1", "apgd", 100, "reference-1", "clean", 1.0),
             _AGAIN,
+        ),
+    ),
+    "choices": Preset(
+        "away from the right option of a multiple-choice question, then 100 steps towards each of the others",
+        (
+            AttackStep("right", "apgd", 100, "untargeted", "clean", 1.0),
+            *(AttackStep(f"wrong-{n}", "apgd", 100, f"wrong-{n}", "clean", 1.0) for n in range(1, OPTIONS)),
         ),
     ),
     "captions": Preset(

@@ -83,7 +83,7 @@ class ThreatModel:
 
         Args:
             clean: (B, 3, H, W) in [0, 1].
-            generators: one a sample, so that a start depends on neither batch size nor order. Noise is drawn
+            generators: one per sample, so that a start depends on neither batch size nor order. Noise is drawn
                 on the generator's device: CPU generators give the same starts on every machine.
 
         Raises:
@@ -102,7 +102,8 @@ class ThreatModel:
             uniform = 2 * torch.rand(shape, generator=generator, device=generator.device) - 1
             return uniform / uniform.abs().max()
         gaussian = torch.randn(shape, generator=generator, device=generator.device)
-        return gaussian / torch.linalg.vector_norm(gaussian)
+        length: Tensor = torch.linalg.vector_norm(gaussian)
+        return gaussian / length
 
     def distance(self, candidate: Tensor, clean: Tensor) -> Tensor:
         """Distance (B,) of each candidate from its clean image in this norm, pixel units, in float32.
@@ -154,4 +155,5 @@ _TINY = torch.finfo(torch.float32).tiny
 
 def _length(delta: Tensor) -> Tensor:
     """Euclidean length of each image, (B, 1, 1, 1)."""
-    return torch.linalg.vector_norm(delta, dim=(1, 2, 3), keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(delta, dim=(1, 2, 3), keepdim=True)
+    return length

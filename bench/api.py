@@ -5,12 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.analysis.cells import measured
 from bench.config import RunConfig, resolve, resolve_all
+from bench.config.facts import SUITE_FACTS
 from bench.records import Record, Run, load_run
-from bench.tables import flat as tables
+from bench.tables import layouts
+from bench.tables.plot import score_against_radius
+from bench.tables.rows import frame, rows
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -20,13 +25,20 @@ class Result:
     runs: tuple[Run, ...]
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dict a run and radius, with value, 95 % interval and n."""
-        return tables.summary(self.runs)
+        """One JSON-able dict per run and radius, with value, 95 % interval and n; see `bench.tables.rows.rows`."""
+        return rows(measured(self.runs))
 
     def table(self) -> "pd.DataFrame":
-        """A row an encoder and dataset, a column a radius."""
-        rows = [*self.rows(), *tables.averages(self.runs)]
-        return tables.table(rows, list(dict.fromkeys(run.header.encoder for run in self.runs)))
+        """A row per run and radius, and per average over zero-shot datasets; names and numbers in columns.
+
+        The columns are encoder, task, dataset, attack, radius (0 for clean), value, low and high (95 % interval), n,
+        partial (bool) and checks (the sanity checks that failed, comma-separated).
+        """
+        return frame(layouts.flat.measures(self.runs, SUITE_FACTS))
+
+    def plot(self) -> "Figure":
+        """Score against radius, a panel per task and dataset and a line per encoder, as a matplotlib figure."""
+        return score_against_radius(layouts.build("flat", self.runs, SUITE_FACTS))
 
     @property
     def records(self) -> list[Record]:
@@ -133,6 +145,6 @@ def _carried_out(configs: list[RunConfig], jobs: int | None, progress: bool) -> 
 
 
 def _execute(configs: list[RunConfig], jobs: int | None, progress: bool) -> list[Path]:
-    from bench.running.engines.processes import execute_all
+    from bench.running.engines import execute_all
 
     return execute_all(configs, jobs=jobs, progress=progress)

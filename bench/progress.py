@@ -44,7 +44,7 @@ class Display(Protocol):
         """A stage of ``total`` samples begins."""
 
     def advance(self, count: int, detail: str = "") -> None:
-        """So many samples more are done; ``detail`` says how things stand, e.g. "12 standing, accuracy 53.2"."""
+        """So many samples more are done; ``detail`` says how things stand, e.g. "12 of 40 robust, accuracy 53.2"."""
 
     def end(self) -> None:
         """The stage is over."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any, cast
 
 from bench.errors import UsageError
 
@@ -13,21 +14,60 @@ TASKS = {
     "captioning": "tasks.captioning:Captioning",
     "vqa": "tasks.vqa:VQA",
     "stealth": "tasks.stealth:Stealth",
+    "pope": "tasks.pope:Pope",
+    "scienceqa": "tasks.scienceqa:ScienceQA",
 }
 OBJECTIVES = {
-    "fare": "bench.train.objectives:FARE",
-    "tecoa": "bench.train.objectives:TECOA",
-    "cosine": "bench.train.objectives:COSINE",
-    "fare-patches": "bench.train.objectives:FARE_PATCHES",
+    "fare": "bench.train.objectives:fare",
+    "tecoa": "bench.train.objectives:tecoa",
+    "cosine": "bench.train.objectives:cosine",
+    "fare-patches": "bench.train.objectives:fare_patches",
+}
+VICTIMS = {"llava": "bench.models.victims.llava.family:LlavaFamily"}
+READERS = {
+    "vqa": "bench.data.questions:VQA",
+    "karpathy": "bench.data.captions:KARPATHY",
+    "webdataset": "bench.data.shards:WEBDATASET",
+    "imagefolder": "bench.data.folders:IMAGEFOLDER",
+    "pope": "bench.data.pope:POPE",
+    "scienceqa": "bench.data.scienceqa:SCIENCEQA",
+    "table": "bench.data.columns:TABLE",
+    "parquet": "bench.data.columns:TABLE",
+    "hf": "bench.data.columns:HUB",
+    "mini": "bench.mini.embedded:READER",
+}
+EXPORTERS = {"mini": "bench.mini.export:export_mini"}
+ATTACK_KINDS = {
+    "apgd": "attacks.kinds:APGD",
+    "apgd-confirm": "attacks.kinds:APGD_CONFIRM",
+    "pgd": "attacks.kinds:PGD",
+    "fab-t": "attacks.kinds:FAB_T",
+    "square": "attacks.kinds:SQUARE",
+}
+ENGINES = {
+    "processes": "bench.running.engines.processes:Processes",
+    "inline": "bench.running.engines.inline:Inline",
 }
 CLAIMS = {"mini": "bench.mini.claims:claims_block"}
+LAYOUTS = {
+    "flat": "bench.tables.layouts:flat",
+    "robustness": "bench.tables.layouts:robustness",
+    "zeroshot": "bench.tables.layouts:zero_shot",
+    "targeted": "bench.tables.layouts:targeted",
+    "transfer": "bench.tables.layouts:transfer",
+}
 _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "bench.tasks": TASKS,
     "bench.encoders": {},
+    "bench.victims": VICTIMS,
     "bench.attacks": {},
     "bench.objectives": OBJECTIVES,
-    "bench.attack_kinds": {},
+    "bench.attack_kinds": ATTACK_KINDS,
+    "bench.engines": ENGINES,
     "bench.claims": CLAIMS,
+    "bench.layouts": LAYOUTS,
+    "bench.readers": READERS,
+    "bench.exporters": EXPORTERS,
 }
 
 
@@ -57,7 +97,35 @@ def resolve(group: str, name: str) -> object:
     try:
         return plugins(group)[name].load()
     except Exception as error:
-        raise UsageError(f"the plugin {plugins(group)[name].value} for {name!r} cannot be imported: {error}") from error
+        raise broken(group, name, f"it cannot be imported: {error}") from error
+
+
+def made(group: str, name: str, kind: type, *arguments: object) -> object:
+    """Call the class or function that a name stands for; what comes out must be of a kind.
+
+    Raises:
+        UsageError: as for `resolve`; a plugin that fails or gives something else.
+    """
+    factory = resolve(group, name)
+    try:
+        thing = cast(Any, factory)(*arguments)
+    except UsageError:
+        raise
+    except Exception as error:
+        if name not in plugins(group):
+            raise
+        raise broken(group, name, f"calling it fails with {type(error).__name__}: {error}") from error
+    if not isinstance(thing, kind):
+        raise broken(group, name, f"it gives a {type(thing).__name__}, not what {kind.__name__} asks for")
+    return thing
+
+
+def broken(group: str, name: str, reason: str) -> UsageError:
+    """The error for a plugin that does not do what it should: says whose it is."""
+    point = plugins(group).get(name)
+    whose = f"of {point.dist.name}" if point is not None and point.dist is not None else "of this package"
+    value = point.value if point is not None else _BUILT_IN[group].get(name, "")
+    return UsageError(f"the plugin {name!r} ({group} {whose}, {value}) is broken: {reason}; correct or uninstall it")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from tqdm import tqdm
 
 from bench.config.reload import config_of
 from bench.errors import UsageError
-from bench.records import CLEAN, Record, Run
-from bench.records.worst import worst_scores
-from bench.running.images import ImageStore, sealed
+from bench.records import CLEAN, Record, RecordsError, Run
+from bench.records.images import FOLDER, path_of, read_image, saved_paths
+from bench.records.worst import kept_records, worst_scores
 from bench.running.load import Setup, prepare
 from tasks.base import Answer, Sample
 
@@ -89,8 +89,8 @@ def verify(
     Raises:
         UsageError: the run kept no images, or its data or models cannot be loaded.
     """
-    kept = kept_records(run)
-    folder = run.directory / "adversarial"
+    kept = kept_records(run.header, run.records)
+    folder = run.directory / FOLDER
     if kept and not folder.is_dir():
         raise UsageError(
             f"{run.directory} kept no adversarial images, so there is nothing to verify; make the run again with "
@@ -101,29 +101,10 @@ def verify(
     clean = [record for record in run.records if record.step == CLEAN and record.error is None]
     if found := list(_about_the_run(run, setup)):
         return Verification(str(run.directory), 0, 0, attacks, tuple(found))
-    judge = _Judge(run, setup, ImageStore(folder), progress)
-    found = [*judge.clean(clean), *judge.attacked(kept), *_strangers(run, folder, judge.store, kept)]
+    judge = _Judge(run, setup, folder, progress)
+    found = [*judge.clean(clean), *judge.attacked(kept), *_strangers(run, folder, kept)]
     found += judge.totals()
     return Verification(str(run.directory), len(kept), len(clean), attacks - len(kept), tuple(found))
-
-
-def kept_records(run: Run) -> dict[tuple[str, float], Record]:
-    """(sample id, radius) -> the record whose image is kept.
-
-    It is the last at that radius that left the sample worse off than the clean image and everything recorded before
-    it at radii up to its own.
-    """
-    sign = 1 if run.header.worst == "min" else -1
-    seen: dict[str, list[Record]] = {}
-    kept: dict[tuple[str, float], Record] = {}
-    for record in run.records:
-        if record.score is None or record.error is not None:
-            continue
-        before = [sign * (r.score or 0.0) for r in seen.get(record.sample_id, []) if r.radius <= record.radius]
-        if record.step != CLEAN and before and sign * record.score < min(before):
-            kept[record.sample_id, record.radius] = record
-        seen.setdefault(record.sample_id, []).append(record)
-    return kept
 
 
 def _about_the_run(run: Run, setup: Setup) -> Iterator[Mismatch]:
@@ -138,27 +119,23 @@ def _about_the_run(run: Run, setup: Setup) -> Iterator[Mismatch]:
             yield Mismatch(str(run.directory), "", 0.0, field, before, after)
 
 
-def _strangers(
-    run: Run, folder: Path, store: ImageStore, kept: Mapping[tuple[str, float], Record]
-) -> Iterator[Mismatch]:
+def _strangers(run: Run, folder: Path, kept: Mapping[tuple[str, float], Record]) -> Iterator[Mismatch]:
     """Images that no record of a finished run accounts for; a run cut short may have saved one too many."""
     if run.header.status != "complete":
         return
-    known = {store.path(sample, eps) for sample, eps in kept}
-    for path in sorted(folder.rglob("*.safetensors")):
-        if path not in known:
-            yield Mismatch(str(run.directory), path.stem, float(path.parent.name), "image", None, str(path))
+    known = {path_of(folder, sample, radius) for sample, radius in kept}
+    for radius, path in saved_paths(folder):
+        if radius and path not in known:
+            yield Mismatch(str(run.directory), path.stem, radius, "image", None, str(path))
 
 
 class _Judge:
     """Judges images of one run again, and remembers what each sample is left with."""
 
-    def __init__(self, run: Run, setup: Setup, store: ImageStore, progress: bool) -> None:
-        self.run, self.setup, self.store, self.progress = run, setup, store, progress
+    def __init__(self, run: Run, setup: Setup, folder: Path, progress: bool) -> None:
+        self.run, self.setup, self.folder, self.progress = run, setup, folder, progress
         self.rows = {sample.id: row for row, sample in enumerate(setup.samples)}
-        searched = {str(step["name"]) for step in run.header.attack_steps if step.get("precision") == "search"}
-        self.half_steps = {CLEAN, *searched}
-        self.scores: dict[tuple[str, float], float] = {}  # what was recomputed, by (sample, radius)
+        self.judged: list[tuple[Record, float]] = []  # what was recomputed
 
     def clean(self, records: Sequence[Record]) -> list[Mismatch]:
         """The answers to the clean images."""
@@ -179,34 +156,35 @@ class _Judge:
 
     def totals(self) -> Iterator[Mismatch]:
         """What each sample is left with at each radius: the worst over the clean image and all kept ones up to it."""
-        worse = min if self.run.header.worst == "min" else max
-        for eps in (0.0, *self.run.header.radii):
-            recorded = worst_scores(self.run.header, self.run.records, eps)
-            for sample, score in recorded.items():
-                judged = [s for (name, radius), s in self.scores.items() if name == sample and radius <= eps]
-                if judged and not _same(worse(judged), score):
-                    yield Mismatch(str(self.run.directory), sample, eps, "worst score", score, worse(judged))
+        header, records = self.run.header, self.run.records
+        judged = [msgspec.structs.replace(record, score=score) for record, score in self.judged]
+        for eps in (0.0, *header.radii):
+            now = worst_scores(header, judged, eps)
+            for sample, score in worst_scores(header, records, eps).items():
+                if sample in now and not _same(now[sample], score):
+                    yield Mismatch(str(self.run.directory), sample, eps, "worst score", score, now[sample])
 
     def _clean_image(self, record: Record) -> Tensor:
         return self.setup.images[[self.rows[record.sample_id]]][0]
 
     def _image(self, record: Record) -> tuple[Tensor | None, list[Mismatch]]:
         """A record's image, if it can be shown to the model, and what is wrong with it."""
-        path = self.store.path(record.sample_id, record.radius)
+        path = path_of(self.folder, record.sample_id, record.radius)
         if record.sample_id not in self.rows:
             return None, [self._mismatch(record, "sample", record.sample_id, None)]
         if not path.exists():
             return None, [self._mismatch(record, "image", str(path), None)]
         try:
-            image, seal, digest = sealed(path)
-        except (SafetensorError, OSError) as error:
+            saved = read_image(path)
+        except RecordsError as error:
             return None, [self._mismatch(record, "image", "a safetensors file", f"unreadable: {error}")]
-        damage = [] if seal in (None, digest) else [self._mismatch(record, "pixels", f"sha256 {seal}", digest)]
+        intact = saved.seal in (None, saved.digest)
+        damage = [] if intact else [self._mismatch(record, "pixels", f"sha256 {saved.seal}", saved.digest)]
         clean = self._clean_image(record)
-        wanted, got = (tuple(clean.shape), "float32"), (tuple(image.shape), str(image.dtype).removeprefix("torch."))
+        wanted, got = (tuple(clean.shape), "float32"), (saved.pixels.shape, saved.pixels.dtype.name)
         if wanted != got:
             return None, [self._mismatch(record, "image", wanted, got)]
-        image = image.to(clean.device)
+        image = torch.from_numpy(saved.pixels).to(clean.device)
         low, high = float(image.min()), float(image.max())
         if not (low >= 0 and high <= 1 and bool(image.isfinite().all())):
             return None, [*damage, self._mismatch(record, "range", "[0, 1]", f"[{low:.9g}, {high:.9g}]")]
@@ -229,8 +207,12 @@ class _Judge:
 
     def _answers(self, records: Sequence[Record], images: Sequence[Tensor], label: str) -> list[Mismatch]:
         found: list[Mismatch] = []
-        bar = tqdm(total=len(records), desc=f"{self.run.header.encoder} {self.run.header.dataset} {label}",
-                   disable=None if self.progress else True, leave=False)  # fmt: skip
+        bar = tqdm(
+            total=len(records),
+            desc=f"{self.run.header.encoder} {self.run.header.dataset} {label}",
+            disable=None if self.progress else True,
+            leave=False,
+        )
         with bar:
             for first in range(0, len(records), BATCH):
                 batch = records[first : first + BATCH]
@@ -244,7 +226,7 @@ class _Judge:
     def _ask(self, records: Sequence[Record], images: Tensor, samples: Sequence[Sample]) -> list[Answer]:
         """The answers of the model whose word counted: in half precision only where the run's protocol trusts it."""
         said = [Answer("")] * len(records)
-        halves = [self.setup.half is not None and record.step in self.half_steps for record in records]
+        halves = [self.setup.half is not None and record.step in self.run.header.half_steps for record in records]
         for half in set(halves):
             victim = self.setup.half.victim if half and self.setup.half is not None else self.setup.victim
             rows = [row for row, is_half in enumerate(halves) if is_half == half]
@@ -257,7 +239,7 @@ class _Judge:
             yield self._mismatch(record, "error", None, answer.error)
             return
         score = self.setup.task.score(answer.text, sample)
-        self.scores[record.sample_id, record.radius] = score
+        self.judged.append((record, score))
         if answer.text != record.prediction:
             yield self._mismatch(record, "prediction", record.prediction, answer.text)
         if record.score is None or not _same(score, record.score):

@@ -27,7 +27,7 @@ from attacks.objective import Objective, Progress, squared_l2
 from attacks.threat import ThreatModel
 from bench.models.encoders.encoder import Encoder, Preprocessing, TextTower
 from bench.models.victims import memory
-from bench.models.victims.llava import Llava
+from bench.models.victims.llava.model import Llava
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 THREAT = ThreatModel("linf", 4 / 255)

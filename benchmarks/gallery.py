@@ -15,9 +15,8 @@ from torchvision.transforms.functional import to_pil_image
 from attacks.apgd import apgd
 from attacks.threat import ThreatModel
 from bench.mini import data
-from bench.models.encoders import catalogue
 from bench.models.encoders.load import load_encoder
-from bench.models.victims.llava import load_llava
+from bench.models.victims.load import load_victim
 from tasks.base import Answer
 from tasks.captioning import Captioning
 
@@ -31,7 +30,7 @@ def main(target: Path) -> None:
     rows: list[tuple[str, torch.Tensor, list[Answer]]] = []
     for label, name in (("CLIP", "clip"), ("FARE", "fare4")):
         encoder = load_encoder(name)
-        victim = task.bind(load_llava(catalogue.resolve_path("package:mini/weights/llava"), encoder))
+        victim = task.bind(load_victim("package:mini/weights/llava", encoder))
         clean = torch.stack([encoder.preprocess(s.image) for s in samples])  # type: ignore[arg-type]
         if not rows:
             rows.append((f"clean, {label} says", clean, victim.predict(clean, samples)))

@@ -29,11 +29,13 @@ from torch.nn import functional as F
 from bench.models.encoders import catalogue
 from bench.models.encoders.attention import FoldedAttention
 from bench.train.base import load_base
+from bench.train.batch import Batch
 from bench.train.distributed import World
-from bench.train.loop import Schedule, step_generator
-from bench.train.objectives import FARE
+from bench.train.loop import step_generator
+from bench.train.objectives import fare
 from bench.train.recipe import Recipe, paper_flaws
-from bench.train.step import Batch, Runtime, Stepper
+from bench.train.schedule import Schedule
+from bench.train.step import Runtime, Stepper
 from bench.train.towers import trained_part
 
 PAPER_STEPS, PAPER_BATCH, LOGGED = 20_000, 128, 10
@@ -121,7 +123,7 @@ def sides(arguments: argparse.Namespace, schedule: Schedule, batches) -> dict[st
     recipe = Recipe("fare", 4, schedule, flaws=paper_flaws("pgd"))
     runtime = Runtime(World(device=device), arguments.micro_batch, arguments.bf16, arguments.compile)
     ours.visual.requires_grad_(True)
-    stepper = Stepper(ours, original, FARE, recipe, batches, runtime=runtime)
+    stepper = Stepper(ours, original, fare, recipe, batches, runtime=runtime)
     return {
         "plain": Side(plain, plain.visual, plain_gradients, schedule),
         "bench": Side(ours, trained_part(ours), lambda step: stepper(step).loss, schedule),

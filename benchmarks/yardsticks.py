@@ -164,7 +164,7 @@ class PlainLoop:
         worst, image, goal = self.score(clean, sample), clean, "reference-0"
         rounds = [*(f"reference-{n}" for n in range(5)), "again", "target:maybe", "target:Word"]
         for current in rounds:
-            if task.lost(worst, sample):
+            if task.broken(worst, sample):
                 break
             again = current == "again"
             wanted = goal if again else current
@@ -179,7 +179,7 @@ class PlainLoop:
     def stealth(self, sample: Sample, clean: Tensor) -> float:
         """The success (100 or 0) of one long climb towards the sample's target."""
         reached = self.score(clean, sample)
-        if self.setup.task.lost(reached, sample):
+        if self.setup.task.broken(reached, sample):
             return reached
         return max(reached, self.score(self.attack(sample, clean, clean, "target"), sample))
 

@@ -1,6 +1,6 @@
 """The attacks are a library of their own: APGD on any classifier of images in [0, 1].
 
-python examples/attack_a_classifier.py
+Run it with ``python examples/attack_a_classifier.py``.
 """
 
 import torch

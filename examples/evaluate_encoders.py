@@ -1,6 +1,6 @@
 """Compare plain CLIP with FARE on one zero-shot dataset: a table, a plot, and the samples that FARE saves.
 
-python examples/evaluate_encoders.py
+Run it with ``python examples/evaluate_encoders.py``.
 """
 
 import sys

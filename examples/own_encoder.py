@@ -1,6 +1,6 @@
 """Evaluate an encoder of your own: here the miniature CLIP with slightly noisy weights, saved as an open_clip folder.
 
-    python examples/own_encoder.py
+Run it with ``python examples/own_encoder.py``.
 
 Any folder that open_clip or transformers write is taken in the same way; so is a file with an image tower's weights.
 """

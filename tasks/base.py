@@ -65,6 +65,7 @@ class Dataset:
         native_size: images are attacked at the size they have; the encoder resizes them.
         broken_below: CIDEr below which a caption counts as broken and is attacked no more.
         answer_words: how "yes" and "no" are spelled where a model is led to say them.
+        notes: what whoever runs this should know of it, such as classes without images.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Dataset:
     native_size: bool = False
     broken_below: float = 10.0
     answer_words: tuple[str, str] = ("yes", "no")
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,17 @@ class AnswerScores(NamedTuple):
     first: Tensor
 
 
+class TextClassifier(Protocol):
+    """A text tower that makes class weights."""
+
+    @property
+    def scale(self) -> float | Tensor:
+        """The factor from cosine similarity to logit."""
+
+    def classifier(self, classnames: Sequence[str], templates: Sequence[str]) -> Tensor:
+        """Class weights (D, K), unit columns: the mean embedding of a name in all templates."""
+
+
 class ImageTextEncoder(Protocol):
     """A CLIP: an image encoder with the text tower it was trained beside (`bench.models.encoders.encoder.Encoder`)."""
 
@@ -122,8 +135,8 @@ class ImageTextEncoder(Protocol):
         """(B, 3, H, W) in [0, 1] -> (B, N, W): what a vision-language model reads."""
 
     @property
-    def text(self):
-        """The text tower, with ``classifier(classnames, templates)`` and ``scale``."""
+    def text(self) -> "TextClassifier":
+        """The text tower."""
 
 
 class VisionLanguageModel(Protocol):
@@ -171,15 +184,26 @@ class Task(Protocol):
     Attributes:
         version: raised whenever anything that moves a score changes.
         metric: its name and unit, e.g. "accuracy (%)".
+        ceiling: the highest score there is, on the metric's scale; None where there is no bound.
         worst: the direction in which an attacker pushes the score.
         model: which kind of model `bind` takes.
+        part_scores_as_whole: whether a sample's score is the same in a run on fewer samples, so that a part of a run
+            can be compared with the whole.
+        dataset: what is asked.
     """
 
     name: ClassVar[str]
     version: ClassVar[int]
     metric: ClassVar[str]
+    ceiling: ClassVar[float | None]
     worst: ClassVar[Literal["min", "max"]]
     model: ClassVar[Literal["encoder", "vlm"]]
+    part_scores_as_whole: ClassVar[bool]
+    dataset: Dataset
+
+    @classmethod
+    def fits(cls, dataset: Dataset) -> str | None:
+        """Why a dataset cannot be asked, in words that follow its name; None if it can."""
 
     def __init__(self, dataset: Dataset, protocol: counting.Protocol) -> None: ...
 
@@ -189,8 +213,17 @@ class Task(Protocol):
     def score(self, prediction: str, sample: Sample) -> float:
         """The score of an answer on the metric's published scale; depends on nothing else."""
 
-    def lost(self, score: float, sample: Sample) -> bool:
+    def broken(self, score: float, sample: Sample) -> bool:
         """Whether an attacker can gain no more from this sample."""
 
     def applies(self, goal: str, sample: Sample) -> bool:
         """Whether an attack goal makes sense for a sample; ValueError if it makes none for the task."""
+
+
+def asks_prompts(dataset: Dataset) -> str | None:
+    """Why a dataset does not suit a task that asks each image a prompt; None if it does."""
+    if dataset.classnames:
+        return "has classes where prompts are needed"
+    if not all(sample.prompt for sample in dataset.samples):
+        return "has samples without a prompt; give its row prompt = ..."
+    return None

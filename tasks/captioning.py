@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attacks.objective import Objective, Progress
-from tasks.base import Answer, AnswerLoss, Dataset, Sample, VisionLanguageModel
+from tasks.base import Answer, AnswerLoss, Dataset, Sample, VisionLanguageModel, asks_prompts
 from tasks.metrics import Cider
 from tasks.protocol import STRICT, Protocol
 from tasks.vqa import reference_rank
@@ -23,8 +23,15 @@ class Captioning:
     name: ClassVar[str] = "captioning"
     version: ClassVar[int] = 1
     metric: ClassVar[str] = "CIDEr"
+    ceiling: ClassVar[float | None] = None
     worst: ClassVar[Literal["min"]] = "min"
     model: ClassVar[Literal["vlm"]] = "vlm"
+    part_scores_as_whole: ClassVar[bool] = False  # document frequencies are those of the selection
+
+    @classmethod
+    def fits(cls, dataset: Dataset) -> str | None:
+        """Each sample needs a prompt."""
+        return asks_prompts(dataset)
 
     def __init__(self, dataset: Dataset, protocol: Protocol = STRICT) -> None:
         self.dataset = dataset
@@ -38,7 +45,7 @@ class Captioning:
         """CIDEr of one image; their mean is the corpus score."""
         return self.cider.score(sample.id, prediction)
 
-    def lost(self, score: float, sample: Sample) -> bool:
+    def broken(self, score: float, sample: Sample) -> bool:
         """The paper's threshold, 10 for COCO and 2 for Flickr30k."""
         return score < self.dataset.broken_below
 

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from attacks.objective import Objective, Progress
-from tasks.base import Answer, AnswerLoss, Dataset, Sample, VisionLanguageModel
+from tasks.base import Answer, AnswerLoss, Dataset, Sample, VisionLanguageModel, asks_prompts
 from tasks.metrics.yes_no import NO, YES, anything_but_no, first_word
 from tasks.protocol import STRICT, Protocol
 
@@ -26,24 +26,22 @@ class Pope:
     name: ClassVar[str] = "pope"
     version: ClassVar[int] = 1
     metric: ClassVar[str] = "accuracy (%)"
-    worst: ClassVar[Literal["min"]] = "min"
     ceiling: ClassVar[float | None] = 100.0
-    part_scores_as_whole: ClassVar[bool] = True
+    worst: ClassVar[Literal["min"]] = "min"
     model: ClassVar[Literal["vlm"]] = "vlm"
+    part_scores_as_whole: ClassVar[bool] = True
 
     def __init__(self, dataset: Dataset, protocol: Protocol = STRICT) -> None:
         self.dataset, self.protocol = dataset, protocol
         self.read = RULES[protocol.yes_no]
 
-    @staticmethod
-    def fits(dataset: Dataset) -> str | None:
+    @classmethod
+    def fits(cls, dataset: Dataset) -> str | None:
         """Every sample asks something, and its answer is yes or no."""
         for sample in dataset.samples:
-            if not sample.prompt:
-                return f"sample {sample.id!r} has no question"
             if sample.references not in ((YES,), (NO,)):
-                return f"sample {sample.id!r} has the answer {sample.references!r}, neither yes nor no"
-        return None
+                return f"has sample {sample.id!r} with the answer {sample.references!r}, neither yes nor no"
+        return asks_prompts(dataset)
 
     def bind(self, model: VisionLanguageModel) -> "_YesNoVictim":
         """Prompts are the questions, with the dataset's suffix."""

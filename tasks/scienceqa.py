@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from attacks.objective import Objective, Progress
-from tasks.base import Answer, AnswerLoss, Dataset, Sample, VisionLanguageModel
+from tasks.base import Answer, AnswerLoss, Dataset, Sample, VisionLanguageModel, asks_prompts
 from tasks.metrics.letters import LETTERS, published_letter, stated_letter
 from tasks.pope import TowardsAnswer
 from tasks.protocol import STRICT, Protocol
@@ -27,24 +27,24 @@ class ScienceQA:
     name: ClassVar[str] = "scienceqa"
     version: ClassVar[int] = 1
     metric: ClassVar[str] = "accuracy (%)"
-    worst: ClassVar[Literal["min"]] = "min"
     ceiling: ClassVar[float | None] = 100.0
-    part_scores_as_whole: ClassVar[bool] = True
+    worst: ClassVar[Literal["min"]] = "min"
     model: ClassVar[Literal["vlm"]] = "vlm"
+    part_scores_as_whole: ClassVar[bool] = True
 
     def __init__(self, dataset: Dataset, protocol: Protocol = STRICT) -> None:
         self.dataset, self.protocol = dataset, protocol
         self.read = RULES[protocol.letter]
 
-    @staticmethod
-    def fits(dataset: Dataset) -> str | None:
+    @classmethod
+    def fits(cls, dataset: Dataset) -> str | None:
         """Every sample has two to five options and knows the right one."""
         for sample in dataset.samples:
             if not 2 <= len(sample.choices) <= len(LETTERS):
-                return f"sample {sample.id!r} has {len(sample.choices)} options; 2 to {len(LETTERS)} are needed"
+                return f"has sample {sample.id!r} with {len(sample.choices)} options; 2 to {len(LETTERS)} are needed"
             if sample.label is None or not 0 <= sample.label < len(sample.choices):
-                return f"sample {sample.id!r} does not say which option is right"
-        return None
+                return f"has sample {sample.id!r}, which does not say which option is right"
+        return asks_prompts(dataset)
 
     def bind(self, model: VisionLanguageModel) -> "_ChoosingVictim":
         """Prompts are the questions with their options, and the dataset's suffix."""

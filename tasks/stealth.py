@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from attacks.objective import Objective, Progress
-from tasks.base import AnswerLoss, Dataset, Sample, VisionLanguageModel
+from tasks.base import AnswerLoss, Dataset, Sample, VisionLanguageModel, asks_prompts
 from tasks.captioning import Captioner
 from tasks.metrics import contains_target
 from tasks.protocol import STRICT, Protocol
@@ -19,8 +19,15 @@ class Stealth:
     name: ClassVar[str] = "stealth"
     version: ClassVar[int] = 1
     metric: ClassVar[str] = "attack success rate (%)"
+    ceiling: ClassVar[float | None] = 100.0
     worst: ClassVar[Literal["max"]] = "max"
     model: ClassVar[Literal["vlm"]] = "vlm"
+    part_scores_as_whole: ClassVar[bool] = True
+
+    @classmethod
+    def fits(cls, dataset: Dataset) -> str | None:
+        """Each sample needs a prompt."""
+        return asks_prompts(dataset)
 
     def __init__(self, dataset: Dataset, protocol: Protocol = STRICT) -> None:
         self.dataset = dataset
@@ -33,7 +40,7 @@ class Stealth:
         """100 if the target is said, else 0."""
         return 100.0 * contains_target(prediction, sample.references[0])
 
-    def lost(self, score: float, sample: Sample) -> bool:
+    def broken(self, score: float, sample: Sample) -> bool:
         """The target is said."""
         return score == 100
 

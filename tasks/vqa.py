@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attacks.objective import Objective, Progress
-from tasks.base import Answer, AnswerLoss, Dataset, Sample, VisionLanguageModel
+from tasks.base import Answer, AnswerLoss, Dataset, Sample, VisionLanguageModel, asks_prompts
 from tasks.metrics import vqa_accuracy
 from tasks.openings import Openings
 from tasks.protocol import STRICT, Protocol
@@ -24,8 +24,15 @@ class VQA:
     name: ClassVar[str] = "vqa"
     version: ClassVar[int] = 1
     metric: ClassVar[str] = "VQA accuracy (%)"
+    ceiling: ClassVar[float | None] = 100.0
     worst: ClassVar[Literal["min"]] = "min"
     model: ClassVar[Literal["vlm"]] = "vlm"
+    part_scores_as_whole: ClassVar[bool] = True
+
+    @classmethod
+    def fits(cls, dataset: Dataset) -> str | None:
+        """Each sample needs a prompt."""
+        return asks_prompts(dataset)
 
     def __init__(self, dataset: Dataset, protocol: Protocol = STRICT) -> None:
         self.dataset, self.protocol = dataset, protocol
@@ -39,7 +46,7 @@ class VQA:
         score = vqa_accuracy(prediction, sample.references, most_periods=self.protocol.most_periods)
         return round(score, 2) if self.protocol.rounded_scores else score
 
-    def lost(self, score: float, sample: Sample) -> bool:
+    def broken(self, score: float, sample: Sample) -> bool:
         """No annotator agrees."""
         return score == 0
 

@@ -20,8 +20,15 @@ class ZeroShot:
     name: ClassVar[str] = "zeroshot"
     version: ClassVar[int] = 1
     metric: ClassVar[str] = "accuracy (%)"
+    ceiling: ClassVar[float | None] = 100.0
     worst: ClassVar[Literal["min"]] = "min"
     model: ClassVar[Literal["encoder"]] = "encoder"
+    part_scores_as_whole: ClassVar[bool] = True
+
+    @classmethod
+    def fits(cls, dataset: Dataset) -> str | None:
+        """Classes are needed."""
+        return None if dataset.classnames else "has no classes"
 
     def __init__(self, dataset: Dataset, protocol: Protocol = STRICT) -> None:
         self.dataset = dataset
@@ -37,7 +44,7 @@ class ZeroShot:
         right = sample.references[0] if sample.label is None else self.classes[sample.label]
         return 100.0 * (prediction == right)
 
-    def lost(self, score: float, sample: Sample) -> bool:
+    def broken(self, score: float, sample: Sample) -> bool:
         """A wrong class is as wrong as it gets."""
         return score == 0
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.analysis.stats import Estimate, average_interval, ceiling_of, interval
-from bench.config import DEFAULT_PROTOCOL, load_suite, suite_names
+from bench.analysis.facts import Facts
+from bench.analysis.stats import Estimate, average_interval, interval
 from bench.errors import UsageError
 from bench.records import CLEAN, Run, RunHeader
 from bench.records.worst import groups_of, worst_scores
@@ -19,84 +19,92 @@ class Measure:
     """One number with its interval, and where it comes from.
 
     Attributes:
-        header: of the run, or of the first of several.
-        dataset: its dataset, or "average".
-        radius: radius as in `RunHeader.radius`; 0 for clean.
+        headers: of the runs behind it.
+        directories: of the same.
+        dataset: their dataset, or "average".
+        radius: radius as in `RunHeader.radii`; 0 for clean.
         estimate: on the metric's scale, with interval and n.
         whole: all samples of whole runs are scored; otherwise the number is not to be quoted.
-        directories: of the runs behind it.
         target: what the model was to say, of a targeted attack; "" for all of them together.
     """
 
-    header: RunHeader
+    headers: tuple[RunHeader, ...]
+    directories: tuple[Path, ...]
     dataset: str
     radius: float
     estimate: Estimate
     whole: bool
-    directories: tuple[Path, ...]
     target: str = ""
+
+    @property
+    def header(self) -> RunHeader:
+        """The header of the run, or of the first of several."""
+        return self.headers[0]
 
     @property
     def surrogate(self) -> str | None:
         """The encoder that the images were made on, where it is another."""
-        return self.header.protocol.get("surrogate")
+        return self.header.surrogate
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Names of the sanity checks that failed in any of its runs."""
+        return tuple(dict.fromkeys(name for header in self.headers for name in header.doubts))
 
 
-def protocol_of(header: RunHeader) -> str:
-    """The name of the protocol a run followed; runs that name none followed the strict one."""
-    return str(header.protocol.get("name", DEFAULT_PROTOCOL))
+def conditions(header: RunHeader) -> tuple[str | None, ...]:
+    """What two runs must share for their numbers to mean the same: protocol, norm, precision, tower, surrogate."""
+    return (header.protocol_name, header.norm, header.precision, header.tower, header.surrogate)
 
 
 def radii(header: RunHeader) -> list[float]:
     """A run's radii, clean (0) first."""
-    return [0.0, *sorted(eps for eps in set(header.radii) if eps > 0)]
+    return [0.0, *sorted(radius for radius in set(header.radii) if radius > 0)]
 
 
 def measured(runs: Iterable[Run]) -> list[Measure]:
-    """One number a run and radius; a radius at which nothing was scored has none: that is not 0."""
+    """One number per run and radius; a radius at which nothing was scored has none: that is not 0."""
     found = []
     for run in runs:
         groups = groups_of(run.records)
-        for eps in radii(run.header):
-            if scores := worst_scores(run.header, run.records, eps):
-                estimate = interval(scores, groups, ceiling=ceiling_of(run.header.metric))
-                found.append(_measure([run], run.header.dataset, eps, estimate))
+        for radius in radii(run.header):
+            if scores := worst_scores(run.header, run.records, radius):
+                estimate = interval(scores, groups, ceiling=run.header.ceiling)
+                found.append(_measure([run], run.header.dataset, radius, estimate))
     return found
 
 
-def averaged(runs: Iterable[Run], task: str = "zeroshot") -> list[Measure]:
+def averaged(runs: Iterable[Run], facts: Facts, task: str = "zeroshot") -> list[Measure]:
     """The plain mean over a task's datasets, of each encoder that was measured on all of them.
 
     Datasets that the suite runs only when they are named, such as ImageNet beside the paper's 13, are no part of it.
-
-    Raises:
-        ValueError: two runs of an encoder on one dataset.
+    Of several runs of an encoder on one dataset, a whole one stands for the partial ones; where two are whole, there is
+    no telling which to average, and so there is no average.
     """
-    families: dict[tuple[object, ...], dict[str, dict[str, Run]]] = {}
+    families: dict[tuple[object, ...], dict[str, dict[str, list[Run]]]] = {}
     for run in runs:
         h = run.header
-        if h.task == task and not _optional(h):
-            encoders = families.setdefault((h.suite, h.attack, h.metric, h.model), {})
-            if h.dataset in encoders.setdefault(h.encoder, {}):
-                raise ValueError(f"two runs of {h.encoder} on {h.dataset}: which one to average?")
-            encoders[h.encoder][h.dataset] = run
+        if h.task == task and not facts.optional(h):
+            encoders = families.setdefault((h.suite, h.attack, h.metric, h.model, *conditions(h)), {})
+            encoders.setdefault(h.encoder, {}).setdefault(h.dataset, []).append(run)
     found = []
     for encoders in families.values():
         datasets = {dataset for of_encoder in encoders.values() for dataset in of_encoder}
         for of_encoder in encoders.values():
-            if len(datasets) > 1 and of_encoder.keys() == datasets:
-                found += _average([of_encoder[dataset] for dataset in sorted(datasets)])
+            chosen = {dataset: one for dataset, several in of_encoder.items() if (one := _the_one(several))}
+            if len(datasets) > 1 and chosen.keys() == datasets:
+                found += _average([chosen[dataset] for dataset in sorted(datasets)])
     return found
 
 
-def _optional(header: RunHeader) -> bool:
-    if header.suite not in suite_names():
-        return False
-    plan = load_suite(header.suite).tasks.get(header.task)
-    return plan is not None and header.dataset in plan.optional
+def _the_one(runs: Sequence[Run]) -> Run | None:
+    """The only run, or the only whole one."""
+    whole = [run for run in runs if not run.header.partial]
+    chosen = whole or runs
+    return chosen[0] if len(chosen) == 1 else None
 
 
-def by_target(runs: Iterable[Run]) -> list[Measure]:
+def by_target(runs: Iterable[Run], facts: Facts) -> list[Measure]:
     """Success rates of targeted attacks, target by target and all together.
 
     Raises:
@@ -104,37 +112,36 @@ def by_target(runs: Iterable[Run]) -> list[Measure]:
     """
     found = []
     for run in runs:
-        targets, groups = targets_of(run), groups_of(run.records)
-        for eps in radii(run.header):
-            scores = worst_scores(run.header, run.records, eps)
+        targets, groups = targets_of(run, facts), groups_of(run.records)
+        ceiling = run.header.ceiling
+        for radius in radii(run.header):
+            scores = worst_scores(run.header, run.records, radius)
             for target in dict.fromkeys(targets.values()):
-                if chosen := {s: v for s, v in scores.items() if targets[s] == target}:
+                if chosen := {s: v for s, v in scores.items() if targets.get(s) == target}:
                     size = sum(name == target for name in targets.values())
-                    estimate = interval(chosen, groups, ceiling=ceiling_of(run.header.metric))
-                    found.append(_measure([run], run.header.dataset, eps, estimate, target, size))
+                    estimate = interval(chosen, groups, ceiling=ceiling)
+                    found.append(_measure([run], run.header.dataset, radius, estimate, target, size))
             if scores:
-                estimate = interval(scores, groups, ceiling=ceiling_of(run.header.metric))
-                found.append(_measure([run], run.header.dataset, eps, estimate, ALL_TARGETS))
+                estimate = interval(scores, groups, ceiling=ceiling)
+                found.append(_measure([run], run.header.dataset, radius, estimate, ALL_TARGETS))
     return found
 
 
-def targets_of(run: Run) -> dict[str, str]:
-    """Sample id -> the text that the attacker wants said.
+def targets_of(run: Run, facts: Facts) -> dict[str, str]:
+    """Sample id -> the text that the attacker wants said; empty where the suite is not known.
 
     A suite deals its targets out in turn, in the order of the dataset, which is that of the clean records. Where the
     suite names no targets, all samples have the dataset's name as theirs.
 
     Raises:
-        UsageError: the suite is not known, or a recorded success says another target than its own.
+        UsageError: a recorded success says another target than its own.
     """
-    h = run.header
-    if h.suite not in suite_names():
-        raise UsageError(f"{run.directory} is of suite {h.suite!r}, which is not known here, so its targets are not")
-    row = load_suite(h.suite).datasets.get(h.dataset, {})
-    texts = [target if isinstance(target, str) else target["text"] for target in row.get("targets", ())]
+    texts = facts.targets(run.header)
+    if texts is None:
+        return {}
     order = list(dict.fromkeys(record.sample_id for record in run.records if record.step == CLEAN))
     if not texts:
-        return {record.sample_id: h.dataset for record in run.records}
+        return {record.sample_id: run.header.dataset for record in run.records}
     targets = {sample: texts[i % len(texts)] for i, sample in enumerate(order)}
     _check_targets(run, targets)
     return targets
@@ -159,18 +166,19 @@ def _check_targets(run: Run, targets: Mapping[str, str]) -> None:
 def _average(runs: list[Run]) -> list[Measure]:
     """The average of one encoder's runs, at the radii that all have."""
     found = []
-    for eps in radii(runs[0].header):
-        if all(eps in radii(run.header) for run in runs):
-            strata = [(worst_scores(r.header, r.records, eps), groups_of(r.records)) for r in runs]
+    for radius in radii(runs[0].header):
+        if all(radius in radii(run.header) for run in runs):
+            strata = [(worst_scores(r.header, r.records, radius), groups_of(r.records)) for r in runs]
             if all(scores for scores, _ in strata):
-                estimate = average_interval(strata, ceiling=ceiling_of(runs[0].header.metric))
-                found.append(_measure(runs, AVERAGE, eps, estimate))
+                estimate = average_interval(strata, ceiling=runs[0].header.ceiling)
+                found.append(_measure(runs, AVERAGE, radius, estimate))
     return found
 
 
 def _measure(
-    runs: Sequence[Run], dataset: str, eps: float, estimate: Estimate, target: str = "", size: int | None = None
+    runs: Sequence[Run], dataset: str, radius: float, estimate: Estimate, target: str = "", size: int | None = None
 ) -> Measure:
     wanted = sum(run.header.n_samples for run in runs) if size is None else size
     whole = estimate.n == wanted and not any(run.header.partial for run in runs)
-    return Measure(runs[0].header, dataset, eps, estimate, whole, tuple(run.directory for run in runs), target)
+    headers, directories = tuple(run.header for run in runs), tuple(run.directory for run in runs)
+    return Measure(headers, directories, dataset, radius, estimate, whole, target)

@@ -4,15 +4,23 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from bench.analysis.stats import Paired, ceiling_of, holm, paired
+from bench.analysis.stats import Paired, holm, paired
 from bench.errors import UsageError
-from bench.records import CLEAN, Record, Run
-from bench.records.worst import eps_label, groups_of, worst_scores
+from bench.records import Run
+from bench.records.worst import eps_label, groups_of, worst_records
 
 MEANING = ("task", "metric", "worst")  # runs that differ here do not measure the same thing
 CONDITIONS = (
-    "dataset", "dataset_fingerprint", "task_version", "model", "protocol", "norm", "radii", "attack", "attack_steps",
-)  # fmt: skip
+    "dataset",
+    "dataset_fingerprint",
+    "task_version",
+    "model",
+    "protocol",
+    "norm",
+    "radii",
+    "attack",
+    "attack_steps",
+)
 SAMPLES, RUNS, ALL = "samples", "runs", "all"
 ALLOWABLE = (*CONDITIONS, SAMPLES, RUNS, ALL)
 
@@ -65,20 +73,36 @@ class Comparison:
         """JSON data: every number of the comparison, both runs, all flips."""
         header, change = self.a.header, self.change
         sides = {
-            side: {"directory": str(run.directory), "encoder": run.header.encoder, "attack": run.header.attack,
-                   "partial": run.header.partial, "value": value}
+            side: {
+                "directory": str(run.directory),
+                "encoder": run.header.encoder,
+                "attack": run.header.attack,
+                "partial": run.header.partial,
+                "value": value,
+            }
             for side, run, value in (("a", self.a, self.a_value), ("b", self.b, self.b_value))
-        }  # fmt: skip
+        }
         return {
-            "task": header.task, "dataset": header.dataset, "metric": header.metric, "norm": header.norm,
-            "radius": self.radius, **sides, "difference": change.difference, "low": change.low, "high": change.high,
-            "p": change.p, "p_holm": self.p_holm, "test": change.test, "n": change.n, "left_out": self.left_out,
+            "task": header.task,
+            "dataset": header.dataset,
+            "metric": header.metric,
+            "norm": header.norm,
+            "radius": self.radius,
+            **sides,
+            "difference": change.difference,
+            "low": change.low,
+            "high": change.high,
+            "p": change.p,
+            "p_holm": self.p_holm,
+            "test": change.test,
+            "n": change.n,
+            "left_out": self.left_out,
             "flips": [asdict(flip) for flip in self.flips],
-        }  # fmt: skip
+        }
 
 
 def compare(a: Sequence[Run], b: Sequence[Run], allow: Collection[str] = ()) -> list[Comparison]:
-    """Compares the runs of two sets pairwise, clean and at each radius that both have.
+    """Compare the runs of two sets pairwise, clean and at each radius that both have.
 
     One run on each side is a pair as it is. Otherwise runs pair by task and dataset, and by encoder, attack and suite
     where a side has several of them.
@@ -150,9 +174,9 @@ def _at(a: Run, b: Run, eps: float, subset_allowed: bool) -> Comparison:
     header = a.header
     where = f" at {eps_label(eps, header.norm)}" if eps else ", clean"
     name = f"{header.task} / {header.dataset}{where}"
-    scores = [worst_scores(run.header, run.records, eps) for run in (a, b)]
-    shared = scores[0].keys() & scores[1].keys()
-    lone = sorted(scores[0].keys() ^ scores[1].keys())
+    worst = [worst_records(run.header, run.records, eps) for run in (a, b)]
+    shared = worst[0].keys() & worst[1].keys()
+    lone = sorted(worst[0].keys() ^ worst[1].keys())
     if lone and not subset_allowed:
         raise UsageError(
             f"{name}: sample {lone[0]} is scored in one of {a.directory} and {b.directory} only ({len(lone)} such); "
@@ -160,25 +184,10 @@ def _at(a: Run, b: Run, eps: float, subset_allowed: bool) -> Comparison:
         )
     if not shared:
         raise UsageError(f"{name}: {a.directory} and {b.directory} share no scored sample")
-    first, second = ({sample: side[sample] for sample in shared} for side in scores)
+    first, second = ({sample: side[sample].score or 0.0 for sample in shared} for side in worst)
     groups = groups_of(record for record in a.records if record.sample_id in shared)
-    change = paired(second, first, groups, ceiling=ceiling_of(header.metric))
-    answers = [_worst_answers(run, eps, set(change.flipped)) for run in (a, b)]
-    flips = [Flip(s, first[s], second[s], answers[0].get(s, ""), answers[1].get(s, "")) for s in change.flipped]
+    change = paired(second, first, groups, ceiling=header.ceiling)
+    flips = [Flip(s, first[s], second[s], *(side[s].prediction for side in worst)) for s in change.flipped]
     flips.sort(key=lambda flip: -abs(flip.b_score - flip.a_score))
     before, after = (sum(side[s] for s in sorted(shared)) / len(shared) for side in (first, second))
     return Comparison(name, a, b, eps, before, after, change, change.p, len(lone), tuple(flips))
-
-
-def _worst_answers(run: Run, eps: float, samples: set[str]) -> dict[str, str]:
-    """What the model answered where each sample's score is the worst, first found: sample id -> answer."""
-    sign = 1 if run.header.worst == "min" else -1
-    worst: dict[str, Record] = {}
-    for record in run.records:
-        within = record.step == CLEAN or 0 < record.radius <= eps
-        if record.sample_id not in samples or not within or record.error is not None or record.score is None:
-            continue
-        earlier = worst.get(record.sample_id)
-        if earlier is None or sign * record.score < sign * (earlier.score or 0.0):
-            worst[record.sample_id] = record
-    return {sample: record.prediction for sample, record in worst.items()}

@@ -1,16 +1,19 @@
-"""Published numbers of the paper (results/published.csv), joined to ours by encoder, task, dataset and radius.
+"""Published numbers of the paper (published.csv), joined to ours by encoder, task, dataset and radius.
 
-Facts only: the numbers that the authors give in the README of their code, each row with its source.
+Facts only: the numbers that the authors give in the README of their code, each row with its source. A number stands
+beside ours as the same thing only where it was measured under the same conditions; else it is said what differs.
 """
 
 import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from importlib import resources
 
 from bench.analysis.cells import AVERAGE, Measure
 
-FILE = Path(__file__).resolve().parents[2] / "results" / "published.csv"
 SUITE = "paper"  # numbers of another suite are of other data: nothing is put beside them
+PROTOCOL = "paper"
 ZERO_SHOT_SETS = 13  # the published average is the plain mean over so many datasets
 _BACKBONES = {  # their name -> what our names of encoders end in
     "ViT-L/14 OpenAI": "",
@@ -28,25 +31,46 @@ _EVALUATIONS = {
     "openflamingo_9b_vqa": ("vqa", "openflamingo-9b"),
 }
 _DATASETS = {"average_zero_shot": AVERAGE, "COCO": "coco", "TextVQA": "textvqa"}
+# What lies behind the published numbers (arXiv 2402.12336, sections 4.1 and 4.4, and the released code): by task, the
+# attack preset that is theirs, the precision of its first rounds, and the samples per dataset under attack.
+_CONDITIONS = {
+    "zeroshot": ("autoattack-paper", "float32", 1000),
+    "captioning": ("ensemble", "fp16", 500),
+    "vqa": ("ensemble-vqa", "fp16", 500),
+}
+# Clean numbers are of whole test sets: the 13 of the average together, Karpathy's images, TextVQA's validation split.
+_CLEAN_SAMPLES = {AVERAGE: 176_214, "coco": 5_000, "textvqa": 5_000}
 Key = tuple[str, str, str, str, float]  # encoder, task, model word, dataset, radius in 1/255
 
 
+@dataclass(frozen=True)
+class Published:
+    """A published number.
+
+    Attributes:
+        value: on the metric's scale.
+        differs: what was otherwise when it was measured, such as "n = 500, published 5000"; () where it is of the very
+            thing that we measured.
+    """
+
+    value: float
+    differs: tuple[str, ...] = ()
+
+
 @cache
-def numbers(path: Path = FILE) -> dict[Key, float]:
-    """Every published number that one of our measurements can have beside it; empty without a checkout."""
-    if not path.exists():
-        return {}
+def numbers() -> dict[Key, float]:
+    """Every published number that one of our measurements can have beside it."""
     found: dict[Key, float] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            task, model = _EVALUATIONS[row["task"]]
-            encoder = row["model"].replace("OpenAI", "clip").lower() + _BACKBONES[row["backbone"]]
-            found[encoder, task, model, _DATASETS[row["dataset"]], float(row["eps_255"])] = float(row["value"])
+    text = resources.files("bench.analysis").joinpath("published.csv").read_text(encoding="utf-8")
+    for row in csv.DictReader(text.splitlines()):
+        task, model = _EVALUATIONS[row["task"]]
+        encoder = row["model"].replace("OpenAI", "clip").lower() + _BACKBONES[row["backbone"]]
+        found[encoder, task, model, _DATASETS[row["dataset"]], float(row["eps_255"])] = float(row["value"])
     return found
 
 
-def published(measure: Measure) -> float | None:
-    """The paper's number for the same thing: its suite, l-inf, untargeted, not transferred, the same language model."""
+def published(measure: Measure) -> Published | None:
+    """The paper's number beside ours: its suite, l-inf, untargeted, not transferred, the same language model."""
     h = measure.header
     if h.suite != SUITE or measure.surrogate or measure.target or (h.norm != "linf" and measure.radius):
         return None
@@ -56,5 +80,23 @@ def published(measure: Measure) -> float | None:
         if (encoder, task, dataset, eps) == (h.encoder, h.task, measure.dataset, measure.radius) and (
             model in (h.model or "").casefold()
         ):
-            return value
+            return Published(value, tuple(_differences(measure)))
     return None
+
+
+def _differences(measure: Measure) -> Iterator[str]:
+    """Every condition under which our number was measured otherwise than the paper's."""
+    h = measure.header
+    attack, precision, samples = _CONDITIONS[h.task]
+    pairs: list[tuple[str, object, object]] = [("protocol", h.protocol_name, PROTOCOL), ("tower", h.tower, "encoder")]
+    if measure.radius:
+        pairs += [("attack", h.attack, attack), ("precision", h.precision, precision)]
+        wanted = samples * len(measure.headers)
+    else:
+        wanted = _CLEAN_SAMPLES[measure.dataset]
+    pairs.append(("n", measure.estimate.n, wanted))
+    if h.defence is not None:
+        pairs.append(("defence", h.defence, "none"))
+    for name, ours, theirs in pairs:
+        if ours != theirs:
+            yield f"{name} {ours}, published {theirs}"

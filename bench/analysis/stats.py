@@ -128,9 +128,14 @@ def average_interval(
 
 
 def paired(
-    a: Scores, b: Scores, groups: Groups, seed: int = 0, *, alternative: Alternative = "two-sided",
+    a: Scores,
+    b: Scores,
+    groups: Groups,
+    seed: int = 0,
+    *,
+    alternative: Alternative = "two-sided",
     ceiling: float | None = None,
-) -> Paired:  # fmt: skip
+) -> Paired:
     """Compares two sets of scores on the samples that are in both.
 
     The exact McNemar test (McNemar 1947) where all scores are 0 or 100 and no group repeats; otherwise the
@@ -178,7 +183,7 @@ def mcnemar(gains: int, losses: int, alternative: Alternative = "two-sided") -> 
     n = gains + losses
 
     def at_most(k: int) -> float:
-        return sum(comb(n, i) for i in range(k + 1)) / 2**n
+        return float(sum(comb(n, i) for i in range(k + 1)) / 2**n)
 
     if alternative == "less":
         return at_most(gains)
@@ -198,7 +203,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _mean(scores: Scores) -> float:
-    return fsum(scores.values()) / len(scores)  # exact, so that the order of samples does not show
+    return float(fsum(scores.values()) / len(scores))  # exact, so that the order of samples does not show
 
 
 def _independent_and_binary(scores: Scores, groups: Groups, ceiling: float) -> bool:
@@ -279,4 +284,5 @@ def _on_lattice(differences: np.ndarray) -> np.ndarray:
     """The differences (G,) in whole steps: the least power of ten that makes their sum fit in `LATTICE` steps."""
     total = float(np.abs(differences).sum())
     width = 10.0 ** np.ceil(np.log10(total / LATTICE))
-    return np.rint(differences / width).astype(np.int64)
+    steps: np.ndarray = np.rint(differences / width).astype(np.int64)
+    return steps

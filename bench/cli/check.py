@@ -25,15 +25,24 @@ if TYPE_CHECKING:
     show_default=True,
     help="Without --runs: samples to run again of each guarded run; 0 checks the committed files only.",
 )
-@click.option("--document", type=click.Path(path_type=Path), default=None,
-              help="Whose tables must agree with the records. Default: BENCHMARKS.md, for results/mini.")  # fmt: skip
+@click.option(
+    "--document",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Whose tables must agree with the records. Default: BENCHMARKS.md, for results/mini.",
+)
 @click.option("--update", is_flag=True, help="Take the runs of --runs as the new baseline, and show what changes.")
 @click.option("--jobs", type=int, default=None, help="Runs at once. Default: one a core on the CPU, else 1.")
-@click.option("--json", "as_json", is_flag=True, help="Print the verdicts as one JSON array on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON array on stdout.")
 def check(
-    baseline: Path | None, roots: tuple[Path, ...], rerun: int, document: Path | None, update: bool,
-    jobs: int | None, as_json: bool,
-) -> None:  # fmt: skip
+    baseline: Path | None,
+    roots: tuple[Path, ...],
+    rerun: int,
+    document: Path | None,
+    update: bool,
+    jobs: int | None,
+    as_json: bool,
+) -> None:
     """Has anything fallen below the baseline?
 
     Compares sample by sample, and fails only on a significant drop: p < 0.01, corrected for the number of comparisons
@@ -83,11 +92,11 @@ def check(
 
 
 def _print(findings: "list[Finding]", as_json: bool) -> None:
-    """What failed comes last, next to the verdict, where a reader of a log looks."""
+    """What failed comes last, next to the summary, where a reader of a log looks."""
     findings = sorted(findings, key=lambda finding: not finding.ok)
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
         return
-    width = max((len(finding.verdict) for finding in findings), default=0)
+    width = max((len(finding.outcome) for finding in findings), default=0)
     for finding in findings:
-        click.echo(f"{finding.verdict.upper() if not finding.ok else finding.verdict:<{width}}  {finding.words}")
+        click.echo(f"{finding.outcome.upper() if not finding.ok else finding.outcome:<{width}}  {finding.words}")

@@ -15,10 +15,20 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("a", type=click.Path(path_type=Path))
 @click.argument("b", type=click.Path(path_type=Path))
-@click.option("--flips", type=click.IntRange(min=0), default=0, metavar="N",
-              help="Show up to N of the samples that scored differently, with both answers.")  # fmt: skip
-@click.option("--allow", multiple=True, type=click.Choice(ALLOWABLE), metavar="FIELD",
-              help=f"Compare although this differs; may be repeated. One of {', '.join(ALLOWABLE)}.")  # fmt: skip
+@click.option(
+    "--flips",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Show up to N of the samples that scored differently, with both answers.",
+)
+@click.option(
+    "--allow",
+    multiple=True,
+    type=click.Choice(ALLOWABLE),
+    metavar="FIELD",
+    help=f"Compare although this differs; may be repeated. One of {', '.join(ALLOWABLE)}.",
+)
 @click.option("--allow-differences", is_flag=True, help="The same as --allow all.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array on stdout, with every flip.")
 def compare(a: Path, b: Path, flips: int, allow: tuple[str, ...], allow_differences: bool, as_json: bool) -> None:
@@ -35,7 +45,7 @@ def compare(a: Path, b: Path, flips: int, allow: tuple[str, ...], allow_differen
     Exit codes: 0 compared, 2 refused or usage.
     """  # noqa: D301
     from bench.analysis.compare import compare as compare_runs
-    from bench.regression.baseline import load_runs
+    from bench.records import load_runs
 
     results = compare_runs(load_runs([a]), load_runs([b]), (ALL,) if allow_differences else allow)
     if as_json:

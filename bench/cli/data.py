@@ -73,12 +73,12 @@ def fetch(dataset: str, data_root: Path, suite: str, quiet: bool) -> None:
     left = 0
     for name, row, root in _asked(dataset, data_root, suite):
         tried = set[str]()
-        while missing := [f for f in files_needed(row, root) if not f.present and f.url and f.place not in tried]:
+        while missing := [f for f in files_needed(name, row, root) if not f.present and f.url and f.place not in tried]:
             for one in missing:  # a folder of shards says how many there are only once its first files are there
                 tried.add(one.place)
                 network.fetch(str(one.url), root / one.place, progress=not quiet)
                 click.echo(f"{name}: fetched {root / one.place}")
-        for one in [f for f in files_needed(row, root) if not f.present]:
+        for one in [f for f in files_needed(name, row, root) if not f.present]:
             left += 1
             click.echo(
                 f"{name}: put {root / one.place} there by hand; {one.page or 'no place is known to load it from'}"
@@ -116,17 +116,16 @@ def _show(found: "Presence") -> None:
 
 
 @data.command()
-@click.argument("world", type=click.Choice(["mini"]))
+@click.argument("what", metavar="WHAT")
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--size", type=int, default=None, help="Samples a dataset. Default: all 1000.")
-def export(world: str, directory: Path, size: int | None) -> None:
-    """Write the embedded datasets as files in the official formats.
+def export(what: str, directory: Path, size: int | None) -> None:
+    """Write the embedded datasets (WHAT: mini) as files in the official formats.
 
     \b
     Example:
       bench data export mini /tmp/mini && bench run --encoder fare --task vqa --data-root /tmp/mini
     """  # noqa: D301
-    from bench.mini.export import export_mini
-
-    for path in export_mini(directory, size):
+    exporter: Any = registry.resolve("bench.exporters", what)
+    for path in exporter(directory, size):
         click.echo(path)

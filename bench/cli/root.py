@@ -32,6 +32,6 @@ def main() -> None:
       bench run --encoder fare --task vqa
       bench run --encoder clip,tecoa,fare --task all
       bench list encoders
-      bench train --suite mini fare4
+      bench train recipe fare4
     Exit codes: 0 done, 1 a check failed, 2 usage.
     """  # noqa: D301 - \b is click's mark for a paragraph to leave alone

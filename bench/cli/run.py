@@ -77,7 +77,6 @@ def run(as_json: bool, quiet: bool, batch_size: str, everything: bool, **options
         click.echo(json.dumps(result.rows(), indent=1))
     else:
         _show(result.runs)
-        _show_transfers(result.runs)
         click.echo("\nrecords:")
         for one in result.runs:
             click.echo(f"  {one.directory}")
@@ -94,10 +93,11 @@ def _batch_size(text: str) -> int | None:
 
 
 def _show(runs: Any) -> None:
-    from bench.tables import flat as tables
+    """The flat table, and the transfers where there are any."""
+    from bench.config.facts import SUITE_FACTS
+    from bench.tables import layouts, render
 
-    rows = [*tables.summary(runs), *tables.averages(runs)]
-    click.echo(tables.to_text(tables.table(rows, list(dict.fromkeys(r.header.encoder for r in runs)))))
+    click.echo("\n".join(map(render.text, layouts.tables(runs, SUITE_FACTS, ("flat", "transfer")))))
 
 
 def _warn(runs: Any) -> None:
@@ -106,10 +106,3 @@ def _warn(runs: Any) -> None:
         for check in run.header.checks:
             if not check["ok"]:
                 click.echo(f"check failed: {check['name']} in {run.directory}: {check['detail']}", err=True)
-
-
-def _show_transfers(runs: Any) -> None:
-    from bench.tables.transfer import transfer_matrices
-
-    for title, matrix in transfer_matrices(runs):
-        click.echo(f"\n{title}: images made on (column), scored on (row)\n\n{matrix.round(1).to_string()}")

@@ -1,10 +1,16 @@
 """``bench table``: tables of finished runs."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from bench.config import DEFAULT_OUTPUT
+from bench.registry import unknown
+
+if TYPE_CHECKING:
+    from bench.tables.table import Table
 
 STYLES = ("text", "markdown", "latex", "csv", "json", "html")
 
@@ -22,7 +28,7 @@ def table(words: tuple[str, ...], listing: bool, style: str, everything: bool, d
 
     Each number has its 95 % interval; the best are bold; "-" was not measured; "*" is of a partial run. With the suite
     "paper", the published number and the difference stand in braces. Text, Markdown, LaTeX (booktabs) and HTML are for
-    reading, CSV and JSON hold a line or object a number.
+    reading, CSV and JSON hold a line or object per number.
 
     \b
     Examples:
@@ -31,40 +37,38 @@ def table(words: tuple[str, ...], listing: bool, style: str, everything: bool, d
       bench table zeroshot results/mini --format latex
       bench table --all results/mini --write BENCHMARKS.md
     """  # noqa: D301
+    from bench.config.facts import SUITE_FACTS
     from bench.regression import baseline as committed
     from bench.tables import layouts
 
+    known = layouts.names()
     if listing or not (words or everything or document):
-        width = max(map(len, layouts.LAYOUTS))
-        for one in layouts.LAYOUTS.values():
-            click.echo(f"{one.name.ljust(width)}  {one.about}")
+        width = max(map(len, known))
+        for one in known:
+            click.echo(f"{one.ljust(width)}  {layouts.find(one).about}")
         return
-    name, roots = _split(words, tuple(layouts.LAYOUTS))
+    name, roots = _split(words, known)
     if document is not None and not roots and everything:
         roots = (committed.BASELINE,)
     found = committed.load_runs(roots or [DEFAULT_OUTPUT])
     if document is not None:
         committed.write(document, found)
         return
-    names = layouts.available(found) if everything else [name or "flat"]
-    click.echo("\n".join(_headed(layouts.build(one, found), style, len(names)) for one in names), nl=False)
+    shown = layouts.tables(found, SUITE_FACTS) if everything else [layouts.build(name or "flat", found, SUITE_FACTS)]
+    click.echo("\n".join(_headed(one, style, len(shown)) for one in shown), nl=False)
 
 
-def _headed(table: object, style: str, count: int) -> str:
-    from bench.tables import layouts, render
+def _headed(table: "Table", style: str, count: int) -> str:
+    from bench.tables.render import render
 
-    assert isinstance(table, layouts.Table)
-    shown = render.render(table, style)
     heads = {"text": f"{table.title}\n\n", "markdown": f"## {table.title}\n\n"}
-    return heads.get(style, "") + shown if count > 1 else shown
+    return (heads.get(style, "") if count > 1 else "") + render(table, style)
 
 
-def _split(words: tuple[str, ...], known: tuple[str, ...]) -> tuple[str | None, tuple[Path, ...]]:
+def _split(words: tuple[str, ...], known: Sequence[str]) -> tuple[str | None, tuple[Path, ...]]:
     """The layout, if the first word names one, and the folders."""
     if words and words[0] in known:
         return words[0], tuple(map(Path, words[1:]))
     if words and "/" not in words[0] and not Path(words[0]).exists():
-        from bench.tables import layouts
-
-        layouts.layout(words[0])  # neither a layout nor a folder: says which layouts there are
+        raise unknown("layout", words[0], known)
     return None, tuple(map(Path, words))

@@ -33,7 +33,7 @@ def verify(
     """  # noqa: D301
     from dataclasses import asdict
 
-    from bench.regression.baseline import load_runs
+    from bench.records import load_runs
 
     found = load_runs(runs)
     from bench import verify as library

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bench.config import DEFAULT_PROTOCOL, RunConfig, load_suite
+from bench.config import RunConfig, load_suite
 from bench.data.specs import Place
 from bench.records import RunHeader
 
@@ -22,9 +22,7 @@ def config_of(
         UsageError: the run's suite is not known here.
     """
     suite = load_suite(header.suite)
-    then = header.config
-    if data_root is None and then.get("data_root"):
-        data_root = Path(then["data_root"])
+    place = header.place
     plan = suite.tasks.get(header.task)
     whole = header.limit is None or plan is None
     return RunConfig(
@@ -39,11 +37,11 @@ def config_of(
         seed=header.seed,
         limit=header.limit,
         device=device,
-        data_root=data_root,
-        protocol=str(header.protocol.get("name", DEFAULT_PROTOCOL)),
-        precision=str(header.protocol["precision"]) if header.protocol.get("half_verdicts") else "float32",
-        tower=str(header.protocol.get("tower", "encoder")),
-        arch=arch or then.get("arch"),
-        place=Place(**{**then["place"], "root": Path(then["place"]["root"])}) if then.get("place") else None,
+        data_root=data_root or header.data_root,
+        protocol=header.protocol_name,
+        precision=header.precision if header.half_verdicts else "float32",
+        tower=header.tower,
+        arch=arch or header.arch,
+        place=Place(**{**place, "root": Path(place["root"])}) if place else None,
         vlm=header.model if header.model != suite.vlm else None,
     )

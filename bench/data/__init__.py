@@ -1,1 +1,1 @@
-"""Datasets: readers of the official file formats, decoding of images, export of the embedded sets."""
+"""Datasets: one reader a format, decoding of images, what a run scores."""

@@ -6,9 +6,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bench.data.discover import image_folder, one_file
 from bench.data.files import existing_folder, field, identifier, read_json, refuse_twice
+from bench.data.reader import Reader, Row, existing
+from bench.data.settings import COUNT, PATH, TARGETS, TEXT, Setting
 from bench.errors import UsageError
+from bench.trust.places import inside
 from tasks.base import Dataset, Sample
+
+_BEGINNING = 1 << 16  # bytes; an image's entry in Karpathy's JSON takes one or two thousand
 
 
 def karpathy(
@@ -39,8 +45,8 @@ def karpathy(
         images_per_target: how many images numpy draws for a target that has a seed.
 
     Raises:
-        UsageError: a file is missing or damaged, no image is in the test split, an image comes twice or has
-            no caption, or ``targets`` is not a list as above.
+        UsageError: a file is missing or damaged, no image is in the test split, or an image comes twice or has no
+            caption.
     """
     path = root / annotations
     entries = field(read_json(path, "Karpathy annotations"), "images", list, str(path))
@@ -68,9 +74,11 @@ class _Picture(NamedTuple):
 
 def _picture(entry: Any, base: Path, path: Path) -> _Picture:
     filename = field(entry, "filename", str, str(path))
-    filepath = field({"filepath": None, **entry}, "filepath", str | None, str(path)) or ""
-    image_id = Path(filename).stem if entry.get("cocoid") is None else str(entry["cocoid"])
-    return _Picture(image_id, base / filepath / filename)
+    filepath = field({"filepath": None, **entry}, "filepath", str | None, str(path))
+    image_id = Path(filename).stem if entry.get("cocoid") is None else identifier(entry, "cocoid", path)
+    where = f"{path}, image {image_id}"
+    folder = inside(base, filepath, f"{where}: filepath") if filepath else base
+    return _Picture(image_id, inside(folder, filename, f"{where}: filename"))
 
 
 def _captioned(entry: Any, picture: _Picture, prompt: str, path: Path, scored: "_References | None") -> Sample:
@@ -108,13 +116,8 @@ def _targeted(
     name: str, pictures: Sequence[_Picture], targets: Sequence[Any], prompt: str, per_target: int
 ) -> list[Sample]:
     """Samples whose reference is a target; those with seeds in turn, so that any first few hold every target."""
-    if isinstance(targets, list | tuple) and targets and all(isinstance(t, str) for t in targets):
+    if all(isinstance(target, str) for target in targets):
         return [Sample(p.id, p.file, prompt, (targets[i % len(targets)],), p.id) for i, p in enumerate(pictures)]
-    if not isinstance(targets, list | tuple) or not targets or not all(_is_seeded(t) for t in targets):
-        raise UsageError(
-            f"dataset {name!r}: targets must be a list of texts, or of {{text = ..., seed = ...}}, not {targets!r}; "
-            "fix the suite's row"
-        )
     if per_target > len(pictures):
         raise UsageError(
             f"dataset {name!r} has {len(pictures)} images, {per_target} are asked for each target; "
@@ -122,12 +125,47 @@ def _targeted(
         )
     drawn = [np.random.RandomState(t["seed"]).permutation(len(pictures))[:per_target] for t in targets]
     return [
-        Sample(f"{t['seed']}-{pictures[indices[k]].id}", pictures[indices[k]].file, prompt, (t["text"],),
-               pictures[indices[k]].id)
+        _led_to(target, pictures[indices[k]], prompt)
         for k in range(per_target)
-        for t, indices in zip(targets, drawn, strict=True)
-    ]  # fmt: skip
+        for target, indices in zip(targets, drawn, strict=True)
+    ]
 
 
-def _is_seeded(target: Any) -> bool:
-    return isinstance(target, Mapping) and target.keys() == {"text", "seed"}
+def _led_to(target: Mapping[str, Any], picture: _Picture, prompt: str) -> Sample:
+    return Sample(f"{target['seed']}-{picture.id}", picture.file, prompt, (target["text"],), picture.id)
+
+
+def _find(root: Path, place: Path, given: Row) -> dict[str, Any]:
+    base = existing(root, place)
+    pattern = "*karpathy*.json" if list(base.glob("*karpathy*.json")) else "dataset_*[!e].json"
+    annotations = given.get("annotations") or one_file(base, place, pattern, "annotations")
+    found = {"annotations": annotations}
+    if "images" in given:
+        return found
+    return {**found, "images": str(place if _names_folders(root / annotations) else place / image_folder(base))}
+
+
+def _names_folders(path: Path) -> bool:
+    """Whether Karpathy's JSON says of each image in which folder it lies, as COCO's does and Flickr30k's does not."""
+    try:
+        with path.open("rb") as file:
+            return b'"filepath"' in file.read(_BEGINNING)
+    except OSError:
+        return False  # reading it says what is wrong with it
+
+
+KARPATHY = Reader(
+    about="Karpathy's JSON and images, as for COCO and Flickr30k; with targets for stealth",
+    settings={
+        "annotations": Setting(PATH, required=True),
+        "images": Setting(PATH, required=True),
+        "prompt": Setting(TEXT, required=True),
+        "max_new_tokens": Setting(COUNT),
+        "references": Setting(PATH),
+        "targets": Setting(TARGETS),
+        "images_per_target": Setting(COUNT),
+    },
+    read=karpathy,
+    tasks=lambda row: ("stealth",) if "targets" in row else ("captioning",),
+    find=_find,
+)

@@ -1,16 +1,20 @@
 """Datasets in a table: Hugging Face datasets and parquet files, by a mapping of their columns."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench import registry
 from bench.data.files import read_lines
+from bench.data.hub import image_bytes, local_table
 from bench.data.images import Stored
+from bench.data.needed import Needed, needed_at
+from bench.data.reader import Reader, Row, place_is
+from bench.data.settings import COLUMNS, COUNT, PATH, PROMPTS, TEXT, Setting
 from bench.data.templates import given_templates
 from bench.errors import UsageError
-from bench.progress import no_bars_in_logs
 from tasks.base import Dataset, Sample
 
 ROLES = ("id", "image", "image_id", "question", "answers", "captions", "label")
@@ -29,6 +33,7 @@ def table(
     max_new_tokens: int = 20,
     classnames: str | None = None,
     templates: str | Sequence[str] | None = None,
+    **roles: str,
 ) -> Dataset:
     """The rows of a table, in its order; images stay in it until they are opened.
 
@@ -42,6 +47,7 @@ def table(
             in the local cache of the hub (`hf download --repo-type dataset` puts it there; nothing is downloaded here).
         columns: which column holds a role, e.g. ``{"question": "query"}``; by default the one called like the role.
             "image" must be there; "id" is by default the row's number, "image_id" the id.
+        roles: the same, a keyword a role: ``question="query"``.
         split: which split; of a parquet file the only one.
         config: which configuration of the dataset.
         prompt: asked of every image where there are no questions.
@@ -53,8 +59,8 @@ def table(
     Raises:
         UsageError: the source cannot be loaded, a role or column is not known, or a cell is not as its role asks.
     """
-    rows = _loaded(source, root, split, config)
-    chosen = _columns(name, rows.column_names, columns or {})
+    rows = local_table(source, root, split, config)
+    chosen = _columns(name, rows.column_names, {**(columns or {}), **roles})
     texts = rows.select_columns([column for role, column in chosen.items() if role != "image"])
     pictures = rows.select_columns([chosen["image"]]).with_format("arrow")
     names = _classnames(name, rows, chosen, root, classnames)
@@ -73,51 +79,9 @@ def table(
         samples.append(Sample(key, image, asked, references, str(cells.get("image_id", key)), label))
     if not samples:
         raise UsageError(f"{source}, split {split!r}, holds no rows; choose another split")
-    return Dataset(
-        name, tuple(samples), names, given_templates(templates or ["a photo of a {c}."], name) if names else (),
-        prompt_suffix, max_new_tokens, 100 / len(names) if names else None,
-    )  # fmt: skip
-
-
-def _loaded(source: str, root: Path, split: str, config: str | None) -> Any:
-    """A `datasets.Dataset`, its images not decoded."""
-    import datasets
-
-    hidden = datasets.are_progress_bars_disabled
-    place = root / source
-    try:
-        with no_bars_in_logs(not hidden(), datasets.disable_progress_bars, datasets.enable_progress_bars):
-            if place.is_file():
-                rows = datasets.load_dataset("parquet", data_files=str(place), split="train")
-            else:
-                folder = str(place) if place.is_dir() else _cached(source, root)
-                rows = datasets.load_dataset(folder, config, split=split)
-    except (
-        ValueError,
-        OSError,
-        datasets.exceptions.DatasetsError,
-        datasets.exceptions.DatasetGenerationError,
-    ) as error:
-        message = str(error.__cause__ or error).splitlines()[0]
-        raise UsageError(f"{source} cannot be loaded: {message}; check the file, split and configuration") from error
-    for column, kind in rows.features.items():
-        if isinstance(kind, datasets.Image):
-            rows = rows.cast_column(column, datasets.Image(decode=False))
-    return rows
-
-
-def _cached(source: str, root: Path) -> str:
-    """The folder of a dataset in the local cache of the hub."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return snapshot_download(source, repo_type="dataset", local_files_only=True)
-    except (LocalEntryNotFoundError, HFValidationError):
-        raise UsageError(
-            f"no file or folder {root / source}, and no dataset {source!r} in the local cache of the hub; fix the "
-            "path, or get it with `hf download --repo-type dataset`"
-        ) from None
+    prompts = given_templates(templates or ["a photo of a {c}."], name) if names else ()
+    chance = 100 / len(names) if names else None
+    return Dataset(name, tuple(samples), names, prompts, prompt_suffix, max_new_tokens, chance)
 
 
 def _columns(name: str, present: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
@@ -185,12 +149,36 @@ def _text(value: Any, role: str, where: str) -> str:
 
 
 def _image(pictures: Any, number: int, column: str) -> bytes:
-    """The image file in a cell: bytes, or what the ``datasets`` library makes of an image or its path."""
-    cell = pictures[number][column][0].as_py()
-    if isinstance(cell, Mapping):
-        cell = cell.get("bytes") or cell.get("path")
-    if isinstance(cell, str):
-        return Path(cell).read_bytes()
-    if not isinstance(cell, bytes):
-        raise UsageError(f"column {column!r}, row {number} holds no image; choose another column")
-    return cell
+    return image_bytes(pictures[number][column][0].as_py(), f"column {column!r}, row {number}")
+
+
+def _needed(row: Row, root: Path) -> list[Needed]:
+    """Nothing if the source is perhaps in the hub's cache: reading it tells."""
+    named = [key for key in ("source", "classnames") if key in row]
+    return [needed_at(row[key], root) for key in named] if (root / row["source"]).exists() else []
+
+
+def _find_on_hub(root: Path, place: Path, given: Row) -> dict[str, Any]:
+    return {"source": str(place)}
+
+
+TABLE = Reader(
+    about="a table: a parquet file, or what the datasets library loads; by a mapping of its columns",
+    settings={
+        "source": Setting(PATH, required=True),
+        "columns": Setting(COLUMNS),
+        "split": Setting(TEXT),
+        "config": Setting(TEXT),
+        "prompt": Setting(TEXT),
+        "prompt_suffix": Setting(TEXT),
+        "max_new_tokens": Setting(COUNT),
+        "classnames": Setting(PATH),
+        "templates": Setting(PROMPTS),
+        **{role: Setting(TEXT) for role in ROLES},
+    },
+    read=table,
+    tasks=lambda row: ("zeroshot", "captioning", "vqa"),
+    find=place_is("source"),
+    needed=_needed,
+)
+HUB = replace(TABLE, about="a dataset of the hub, from its local cache", find=_find_on_hub)

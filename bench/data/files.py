@@ -25,8 +25,9 @@ def read_bytes(path: Path, what: str) -> bytes:
         content = path.read_bytes()
     except FileNotFoundError:
         raise UsageError(f"no {what} at {path}; download {path.name} to that place, or fix --data-root") from None
-    except OSError as error:
-        raise UsageError(f"cannot read {what} {path}: {error.strerror}; check the path and its permissions") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot read {what} {path}: {reason}; check the path and its permissions") from error
     head = content[:200].removeprefix(b"\xef\xbb\xbf").lstrip()
     if not head:
         raise UsageError(f"{path} is empty; download it again")
@@ -51,6 +52,10 @@ def read_json(path: Path, what: str) -> Mapping[str, Any]:
         ) from None
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not text in UTF-8; download it again, unpacked if it is an archive") from None
+    except RecursionError:
+        raise UsageError(f"{path} is nested too deeply to be {what}; download it again") from None
+    except ValueError as error:
+        raise UsageError(f"{path} holds a number that is none ({error}); is it {what}?") from None
     if not isinstance(content, dict):
         raise UsageError(f"{path} holds a JSON {type(content).__name__}, not an object; is it {what}?")
     return content
@@ -92,7 +97,21 @@ def field(entry: Any, key: str, kind: type | UnionType, where: str) -> Any:
         expected = getattr(kind, "__name__", str(kind))
         shown = repr(value)[:_SHOWN]
         raise UsageError(f"{where}: {key!r} is {shown}, not {expected}; is it the official file, and whole?")
+    if isinstance(value, str):
+        check_text(value, f"{where}: {key!r}")
     return value
+
+
+def check_text(text: str, where: str) -> None:
+    r"""Refuse a text that no file can hold: one with half a surrogate pair, as JSON's ``\ud800`` makes.
+
+    Raises:
+        UsageError: it has one.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{where} is {ascii(text)[:_SHOWN]}, which is no text in Unicode; fix it") from None
 
 
 def existing_folder(path: Path, what: str) -> Path:
@@ -106,13 +125,28 @@ def existing_folder(path: Path, what: str) -> Path:
     return path
 
 
+def listing(folder: Path) -> list[Path]:
+    """What lies in a folder, sorted by name.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise UsageError(f"cannot read the folder {folder}: {error.strerror}; check its permissions") from error
+
+
 def identifier(entry: Any, key: str, path: Path) -> str:
     """An id as text: ``entry[key]``, a number or a text.
 
     Raises:
         UsageError: as `field`.
     """
-    return str(field(entry, key, int | str, str(path)))
+    value = field(entry, key, int | str, str(path))
+    if isinstance(value, bool):
+        raise UsageError(f"{path}: {key!r} is {value}, not an id; is it the official file, and whole?")
+    return str(value)
 
 
 def refuse_twice(ids: Sequence[str], what: str, path: Path) -> None:

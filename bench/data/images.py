@@ -49,18 +49,36 @@ def open_image(source: Image.Image | Path | StoredImage, *, upright: bool = True
     try:
         if isinstance(source, Image.Image):
             return _rgb(source, label, upright)
-        content = source.read_bytes() if isinstance(source, Path) else source.read()
-        if not content:
-            raise UsageError(f"{label} is empty (0 bytes); download it again")
-        with Image.open(BytesIO(content)) as image:
-            return _rgb(image, label, upright)
+        return decoded(source.read_bytes() if isinstance(source, Path) else source.read(), label, upright=upright)
     except UsageError:
         raise
     except FileNotFoundError:
         raise UsageError(f"no image at {label}; download the images to that place, or fix --data-root") from None
+    except _UNREADABLE as error:
+        raise UsageError(f"{label} cannot be decoded ({error}); download it again") from error
+
+
+def decoded(content: bytes, label: str, *, upright: bool = True) -> Image.Image:
+    """Decode the bytes of an image file to 8-bit RGB: the one way in the package, for training too.
+
+    Args:
+        content: of the file.
+        label: what errors call it.
+        upright: as of `open_image`.
+
+    Raises:
+        UsageError: as of `open_image`.
+    """
+    if not content:
+        raise UsageError(f"{label} is empty (0 bytes); download it again")
+    try:
+        with Image.open(BytesIO(content)) as image:
+            return _rgb(image, label, upright)
+    except UsageError:
+        raise
     except UnidentifiedImageError:
         raise UsageError(f"{label} is not an image (an HTML page, or a git-lfs pointer?); download it again") from None
-    except _UNREADABLE as error:
+    except Exception as error:  # decoders raise anything at all on damaged files
         raise UsageError(f"{label} cannot be decoded ({error}); download it again") from error
 
 
@@ -71,6 +89,7 @@ def _label(source: Image.Image | Path | StoredImage) -> str:
 
 
 def _rgb(image: Image.Image, label: str, upright: bool) -> Image.Image:
+    file_format = image.format
     if getattr(image, "is_animated", False):
         image.seek(0)
     image.load()
@@ -79,7 +98,7 @@ def _rgb(image: Image.Image, label: str, upright: bool) -> Image.Image:
     if image.mode == "F":
         raise UsageError(f"{label} has floating-point pixels, whose range is not known; convert it to 8 bits")
     if image.mode.startswith("I"):
-        return _from_sixteen_bits(image, label)
+        return _from_sixteen_bits(image, label, file_format)
     if image.mode == "P":
         image = image.convert("RGBA")
     rgb = image.convert("RGB")
@@ -96,10 +115,11 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _from_sixteen_bits(image: Image.Image, label: str) -> Image.Image:
-    """0..65535 to 0..255, rounded: 65535 = 255 * 257."""
+def _from_sixteen_bits(image: Image.Image, label: str, file_format: str | None) -> Image.Image:
+    """0..65535 to 0..255, rounded: 65535 = 255 * 257. Mode "I" of a TIFF is 32 bits, however small its values."""
     values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > _SIXTEEN_BITS:
+    deep = image.mode == "I" and file_format == "TIFF"
+    if deep or values.min() < 0 or values.max() > _SIXTEEN_BITS:
         raise UsageError(f"{label} has 32-bit pixels, whose range is not known; convert it to 8 bits")
     return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
 
@@ -140,6 +160,10 @@ def _rarer(dataset: Dataset) -> dict[str, object]:
         found["broken_below"] = dataset.broken_below
     if len(set(dataset.classnames)) < len(dataset.classnames):
         found["labels"] = [s.label for s in dataset.samples]
+    if dataset.answer_words != Dataset.answer_words:
+        found["answer_words"] = dataset.answer_words
+    if any(s.choices for s in dataset.samples):
+        found["choices"] = [(s.choices, s.label) for s in dataset.samples]
     if any(s.attack_references is not None for s in dataset.samples):
         found["attack_references"] = [s.attack_references for s in dataset.samples]
     return found

@@ -1,11 +1,16 @@
 """POPE's question files (Li et al. 2023): JSON lines of a question about one image, with the answer yes or no."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.data.discover import image_folder, one_file
 from bench.data.files import existing_folder, field, identifier, read_lines, refuse_twice
+from bench.data.reader import Reader, Row, existing
+from bench.data.settings import COUNT, PATH, TEXT, TEXTS, Setting
 from bench.errors import UsageError
+from bench.trust.places import inside
 from tasks.base import Dataset, Sample
 from tasks.metrics.yes_no import NO, YES
 
@@ -18,7 +23,7 @@ def pope(
     images: str,
     max_new_tokens: int,
     prompt_suffix: str = "",
-    answer_words: tuple[str, str] = (YES, NO),
+    answer_words: Sequence[str] = (YES, NO),
 ) -> Dataset:
     """POPE's official format: a JSON object per line with ``question_id``, ``image``, ``text`` and ``label``.
 
@@ -34,6 +39,8 @@ def pope(
     Raises:
         UsageError: a file is missing or damaged, a question comes twice, or its answer is neither yes nor no.
     """
+    if len(answer_words) != 2:
+        raise UsageError(f"dataset {name!r}: answer_words must be how yes and no are spelled, not {answer_words!r}")
     path, base = root / questions, existing_folder(root / images, f"images of dataset {name!r}")
     entries = _lines(path)
     refuse_twice([identifier(entry, "question_id", path) for entry in entries], "question_id", path)
@@ -60,4 +67,25 @@ def _sample(entry: dict[str, Any], base: Path, path: Path) -> Sample:
     label = field(entry, "label", str, where).strip().casefold()
     if label not in (YES, NO):
         raise UsageError(f"{where}: label is {label!r}; it must be yes or no")
-    return Sample(str(entry["question_id"]), base / image, text, (label,), image)
+    return Sample(str(entry["question_id"]), inside(base, image, f"{where}: image"), text, (label,), image)
+
+
+def _find(root: Path, place: Path, given: Row) -> dict[str, Any]:
+    base = existing(root, place)
+    found = {} if "questions" in given else {"questions": one_file(base, place, "*pope*.json*", "questions")}
+    return found if "images" in given else {**found, "images": str(place / image_folder(base))}
+
+
+POPE = Reader(
+    about="POPE's question file (JSON lines) and a folder of images",
+    settings={
+        "questions": Setting(PATH, required=True),
+        "images": Setting(PATH, required=True),
+        "max_new_tokens": Setting(COUNT, required=True),
+        "prompt_suffix": Setting(TEXT),
+        "answer_words": Setting(TEXTS),
+    },
+    read=pope,
+    tasks=lambda row: ("pope",),
+    find=_find,
+)

@@ -1,12 +1,15 @@
 """Questions about images in VQAv2's two files, which TextVQA, VizWiz and OK-VQA come in too."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.data.files import existing_folder, field, identifier, read_json, refuse_twice
+from bench.data.discover import image_folder, one_file
+from bench.data.files import existing_folder, field, identifier, listing, read_json, refuse_twice
+from bench.data.reader import Reader, Row, existing
+from bench.data.settings import COUNT, PATH, TEXT, Setting
 from bench.errors import UsageError
+from bench.trust.places import inside
 from tasks.base import Dataset, Sample
 
 _IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".webp")  # of two files with one stem the first of these counts
@@ -57,8 +60,9 @@ def vqa(
                 "use the two files of the same release and split"
             )
         answers = _answers(annotation_of[question_id], image_id, answered_at)
-        prompt = field(entry, "question", str, f"{asked_at}, question_id {question_id}")
-        samples.append(Sample(question_id, files.of(image_id), prompt, answers, image_id))
+        where = f"{asked_at}, question_id {question_id}"
+        prompt = field(entry, "question", str, where)
+        samples.append(Sample(question_id, files.of(image_id, f"{where}: image_id"), prompt, answers, image_id))
     return Dataset(name, tuple(samples), prompt_suffix=prompt_suffix, max_new_tokens=max_new_tokens)
 
 
@@ -81,7 +85,7 @@ class _ImageNames:
 
     def __init__(self, base: Path) -> None:
         self.base = base
-        names = [n for n in sorted(os.listdir(base)) if Path(n).suffix.lower() in _IMAGE_TYPES]
+        names = [path.name for path in listing(base) if path.suffix.lower() in _IMAGE_TYPES]
         names.sort(key=lambda n: _IMAGE_TYPES.index(Path(n).suffix.lower()))
         self.names = set(names)
         self.by_stem, self.by_number = dict[str, str](), dict[int, str]()
@@ -91,13 +95,39 @@ class _ImageNames:
             if (digits := stem[-_DIGITS:]).isdecimal() and len(digits) == _DIGITS:
                 self.by_number.setdefault(int(digits), name)
 
-    def of(self, image_id: str) -> Path:
-        """An image's file; of one that is absent the official name, which `open_image` will miss."""
+    def of(self, image_id: str, where: str) -> Path:
+        """An image's file; of one that is absent the official name, which `open_image` will miss.
+
+        Raises:
+            UsageError: the id is the name of a file outside the folder; ``where`` says where it stands.
+        """
         if image_id in self.names:
             return self.base / image_id
         name = self.by_stem.get(image_id)
-        if name is None and image_id.isdecimal():
+        if name is None and image_id.isdecimal() and len(image_id) <= _DIGITS:
             name = self.by_number.get(int(image_id), f"COCO_{self.base.name}_{int(image_id):0{_DIGITS}d}.jpg")
         if name is None:
             name = image_id if Path(image_id).suffix.lower() in _IMAGE_TYPES else f"{image_id}.jpg"
-        return self.base / name
+        return inside(self.base, name, where)
+
+
+def _find(root: Path, place: Path, given: Row) -> dict[str, Any]:
+    base = existing(root, place)
+    files = [key for key in ("questions", "annotations") if key not in given]
+    found = {key: one_file(base, place, f"*{key}*.json", key) for key in files}
+    return found if "images" in given else {**found, "images": str(place / image_folder(base))}
+
+
+VQA = Reader(
+    about="VQAv2's two JSON files and a folder of images, as TextVQA, VizWiz and OK-VQA come too",
+    settings={
+        "annotations": Setting(PATH, required=True),
+        "questions": Setting(PATH, required=True),
+        "images": Setting(PATH, required=True),
+        "max_new_tokens": Setting(COUNT, required=True),
+        "prompt_suffix": Setting(TEXT),
+    },
+    read=vqa,
+    tasks=lambda row: ("vqa",),
+    find=_find,
+)

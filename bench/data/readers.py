@@ -1,63 +1,83 @@
-"""Reading a dataset by its row: the format's function, and what every row may say beside."""
+"""Reading a dataset by its row: its format's `Reader`, found by name, and what every row may say beside."""
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench import registry
-from bench.data.captions import karpathy
-from bench.data.columns import table
 from bench.data.files import existing_folder
-from bench.data.folders import imagefolder
-from bench.data.questions import vqa
-from bench.data.shards import webdataset
+from bench.data.reader import Reader
+from bench.data.settings import OF_EVERY_ROW, check
 from bench.errors import UsageError
-from tasks.base import Dataset
 
-READERS: Mapping[str, Callable[..., Dataset]] = {
-    "karpathy": karpathy,
-    "vqa": vqa,
-    "webdataset": webdataset,
-    "imagefolder": imagefolder,
-    "table": table,
-}
-PATHS = ("annotations", "questions", "references", "images", "folder", "source")  # keys that name files
-FOR_THE_RUN = ("about", "samples", "selection")  # keys of a row that say nothing of how it is read
-FOR_THE_TASK = ("native_size", "broken_below")  # keys of a row that are fields of `Dataset`
+if TYPE_CHECKING:
+    from tasks.base import Dataset
+
+GROUP = "bench.readers"
+_FIELDS = ("native_size", "broken_below")  # keys of every row that are fields of `Dataset`
 
 
-def load(name: str, row: Mapping[str, Any], root: Path) -> Dataset:
+def reader(format_name: str) -> Reader:
+    """The reader of a format: built in, or from a plugin in the entry point group "bench.readers".
+
+    Raises:
+        UsageError: an unknown format, or a plugin that is no reader.
+    """
+    if format_name not in registry.names(GROUP):
+        raise registry.unknown("dataset format", format_name, registry.names(GROUP))
+    found = registry.resolve(GROUP, format_name)
+    if not isinstance(found, Reader):
+        raise UsageError(
+            f"the plugin format {format_name!r} is a {type(found).__name__}, not a bench.data.reader.Reader"
+        )
+    return found
+
+
+def reader_of(name: str, row: Mapping[str, Any]) -> Reader:
+    """The reader of a dataset's row.
+
+    Raises:
+        UsageError: the row names no format, or one that is not known.
+    """
+    if not isinstance(row.get("format"), str):
+        raise UsageError(f"dataset {name!r} does not say format = ...; known: {', '.join(registry.names(GROUP))}")
+    return reader(row["format"])
+
+
+def load(name: str, row: Mapping[str, Any], root: Path) -> "Dataset":
     """Read a dataset from files, its samples in the order of the file.
 
     Args:
         name: of the dataset.
-        row: ``format``, and the keyword arguments of that format's reader; paths are relative to ``root``. Where a
-            file goes by several names a list of them is given, and the first that is there counts.
+        row: ``format``, and the settings of that format; paths are relative to ``root``. Where a file goes by several
+            names a list of them is given, and the first that is there counts.
         root: the folder under which datasets lie.
 
     Raises:
         UsageError: an unknown format or key, or a file that is missing, damaged or contradicts itself.
     """
-    settings = {key: value for key, value in resolved(row, root).items() if key not in FOR_THE_RUN}
-    format_name = str(settings.pop("format", ""))
-    if format_name not in READERS:
-        raise registry.unknown(f"format of dataset {name!r}", format_name, READERS)
-    fields = {key: settings.pop(key) for key in FOR_THE_TASK if key in settings}
-    reader = READERS[format_name]
-    try:
-        inspect.signature(reader).bind(name, root, **settings)
-    except TypeError as error:
-        raise UsageError(f"dataset {name!r}, format {format_name!r}: {error}; fix its row in the suite") from None
+    chosen = reader_of(name, row)
+    given = {key: value for key, value in row.items() if key != "format"}
+    check(given, chosen.settings, f"dataset {name!r}")
+    for key, setting in chosen.settings.items():
+        if setting.required and key not in given:
+            raise UsageError(
+                f"dataset {name!r}, format {row['format']!r}, needs {key}: say it in the dataset's row, or after the "
+                f'"?" of its place'
+            )
     existing_folder(root, f"the data root, in which dataset {name!r} should lie")
-    return replace(reader(name, root, **settings), **fields)
+    settings = {key: value for key, value in chosen.resolved(given, root).items() if key not in OF_EVERY_ROW}
+    dataset = chosen.read(name, root, **settings)
+    return replace(dataset, **{key: given[key] for key in _FIELDS if key in given})
 
 
-def resolved(row: Mapping[str, Any], root: Path) -> dict[str, Any]:
-    """The row with one path where it has a list of names that a file goes by: one that is there, else the first."""
-    chosen = dict(row)
-    for key in PATHS:
-        if isinstance(names := row.get(key), list):
-            chosen[key] = next((name for name in names if (root / name).exists()), names[0])
-    return chosen
+def load_embedded(name: str, row: Mapping[str, Any], count: int) -> "Dataset":
+    """The first ``count`` samples of a dataset that needs no files: its row names a reader that makes it.
+
+    Raises:
+        UsageError: its row names none.
+    """
+    if "embedded" not in row:
+        raise UsageError(f"dataset {name!r} is read from files: give --data-root DIR")
+    return reader(row["embedded"]).read(name, Path(), dataset=name, size=count)

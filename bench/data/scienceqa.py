@@ -1,11 +1,14 @@
 """ScienceQA's files (Lu et al. 2022): problems.json, pid_splits.json, and a folder of images a problem."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.data.files import existing_folder, field, read_json
+from bench.data.reader import Reader, Row, existing
+from bench.data.settings import COUNT, PATH, SWITCH, TEXT, Setting
 from bench.errors import UsageError
+from bench.trust.places import inside
 from tasks.base import Dataset, Sample
 from tasks.metrics.letters import LETTERS
 
@@ -48,7 +51,7 @@ def scienceqa(
     if split not in chosen:
         raise UsageError(f"{chosen_at} has no split {split!r}; it has {', '.join(map(str, chosen))}")
     base = existing_folder(root / images, f"images of dataset {name!r}")
-    folder = base / split if (base / split).is_dir() else base
+    folder = inside(base, split, "split") if (base / split).is_dir() else base
     samples = []
     for key in field(chosen, split, list, str(chosen_at)):
         where = f"{path}, problem {key}"
@@ -69,15 +72,15 @@ def _sample(key: str, problem: Mapping[str, Any], folder: Path, where: str, *, l
         raise UsageError(f"{where}: answer {answer} names none of its {len(choices)} choices, which count from 0")
     lines = [field(problem, "lecture", str, where)] if lecture and problem.get("lecture") else []
     lines += [field(problem, "hint", str, where)] if hint and problem.get("hint") else []
-    lines += [field(problem, "question", str, where), *options(choices)]
-    image = folder / key / field(problem, "image", str, where)
+    lines += [field(problem, "question", str, where), *lettered(choices)]
+    image = inside(folder, f"{key}/{field(problem, 'image', str, where)}", f"{where}: image")
     return Sample(
         key, image, "\n".join(lines), (choices[answer],), key, answer,
         choices=choices, categories=_categories(problem, where),
     )  # fmt: skip
 
 
-def options(choices: tuple[str, ...]) -> list[str]:
+def lettered(choices: Sequence[str]) -> list[str]:
     """A line an option, "A. red", as LLaVA is asked."""
     return [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
 
@@ -93,3 +96,27 @@ def _categories(problem: Mapping[str, Any], where: str) -> tuple[str, ...]:
     half = "grades 1-6" if int(grade) <= YOUNGER else "grades 7-12"
     context = "text and image" if problem.get("hint") else "image"
     return (f"subject: {subject}", f"context: {context}", half)
+
+
+def _find(root: Path, place: Path, given: Row) -> dict[str, Any]:
+    existing(root, place)
+    files = {"problems": "problems.json", "splits": "pid_splits.json", "images": "images"}
+    return {key: str(place / name) for key, name in files.items() if key not in given}
+
+
+SCIENCEQA = Reader(
+    about="ScienceQA's problems.json, pid_splits.json and images",
+    settings={
+        "problems": Setting(PATH, required=True),
+        "splits": Setting(PATH, required=True),
+        "images": Setting(PATH, required=True),
+        "max_new_tokens": Setting(COUNT, required=True),
+        "split": Setting(TEXT),
+        "lecture": Setting(SWITCH),
+        "hint": Setting(SWITCH),
+        "prompt_suffix": Setting(TEXT),
+    },
+    read=scienceqa,
+    tasks=lambda row: ("scienceqa",),
+    find=_find,
+)

@@ -8,12 +8,16 @@ from typing import IO, NamedTuple, cast
 
 from bench.data.files import existing_folder, read_lines
 from bench.data.images import Stored
+from bench.data.needed import Needed
+from bench.data.reader import Reader, Row, place_is
+from bench.data.settings import PATH, PROMPTS, Setting
 from bench.data.templates import TEMPLATES, given_templates, read_templates
 from bench.errors import UsageError
 from tasks.base import Dataset, Sample
 
 CLASSNAMES = "classnames.txt"
 IMAGE_TYPES = ("webp", "png", "jpg", "jpeg")
+_HUB = "https://huggingface.co/datasets/clip-benchmark"
 
 
 def webdataset(name: str, root: Path, *, folder: str, templates: str | Sequence[str] | None = None) -> Dataset:
@@ -145,3 +149,32 @@ def _label(files: dict[str, _Member | bytes], where: str, n_classes: int, classn
             "use class names and shards of the same set"
         )
     return label
+
+
+def _needed(row: Row, root: Path) -> list[Needed]:
+    """What the folder must hold; how many shards, its nshards.txt tells."""
+    folder = str(row["folder"])
+    names = [CLASSNAMES, *([] if "templates" in row else [TEMPLATES]), "test/nshards.txt"]
+    counted = root / folder / "test" / "nshards.txt"
+    count = counted.read_text(errors="replace").strip() if counted.is_file() else ""
+    names += [f"test/{k}.tar" for k in range(int(count))] if count.isdecimal() else ["test/0.tar"]
+    return [_needed_file(folder, name, root) for name in names]
+
+
+def _needed_file(folder: str, name: str, root: Path) -> Needed:
+    place = f"{folder}/{name}"
+    repository = PurePosixPath(folder).name
+    if not repository.startswith("wds_") or folder != repository:
+        return Needed(place, (root / place).exists())
+    page = f"{_HUB}/{repository}"
+    return Needed(place, (root / place).exists(), page, f"{page}/resolve/main/{name}")
+
+
+WEBDATASET = Reader(
+    about="tar shards with class names and templates, as clip-benchmark/wds_*",
+    settings={"folder": Setting(PATH, required=True), "templates": Setting(PROMPTS)},
+    read=webdataset,
+    tasks=lambda row: ("zeroshot",),
+    find=place_is("folder"),
+    needed=_needed,
+)

@@ -1,13 +1,14 @@
-"""The mini suite's claims: what the paper's story says of its encoders, judged by whole runs."""
+"""The mini suite's claims: what the paper's story says of its encoders, held against whole runs."""
 
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from bench.analysis.stats import Estimate, Paired, Scores, average_interval, ceiling_of, paired
+from bench.analysis.stats import Estimate, Paired, Scores, average_interval, paired
 from bench.errors import UsageError
 from bench.records import Run
 from bench.records.worst import eps_label, groups_of, worst_scores
+from bench.tables.render import markdown_table
 
 SIGNIFICANT = 0.05
 
@@ -78,31 +79,50 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("C1 attacked zero-shot", Quantity("clip", "zeroshot", 4), "<=", offset=10),
     Claim("C1 attacked VQA", Quantity("clip", "vqa", 4), "<=", offset=5),
     *(
-        Claim(f"C2 {task}, FARE above TeCoA, {eps}", Quantity(f"fare{eps}", task), ">",
-              Quantity(f"tecoa{eps}", task), significant=True)
-        for task in TEXT_TASKS for eps in (2, 4)
+        Claim(
+            f"C2 {task}, FARE above TeCoA, {eps}",
+            Quantity(f"fare{eps}", task),
+            ">",
+            Quantity(f"tecoa{eps}", task),
+            significant=True,
+        )
+        for task in TEXT_TASKS
+        for eps in (2, 4)
     ),
     *(
-        Claim(f"C2 {task}, FARE2 near CLIP", Quantity("fare2", task), ">=",
-              Quantity("clip", task), factor=0.9)
+        Claim(f"C2 {task}, FARE2 near CLIP", Quantity("fare2", task), ">=", Quantity("clip", task), factor=0.9)
         for task in TEXT_TASKS
     ),
-    Claim("C3 VQA, FARE4 above CLIP", Quantity("fare4", "vqa", 4), ">=",
-          Quantity("clip", "vqa", 4), offset=20),
+    Claim("C3 VQA, FARE4 above CLIP", Quantity("fare4", "vqa", 4), ">=", Quantity("clip", "vqa", 4), offset=20),
     *(
-        Claim(f"C3 {task}, FARE at least TeCoA, {eps}", Quantity(f"fare{eps}", task, eps), ">=",
-              Quantity(f"tecoa{eps}", task, eps))
-        for task in TEXT_TASKS for eps in (2, 4)
+        Claim(
+            f"C3 {task}, FARE at least TeCoA, {eps}",
+            Quantity(f"fare{eps}", task, eps),
+            ">=",
+            Quantity(f"tecoa{eps}", task, eps),
+        )
+        for task in TEXT_TASKS
+        for eps in (2, 4)
     ),
-    Claim("C4 CLIP is taken over", Quantity("clip", "stealth", 4, True), ">=", offset=95),
-    Claim("C4 FARE4 at most a third", Quantity("fare4", "stealth", 4, True), "<=",
-          Quantity("clip", "stealth", 4, True), factor=1 / 3),
-    Claim("C5 CLIP's images on FARE4", Quantity("fare4", "vqa", 4, surrogate="clip"), ">=",
-          Quantity("fare4", "vqa", surrogate="clip"), offset=-10),
-)  # fmt: skip
+    Claim("C4 CLIP says the target", Quantity("clip", "stealth", 4, True), ">=", offset=95),
+    Claim(
+        "C4 FARE4 at most a third",
+        Quantity("fare4", "stealth", 4, True),
+        "<=",
+        Quantity("clip", "stealth", 4, True),
+        factor=1 / 3,
+    ),
+    Claim(
+        "C5 CLIP's images on FARE4",
+        Quantity("fare4", "vqa", 4, surrogate="clip"),
+        ">=",
+        Quantity("fare4", "vqa", surrogate="clip"),
+        offset=-10,
+    ),
+)
 
 
-class _NotMeasured(Exception):  # noqa: N818  (a verdict, not an error)
+class _NotMeasured(Exception):  # noqa: N818  (an outcome, not an error)
     """A claim needs a number that no whole run has; the text says which."""
 
 
@@ -114,26 +134,30 @@ class _Measured:
     scores: Scores
     groups: Mapping[str, str]
 
+    def __str__(self) -> str:
+        e = self.estimate
+        return f"{e.value:.1f} [{e.low:.1f}, {e.high:.1f}] (n = {e.n})"
+
 
 def evaluate_claims(runs: Iterable[Run], claims: Iterable[Claim] = CLAIMS) -> list[ClaimResult]:
-    """Judges each claim by `runs`; one whose runs are missing or partial does not hold, and says which.
+    """Hold each claim against `runs`; one whose runs are missing or partial does not hold, and says which.
 
     Raises:
-        UsageError: If two runs of an encoder on one dataset have the radius that a claim asks for.
+        UsageError: If two whole runs of an encoder on one dataset have the radius that a claim asks for.
     """
     runs = list(runs)
     return [_evaluate(claim, runs) for claim in claims]
 
 
 def claims_block(runs: Iterable[Run]) -> str:
-    """The claims of the mini suite, judged by `runs`, as a Markdown table."""
+    """The claims of the mini suite, held against `runs`, as a Markdown table."""
     return claims_markdown(evaluate_claims(runs))
 
 
 def claims_markdown(results: Iterable[ClaimResult]) -> str:
     """A Markdown table of claims."""
-    rows = [f"| {r.name} | {'yes' if r.holds else '**no**'} | {r.statement} |" for r in results]
-    return "\n".join(["| claim | holds | evidence |", "| --- | --- | --- |", *rows]) + "\n"
+    rows = [[r.name, "yes" if r.holds else "**no**", r.statement] for r in results]
+    return markdown_table([["claim", "holds", "evidence"], *rows]) + "\n"
 
 
 def _evaluate(claim: Claim, runs: list[Run]) -> ClaimResult:
@@ -144,22 +168,16 @@ def _evaluate(claim: Claim, runs: list[Run]) -> ClaimResult:
         return ClaimResult(claim.name, False, f"not measured: {missing}")
     bound = claim.offset + (claim.factor * right.estimate.value if right else 0.0)
     holds = RELATIONS[claim.relation](left.estimate.value, bound)
-    parts = [f"{claim.left} {_shown(left)}, claimed {claim.relation} {bound:.1f}"]
+    parts = [f"{claim.left} {left}, claimed {claim.relation} {bound:.1f}"]
     if right:
-        terms = (f"{claim.factor:.3g} x " if claim.factor != 1 else "") + f"{claim.right} {_shown(right)}"
+        terms = (f"{claim.factor:.3g} x " if claim.factor != 1 else "") + f"{claim.right} {right}"
         parts[0] += f" = {terms}" + (f" {claim.offset:+g}" if claim.offset else "")
     if right and claim.factor == 1:
         difference = _difference(left, right)
         significant = difference.p < SIGNIFICANT
         holds = holds and (significant or not claim.significant)
-        verdict = "significant" if significant else "not significant"
-        parts.append(f"paired {difference.in_words()}, {verdict}")
+        parts.append(f"paired {difference.in_words()}, {'significant' if significant else 'not significant'}")
     return ClaimResult(claim.name, bool(holds), "; ".join(parts))
-
-
-def _shown(measured: _Measured) -> str:
-    e = measured.estimate
-    return f"{e.value:.1f} [{e.low:.1f}, {e.high:.1f}] (n = {e.n})"
 
 
 def _difference(left: _Measured, right: _Measured) -> Paired:
@@ -175,26 +193,36 @@ def _measure(quantity: Quantity, runs: list[Run]) -> _Measured:
         _NotMeasured: If there is none, or one is partial or has unscored samples.
         UsageError: If there are two for one dataset.
     """
-    chosen: dict[str, Run] = {}
-    for run in runs:
-        h = run.header
-        radius = quantity.radius == 0 or quantity.radius in h.radii
-        wanted = (quantity.encoder, quantity.task, quantity.surrogate)
-        if (h.encoder, h.task, h.protocol.get("surrogate")) == wanted and radius:
-            if h.dataset in chosen:
-                places = f"{chosen[h.dataset].directory} and {run.directory}"
-                raise UsageError(f"two runs for {quantity}, choose one: {places}")
-            chosen[h.dataset] = run
-    if not chosen:
-        raise _NotMeasured(f"there is no run for {quantity}")
+    chosen = _choose(quantity, runs)
     strata = [(_whole_scores(quantity, run), groups_of(run.records)) for run in chosen.values()]
     pooled: dict[str, float] = {}
     groups: dict[str, str] = {}
     for dataset, (scores, by) in zip(chosen, strata, strict=True):
         pooled |= {f"{dataset}/{sample}": score for sample, score in scores.items()}
         groups |= {f"{dataset}/{sample}": f"{dataset}/{group}" for sample, group in by.items()}
-    ceiling = None if quantity.beyond_clean else ceiling_of(next(iter(chosen.values())).header.metric)
+    ceiling = None if quantity.beyond_clean else next(iter(chosen.values())).header.ceiling
     return _Measured(average_interval(strata, ceiling=ceiling), pooled, groups)
+
+
+def _choose(quantity: Quantity, runs: list[Run]) -> dict[str, Run]:
+    """The run for each dataset: a whole one before partial ones."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        h = run.header
+        if (h.encoder, h.task, h.surrogate) == (quantity.encoder, quantity.task, quantity.surrogate) and (
+            quantity.radius == 0 or quantity.radius in h.radii
+        ):
+            found.setdefault(h.dataset, []).append(run)
+    if not found:
+        raise _NotMeasured(f"there is no run for {quantity}")
+    chosen = {}
+    for dataset, several in found.items():
+        candidates = [run for run in several if not run.header.partial] or several
+        if len(candidates) > 1:
+            places = " and ".join(str(run.directory) for run in candidates)
+            raise UsageError(f"two runs for {quantity}, choose one: {places}")
+        chosen[dataset] = candidates[0]
+    return chosen
 
 
 def _whole_scores(quantity: Quantity, run: Run) -> dict[str, float]:

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from bench.mini import language, world
 from bench.mini.tokenizer import clip_tokenizer
-from bench.train.loop import Schedule, fit, step_generator
+from bench.train.loop import fit, step_generator
+from bench.train.schedule import Schedule
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.15, 0.15, 0.15)
 CONTEXT = 24

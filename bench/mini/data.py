@@ -6,7 +6,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from bench.mini import language, world
+from bench.data.scienceqa import lettered
+from bench.mini import choices, language, world, yes_no
 from bench.mini.world import Scenes
 from tasks.base import Dataset, Sample
 
@@ -14,10 +15,20 @@ SIZE = 1000  # samples a dataset has; a suite evaluates the first n
 _STREAMS = {
     name: 10 + k
     for k, name in enumerate(
-        ("mini-caption", "mini-vqa", "mini-stealth", "mini-shape", "mini-colour", "mini-count", "mini-texture",
-         "mini-sketch")
+        (
+            "mini-caption",
+            "mini-vqa",
+            "mini-stealth",
+            "mini-shape",
+            "mini-colour",
+            "mini-count",
+            "mini-texture",
+            "mini-sketch",
+            "mini-pope",
+            "mini-scienceqa",
+        )
     )
-}  # fmt: skip
+}
 TARGETS = ("a sketch of a star", "a black bar")
 
 
@@ -73,6 +84,41 @@ def _questions(name: str, split: str, size: int, rng: random.Random) -> Dataset:
     return Dataset(name, tuple(samples), max_new_tokens=5)
 
 
+def _yes_no(name: str, split: str, size: int, rng: random.Random) -> Dataset:
+    """Two questions per image: about a shape that it shows, and about one that it does not.
+
+    The three sets ask about the same images; what is popular is counted over all of them, however few are asked about.
+    """
+    scenes = _scenes("mini-pope", split, max(size, SIZE) // 2 + 1)
+    asked = yes_no.yes_no_questions(scenes, name.removeprefix("mini-pope-"), rng)
+    images = _images(scenes[np.arange((size + 1) // 2)])
+    samples = [
+        Sample(str(number), images[index], question, (answer,), f"COCO_val2014_{index + 1:012d}.png")
+        for number, (index, question, answer) in enumerate(asked[:size], start=1)
+    ]
+    return Dataset(name, tuple(samples), max_new_tokens=5)
+
+
+def _choices(name: str, split: str, size: int, rng: random.Random) -> Dataset:
+    """One multiple-choice question per image."""
+    scenes = _scenes(name, split, size)
+    images = _images(scenes)
+    samples = [
+        Sample(
+            str(index + 1),
+            images[index],
+            "\n".join([question, *lettered(options)]),
+            (options[right],),
+            str(index + 1),
+            right,
+            choices=options,
+            categories=choices.CATEGORIES,
+        )
+        for index, _, question, options, right in choices.choice_questions(scenes, rng)
+    ]
+    return Dataset(name, tuple(samples), max_new_tokens=5)
+
+
 def _stealth(name: str, split: str, size: int, rng: random.Random) -> Dataset:
     """Every target on images of its own, in turn."""
     scenes = _scenes(name, split, size)
@@ -101,32 +147,38 @@ def _classes(
 
 
 def _photo_of_one(scenes: Scenes) -> np.ndarray:
-    return (scenes.count == 1) & (scenes.style == 0)
+    found: np.ndarray = (scenes.count == 1) & (scenes.style == 0)
+    return found
 
 
+_OF_A_SHAPE = ("a photo of a {c} shape", "an image of a {c} shape", "there is a {c} shape", "a {c} shape")
 _BUILDERS: dict[str, Callable[[str, str, int, random.Random], Dataset]] = {
     "mini-caption": _captions,
     "mini-vqa": _questions,
     "mini-stealth": _stealth,
+    "mini-pope-random": _yes_no,
+    "mini-pope-popular": _yes_no,
+    "mini-pope-adversarial": _yes_no,
+    "mini-scienceqa": _choices,
     "mini-shape": _classes(
-        _photo_of_one, lambda s: s.shape[:, 0], world.SHAPES,
+        _photo_of_one,
+        lambda s: s.shape[:, 0],
+        world.SHAPES,
         ("a photo of a {c}", "an image of a {c}", "there is a {c}", "a {c}"),
     ),
-    "mini-colour": _classes(
-        _photo_of_one, lambda s: s.colour[:, 0], tuple(world.COLOURS),
-        ("a photo of a {c} shape", "an image of a {c} shape", "there is a {c} shape", "a {c} shape"),
-    ),
+    "mini-colour": _classes(_photo_of_one, lambda s: s.colour[:, 0], tuple(world.COLOURS), _OF_A_SHAPE),
     "mini-count": _classes(
-        lambda s: s.style == 0, lambda s: s.count - 1, ("one object", "two objects", "three objects"),
-        ("{c} , a shape",) ,
+        lambda s: s.style == 0,
+        lambda s: np.asarray(s.count) - 1,
+        ("one object", "two objects", "three objects"),
+        ("{c} , a shape",),
     ),
-    "mini-texture": _classes(
-        _photo_of_one, lambda s: s.texture[:, 0], world.TEXTURES,
-        ("a photo of a {c} shape", "an image of a {c} shape", "there is a {c} shape", "a {c} shape"),
-    ),
+    "mini-texture": _classes(_photo_of_one, lambda s: s.texture[:, 0], world.TEXTURES, _OF_A_SHAPE),
     "mini-sketch": _classes(
-        lambda s: (s.count == 1) & (s.style == 1), lambda s: s.shape[:, 0], world.SHAPES,
+        lambda s: (s.count == 1) & (s.style == 1),
+        lambda s: s.shape[:, 0],
+        world.SHAPES,
         ("a sketch of a {c}", "a drawing of a {c}"),
     ),
-}  # fmt: skip
+}
 NAMES = tuple(_BUILDERS)

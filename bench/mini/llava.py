@@ -15,7 +15,8 @@ from bench.mini import clip, language, world
 from bench.mini.tokenizer import IMAGE_TOKEN, llava_tokenizer
 from bench.models.encoders.convert import to_clip_vision_model, vision_config
 from bench.models.encoders.encoder import Encoder
-from bench.train.loop import Schedule, fit, step_generator
+from bench.train.loop import fit, step_generator
+from bench.train.schedule import Schedule
 
 PROMPT = "USER : {image} {question} ASSISTANT :"
 SCHEDULE = Schedule(

@@ -1,4 +1,4 @@
-"""How each miniature model is made: `train_model` is what `bench train --suite mini MODEL` runs."""
+"""How each miniature model is made: `train_model` is what `bench train recipe MODEL` runs."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,10 +14,12 @@ from bench.errors import UsageError
 from bench.mini import clip, llava, world
 from bench.mini.card import vqa_numbers, write_card, zeroshot_numbers
 from bench.models.encoders.load import load_encoder
-from bench.models.victims.llava import load_llava
-from bench.train.adversarial import Batch, Recipe, finetune
-from bench.train.loop import Schedule
+from bench.models.victims.load import load_victim
+from bench.train.adversarial import finetune
+from bench.train.batch import Batch
 from bench.train.objectives import classes_of
+from bench.train.recipe import Recipe
+from bench.train.schedule import Schedule
 
 FINETUNING = {
     "fare2": Recipe("fare", 2, Schedule(600, 64, 3e-4, warmup=40)),
@@ -71,7 +73,7 @@ def document(name: str, output: Path, seed: int) -> Path:
     """Write the card of a trained model beside its weights in ``output``."""
     if name == "llava":
         encoder = load_encoder("clip")
-        numbers = vqa_numbers(encoder, load_llava(str(output), encoder))
+        numbers = vqa_numbers(encoder, load_victim(str(output), encoder))
         return write_card(output, name, llava.SCHEDULE, seed, ABOUT[name], numbers)
     encoder = load_encoder(str(output if name == "clip" else output / WEIGHTS))
     recipe = clip.SCHEDULE if name == "clip" else FINETUNING[name]

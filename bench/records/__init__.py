@@ -7,24 +7,15 @@ A *run* is one directory: one (suite, encoder, task, dataset, attack, eps list, 
     records.torn    what a crash left half written, moved aside when the run is resumed
     lock            held (flock) by the one process that may write; names its process and machine
 
-`types` has the record and the header, `store` the one writer, `reading` the readers, `files` what they do to files.
+`types` has the record, `header` the header, `store` the one writer, `reading` the readers, `files` what they do to
+files.
 """
 
 from bench.records.files import RecordsError, write_atomically
-from bench.records.reading import ARCHIVED, archive_run, find_runs, load_run, read_header, read_records
+from bench.records.header import ADDED, IDENTITY, STATUSES, VOLATILE, Run, RunHeader, former_ceiling
+from bench.records.reading import ARCHIVED, archive_run, find_runs, load_run, load_runs, read_header, read_records
 from bench.records.store import RunStore, open_run, place_beside
-from bench.records.types import (
-    ADDED,
-    CLEAN,
-    IDENTITY,
-    SCHEMA_VERSION,
-    STATUSES,
-    VOLATILE,
-    Key,
-    Record,
-    Run,
-    RunHeader,
-)
+from bench.records.types import CLEAN, SCHEMA_VERSION, Key, Record
 
 __all__ = [
     "ADDED",
@@ -42,7 +33,9 @@ __all__ = [
     "RunStore",
     "archive_run",
     "find_runs",
+    "former_ceiling",
     "load_run",
+    "load_runs",
     "open_run",
     "place_beside",
     "read_header",

@@ -24,7 +24,7 @@ class RecordsError(Exception):
 
 @contextlib.contextmanager
 def explained(action: str, path: Path):
-    """Turns an `OSError` inside the block into a `RecordsError` that names the path and a remedy."""
+    """Turn an `OSError` inside the block into a `RecordsError` that names the path and a remedy."""
     try:
         yield
     except OSError as error:
@@ -33,7 +33,7 @@ def explained(action: str, path: Path):
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replaces the file at `path` by `text`, or leaves it as it was.
+    """Replace the file at `path` by `text`, or leave it as it was.
 
     Raises:
         RecordsError: If the system refuses; names the path and a remedy.

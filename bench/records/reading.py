@@ -2,12 +2,14 @@
 
 import contextlib
 import gzip
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from bench.records.files import RecordsError, explained, write_atomically
-from bench.records.types import FormerRecord, Key, Record, Run, RunHeader
+from bench.records.header import Run, RunHeader
+from bench.records.types import FormerRecord, Key, Record
 
 ARCHIVED = "records.jsonl.gz"
 
@@ -91,7 +93,7 @@ def read_records(directory: Path | str) -> list[Record]:
 
 
 def archive_run(source: Path | str, target: Path | str) -> None:
-    """Copies a complete run to `target`, its records compressed; equal records give equal bytes.
+    """Copy a complete run to `target`, its records compressed; equal records give equal bytes.
 
     Raises:
         RecordsError: If the run is partial, damaged, or `target` cannot be written.
@@ -122,3 +124,15 @@ def find_runs(root: Path | str) -> list[Path]:
     if not root.is_dir():
         raise RecordsError(f"no directory {root}; check the path")
     return sorted(path.parent for path in root.rglob("run.json"))
+
+
+def load_runs(roots: Sequence[Path]) -> list[Run]:
+    """Every run under the given directories.
+
+    Raises:
+        RecordsError: If there is none.
+    """
+    runs = [load_run(directory) for root in roots for directory in find_runs(root)]
+    if not runs:
+        raise RecordsError(f"no runs under {', '.join(map(str, roots))}; make some with `bench run`")
+    return runs

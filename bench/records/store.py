@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from bench.records.files import RecordsError, explained, sync_directory, write_atomically
+from bench.records.header import IDENTITY, RunHeader
 from bench.records.reading import decode, read_header, split_lines
-from bench.records.types import IDENTITY, Key, Record, RunHeader, encode
+from bench.records.types import Key, Record, encode
 
 
 class RunStore:
@@ -40,7 +41,7 @@ class RunStore:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        """Gives the lock back; a run that was cut short is marked: "partial" after Ctrl-C, else "failed"."""
+        """Give the lock back; mark a run that was cut short: "partial" after Ctrl-C, else "failed"."""
         try:
             if kind is not None and self.header.status == "started":
                 with contextlib.suppress(RecordsError):  # the first error is the one to report
@@ -54,7 +55,7 @@ class RunStore:
         return frozenset(self._done)
 
     def append(self, records: Iterable[Record]) -> None:
-        """Writes `records` as whole lines in one write, and returns once they are on the disk.
+        """Write `records` as whole lines in one write, and return once they are on the disk.
 
         Raises:
             RecordsError: If a key is already recorded without an error, or the system refuses; nothing
@@ -75,12 +76,12 @@ class RunStore:
         self._done = done
 
     def finish(self, status: str, checks: Iterable[Mapping[str, Any]] = ()) -> None:
-        """Records the end of the run: "complete", "partial" or "failed", and each check's latest verdict."""
+        """Record the end of the run: "complete", "partial" or "failed", and the latest result of each sanity check."""
         checks = list({check["name"]: dict(check) for check in [*self.header.checks, *checks]}.values())
         self._set_header(status=status, checks=checks, ended=datetime.now(UTC).isoformat(timespec="seconds"))
 
     def close(self) -> None:
-        """Gives the lock back."""
+        """Give the lock back."""
         for descriptor in (self._file, self._lock):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -92,7 +93,7 @@ class RunStore:
         self.header = header
 
     def _begin(self, header: RunHeader) -> RunHeader:
-        """Writes the header of a new run, or verifies that of the run that is resumed."""
+        """Write the header of a new run, or check that of the run that is resumed."""
         path = self.directory / "run.json"
         if not path.exists():
             if self._records_path.exists():
@@ -134,7 +135,7 @@ class RunStore:
         return decode(lines, path)
 
     def _write(self, content: bytes) -> None:
-        """Appends all of `content`, or cuts the file back to what it was.
+        """Append all of `content`, or cut the file back to what it was.
 
         Ctrl-C cuts nothing back: what is written is kept, and a torn last line is fixed by the next command.
         """
@@ -152,7 +153,7 @@ class RunStore:
 
 
 def open_run(directory: Path | str, header: RunHeader, *, force: bool = False) -> RunStore:
-    """Begins the run in `directory`, or resumes the one that is there.
+    """Begin the run in `directory`, or resume the one that is there.
 
     Args:
         directory: The run directory; made if absent.

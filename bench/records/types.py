@@ -1,11 +1,9 @@
-"""One record, the header of a run, and how both become JSON. Nothing here opens a file."""
+"""One record, and how it becomes JSON. Nothing here opens a file."""
 
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import msgspec
 
@@ -13,14 +11,11 @@ from bench.records.files import RecordsError
 
 SCHEMA_VERSION = 2
 CLEAN = "clean"
-STATUSES = ("started", "complete", "partial", "failed")
-ADDED = ("config",)  # header fields that came after the first runs of this schema version were archived
 Key = tuple[str, str, float]
 _NUMBERS = ("radius", "distance", "seconds", "score", "loss", "png_score")
 _MAYBE_ABSENT = ("score", "loss", "png_score")
 _OPTIONAL = ("png_score", "loss_curve")  # keys that a line has only where there is a value
 _FORMER = {"eps_255": "radius", "distance_255": "distance", "course": "loss_curve"}  # names in schema version 1
-_FORMER_HEADER = {"eps_255": "radii"}
 _DROPPED = ("flags",)  # of schema version 1, where it was always empty
 
 
@@ -48,7 +43,7 @@ def _are_floats(values: Any) -> bool:
     return type(values) is tuple and all(type(value) is float for value in values)
 
 
-def _parse(
+def parse_object(
     text: str | bytes, known: Iterable[str], optional: Iterable[str], former: Mapping[str, str]
 ) -> dict[str, Any]:
     """The JSON object in `text`, which must have exactly the keys `known`; those in `optional` may be absent.
@@ -171,7 +166,7 @@ class Record(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
         Raises:
             RecordsError: If a key is unknown or missing, or a value has the wrong type.
         """
-        data = _parse(text, cls.__struct_fields__, _OPTIONAL, _FORMER)
+        data = parse_object(text, cls.__struct_fields__, _OPTIONAL, _FORMER)
         for name in _NUMBERS:
             if data.get(name) is not None:
                 data[name] = number(data[name])
@@ -215,119 +210,3 @@ class FormerRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=
             self.png_score,
             self.course,
         )
-
-
-@dataclass(frozen=True)
-class RunHeader:
-    """Where a run's numbers come from.
-
-    Attributes:
-        schema_version: Version of this format, `SCHEMA_VERSION`.
-        suite: Name of the suite, such as "mini".
-        encoder: Name of the CLIP image encoder under test.
-        task: Task family, such as "vqa".
-        task_version: Anything that moves a score bumps it.
-        dataset: Name of the dataset.
-        metric: Name of the metric, such as "accuracy" or "CIDEr".
-        worst: The direction in which the attacker pushes the score.
-        norm: "linf" or "l2".
-        attack: Name of the attack preset.
-        radii: In 1/255 of the pixel range for l-inf, in plain units for l2; clean excluded.
-        seed: Seed from which the runner draws all randomness.
-        n_samples: Number of samples that the run is to score, after `limit`.
-        limit: Number of samples asked for with --limit, which makes the run partial; None for all.
-        model: Name of the vision-language model around the encoder; None without one.
-        dataset_fingerprint: Digest of the data.
-        weights: Name of each file of weights -> sha256.
-        attack_steps: The steps of the attack preset, as data.
-        protocol: Everything else that moves a score (precision, prompts, ...), free form.
-        code: {"commit": ..., "dirty": ..., "source": digest of the source files}.
-        packages: Name -> version.
-        device: The device, in words.
-        started: Start, ISO 8601.
-        ended: End, ISO 8601; None until the run is finished.
-        status: One of `STATUSES`.
-        checks: Verdicts on the run, each {"name", "ok", "detail"}.
-        config: The whole resolved request, also what moves no score (batch size, device, output); empty in runs
-            from before it was kept.
-    """
-
-    schema_version: int
-    suite: str
-    encoder: str
-    task: str
-    task_version: int | str
-    dataset: str
-    metric: str
-    worst: Literal["min", "max"]
-    norm: str
-    attack: str
-    radii: tuple[float, ...]
-    seed: int
-    n_samples: int
-    limit: int | None
-    model: str | None
-    dataset_fingerprint: str
-    weights: dict[str, str]
-    attack_steps: list[dict[str, Any]]
-    protocol: dict[str, Any]
-    code: dict[str, Any]
-    packages: dict[str, str]
-    device: str
-    started: str
-    ended: str | None = None
-    status: str = "started"
-    checks: list[dict[str, Any]] = field(default_factory=list)
-    config: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.schema_version != SCHEMA_VERSION:
-            raise RecordsError(f"schema_version is {self.schema_version}, this version has {SCHEMA_VERSION}")
-        if self.worst not in ("min", "max"):
-            raise RecordsError(f'worst must be "min" or "max", not {self.worst!r}')
-        if self.status not in STATUSES:
-            raise RecordsError(f"status must be one of {', '.join(STATUSES)}, not {self.status!r}")
-        if not all(0 <= radius < math.inf for radius in self.radii):
-            raise RecordsError(f"radii must be finite and >= 0, not {self.radii}")
-
-    @property
-    def partial(self) -> str | None:
-        """Why the run's numbers are not those of the whole run, in words; None if they are."""
-        if self.limit is not None:
-            return f"--limit {self.limit}"
-        return None if self.status == "complete" else f"status {self.status}"
-
-    @property
-    def doubts(self) -> tuple[str, ...]:
-        """Names of the sanity checks that failed: the run's numbers may mean nothing."""
-        return tuple(str(check["name"]) for check in self.checks if not check["ok"])
-
-    def to_json(self) -> str:
-        """Indented JSON. NaN in a free-form field becomes the string "nan" and stays one."""
-        return json.dumps(encode(asdict(self)), indent=2, allow_nan=False) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Self:
-        """The header that `to_json` wrote, now or in schema version 1.
-
-        Raises:
-            RecordsError: If a key is unknown or missing, or the schema is another.
-        """
-        data = _parse(text, (f.name for f in fields(cls)), ADDED, _FORMER_HEADER)
-        if data["schema_version"] == 1:
-            data["schema_version"] = SCHEMA_VERSION
-        data["radii"] = tuple(number(radius) for radius in data["radii"])
-        return cls(**data)
-
-
-VOLATILE = ("code", "packages", "device", "started", "ended", "status", "checks", "config")
-IDENTITY = tuple(f.name for f in fields(RunHeader) if f.name not in VOLATILE)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run as it lies on disk."""
-
-    directory: Path
-    header: RunHeader
-    records: list[Record]

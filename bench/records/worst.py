@@ -2,8 +2,13 @@
 
 import operator
 from collections.abc import Iterable
+from typing import Literal
 
-from bench.records.types import CLEAN, Record, RunHeader
+from bench.records.header import RunHeader
+from bench.records.types import CLEAN, Record
+
+Direction = Literal["min", "max"]
+_COMPARE = {"min": operator.lt, "max": operator.gt}
 
 
 def eps_label(eps: float, norm: str = "linf") -> str:
@@ -13,33 +18,110 @@ def eps_label(eps: float, norm: str = "linf") -> str:
     return f"{eps:g}/255" if norm == "linf" else f"{eps:g} ({norm})"
 
 
-def worst_scores(header: RunHeader, records: Iterable[Record], radius: float) -> dict[str, float]:
-    """The score that each sample is left with at radius `radius`: sample id -> score.
+def is_worse(worst: Direction, score: float, than: float) -> bool:
+    """Whether a score is strictly worse for the model than another; `worst` is where the attacker pushes scores."""
+    return _COMPARE[worst](score, than)
 
-    The worst over its clean record and every attack record with a radius up to `radius`, for a point in
-    the smaller ball is in the larger. Samples in `unscored` are absent.
+
+class WorstSoFar:
+    """The record to which each sample owes what it is left with, as records come in.
+
+    The worst at a radius is taken over the clean record and all attacks with a radius up to it, for a point in the
+    smaller ball is in the larger. Of equal ones it is the record that came first. Errors do not count.
+    """
+
+    def __init__(self, worst: Direction) -> None:
+        self._worse = _COMPARE[worst]
+        self._found: dict[str, list[tuple[float, float, Record]]] = {}  # by sample: radius, score and record
+
+    def add(self, record: Record) -> bool:
+        """Take a record in; returns whether it leaves its sample worse off, at its radius, than all before it."""
+        score = _counting_score(record)
+        if score is None:
+            return False
+        found = self._found.setdefault(record.sample_id, [])
+        for radius, other, _ in found:
+            if radius <= record.radius and not self._worse(score, other):
+                return False
+        found.append((record.radius, score, record))
+        return True
+
+    def at(self, sample_id: str, radius: float) -> Record | None:
+        """The record that leaves a sample worst off at a radius; None if there is none."""
+        best: tuple[float, Record] | None = None
+        for other, score, record in self._found.get(sample_id, ()):
+            if other <= radius and (best is None or self._worse(score, best[0])):
+                best = score, record
+        return best and best[1]
+
+
+def _counting_score(record: Record) -> float | None:
+    """A record's score, where it counts: an error's does not, and at radius 0 only the clean one's does."""
+    return record.score if record.error is None and (record.radius > 0 or record.step == CLEAN) else None
+
+
+def worst_records(header: RunHeader, records: Iterable[Record], radius: float) -> dict[str, Record]:
+    """The record to which each sample owes what it is left with at radius `radius`: sample id -> record.
+
+    Samples in `unscored` are absent.
 
     Args:
         header: The run's header: its radii and the attacker's direction.
         records: The run's records.
-        radius: Radius in 1/255 of the pixel range; 0 for the clean scores.
+        radius: Radius in 1/255 of the pixel range (l2: plain units); 0 for the clean records.
 
     Raises:
         ValueError: If the run has no such radius.
     """
     _require_radius(header, radius)
-    records = list(records)
-    scores = {r.sample_id: r.score for r in records if r.step == CLEAN and r.error is None and r.score is not None}
-    worse = operator.lt if header.worst == "min" else operator.gt
-    for record in records if radius else ():
-        if 0 < record.radius <= radius and record.error is None and record.sample_id in scores:
-            score = record.score
-            if score is not None and worse(score, scores[record.sample_id]):
-                scores[record.sample_id] = score
-    if radius and any(record.error is not None and record.radius == radius for record in records):
-        for sample in unscored(header, records, radius):
-            scores.pop(sample, None)
-    return scores
+    records = [record for record in records if record.radius <= radius]
+    so_far, failed = WorstSoFar(header.worst), False
+    for record in records:
+        so_far.add(record)
+        failed = failed or (record.error is not None and record.radius == radius)
+    clean = (record.sample_id for record in records if record.step == CLEAN and record.error is None)
+    worst = {sample: found for sample in clean if (found := so_far.at(sample, radius)) is not None}
+    for sample in unscored(header, records, radius) if failed else ():
+        worst.pop(sample, None)
+    return worst
+
+
+def worst_scores(header: RunHeader, records: Iterable[Record], radius: float) -> dict[str, float]:
+    """The score that each sample is left with at radius `radius`: sample id -> score; else as `worst_records`."""
+    worst = worst_records(header, records, radius)
+    return {sample: record.score for sample, record in worst.items() if record.score is not None}
+
+
+def kept_records(header: RunHeader, records: Iterable[Record]) -> dict[tuple[str, float], Record]:
+    """(sample id, radius) -> the record whose image a run keeps.
+
+    It is the last at that radius that left the sample worse off than the clean image and everything recorded before
+    it at radii up to its own.
+    """
+    so_far, clean, kept = WorstSoFar(header.worst), set(), {}
+    for record in records:
+        worse = so_far.add(record)
+        if worse and record.step != CLEAN and record.sample_id in clean:
+            kept[record.sample_id, record.radius] = record
+        if record.step == CLEAN and record.error is None:
+            clean.add(record.sample_id)
+    return kept
+
+
+def worst_attacks(header: RunHeader, records: Iterable[Record]) -> dict[tuple[str, float], Record]:
+    """(sample id, radius) -> the attack at that very radius that left the least; an error where there is only that."""
+    found: dict[tuple[str, float], Record] = {}
+    for record in records:
+        place = record.sample_id, record.radius
+        if record.step != CLEAN and _is_preferred(header.worst, record, found.get(place)):
+            found[place] = record
+    return found
+
+
+def _is_preferred(worst: Direction, record: Record, to: Record | None) -> bool:
+    if to is None or to.score is None or record.score is None:
+        return to is None or (to.score is None and record.score is not None)
+    return is_worse(worst, record.score, to.score)
 
 
 def _require_radius(header: RunHeader, radius: float) -> None:

@@ -5,25 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from bench import registry
-from bench.records import RecordsError, Run, archive_run, find_runs, load_run, write_atomically
+from bench.config.facts import SUITE_FACTS
+from bench.records import RecordsError, Run, archive_run, load_runs, write_atomically
 from bench.records.worst import eps_label, groups_of, worst_scores
 from bench.regression.compare import by_place
+from bench.tables import layouts, render
+from bench.tables.blocks import stale, write_block
 
 BASELINE = Path("results/mini")
 DOCUMENT = Path("BENCHMARKS.md")
 SCORES = "scores.tsv"
-
-
-def load_runs(roots: Sequence[Path]) -> list[Run]:
-    """Every run under the given directories.
-
-    Raises:
-        RecordsError: there is none.
-    """
-    runs = [load_run(directory) for root in roots for directory in find_runs(root)]
-    if not runs:
-        raise RecordsError(f"no runs under {', '.join(map(str, roots))}; make some with `bench run`")
-    return runs
 
 
 def scores_text(run: Run) -> str:
@@ -87,32 +78,25 @@ def stale_scores(runs: Sequence[Run]) -> list[Path]:
 
 
 def blocks(runs: Sequence[Run]) -> dict[str, str]:
-    """The generated parts of BENCHMARKS.md by name: a table a task, transfers, and the claims."""
-    from bench.tables import layouts, render
-
-    direct = [run for run in runs if "surrogate" not in run.header.protocol]
+    """The generated parts of BENCHMARKS.md by name: a table per task, transfers, and the claims."""
+    direct = [run for run in runs if run.header.surrogate is None]
     claims_block: Any = registry.resolve("bench.claims", "mini")
     made = {}
     for task in dict.fromkeys(run.header.task for run in direct):
         chosen = [run for run in direct if run.header.task == task]
-        name = next(layout for layout in reversed(layouts.available(chosen)))
-        made[task] = render.markdown(layouts.build(name, chosen))
-    if len(direct) < len(runs):
-        made["transfer"] = render.markdown(layouts.build("transfer", runs))
+        made[task] = render.markdown(layouts.tables(chosen, SUITE_FACTS)[-1])  # the last layout is the most specific
+    for table in layouts.tables(runs, SUITE_FACTS, ("transfer",)):
+        made["transfer"] = render.markdown(table)
     made["claims"] = claims_block(runs)
     return made
 
 
 def write(document: Path, runs: Sequence[Run]) -> None:
     """Bring every block of the document up to date."""
-    from bench.tables import flat as tables
-
     for name, content in blocks(runs).items():
-        tables.write_block(document, name, content)
+        write_block(document, name, content)
 
 
 def stale_blocks(document: Path, runs: Sequence[Run]) -> list[str]:
     """Names of the blocks that do not say what the records say."""
-    from bench.tables import flat as tables
-
-    return [name for name, content in blocks(runs).items() if tables.stale(document, name, content)]
+    return [name for name, content in blocks(runs).items() if stale(document, name, content)]

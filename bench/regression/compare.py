@@ -1,32 +1,33 @@
-"""The regression gate's verdict: has anything fallen below its baseline?"""
+"""The regression gate: has anything fallen below its baseline?"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from bench.analysis.stats import Alternative, Paired, ceiling_of, holm, paired
+from bench.analysis.stats import Alternative, Paired, holm, paired
 from bench.errors import UsageError
-from bench.records import Run
+from bench.records import Run, RunHeader
+from bench.records.header import differences
 from bench.records.worst import eps_label, groups_of, worst_scores
 
 FELL_BELOW = 0.01  # Holm-corrected p-value under which a drop fails the gate
-COMPARABLE = ("task_version", "metric", "worst", "norm")
+COMPARABLE = ("task_version", "metric", "worst", "norm", "model", "protocol", "attack_steps")
 RunKey = tuple[str, str, str, str, str]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The gate's verdict on one run at one radius.
+    """What the gate found of one run at one radius.
 
     Attributes:
         name: Such as "fare / vqa / mini-vqa at 4/255".
         ok: Whether the gate passes.
-        verdict: "ok", "fell", "rose", "missing", "partial", "not comparable" or "not credible".
-        words: The verdict with its numbers; p-values are one-sided and Holm-corrected.
+        outcome: "ok", "fell", "rose", "missing", "partial", "stale", "not comparable" or "not credible".
+        words: The outcome with its numbers; p-values are one-sided and Holm-corrected.
     """
 
     name: str
     ok: bool
-    verdict: str
+    outcome: str
     words: str
 
 
@@ -45,18 +46,19 @@ class _Comparison:
 def compare_to_baseline(
     new_runs: Iterable[Run], baseline_runs: Iterable[Run], *, allow_limit: bool = False, seed: int = 0
 ) -> list[Finding]:
-    """Compares runs with their baselines, sample by sample.
+    """Compare runs with their baselines, sample by sample.
 
     Runs are paired by suite, encoder, task, dataset and attack, at each radius and clean. A comparison fails
     if the score moved the attacker's way and the one-sided paired test, Holm-corrected over all comparisons,
     has p < 0.01. Between runs of the very same weights the test is two-sided and a rise fails too: then it is
     the attack that has become weaker. What cannot be compared fails too: a missing baseline, a missing run or
-    radius, a partial run, an unscored sample, another task version, metric or data. So does a run whose own sanity
-    checks failed where those of its baseline did not: a broken attack looks like a robust model.
+    radius, a partial run, an unscored sample, another task version, metric, model, protocol, attack or
+    data. So does a run whose own sanity checks failed where those of its baseline did not: a broken attack looks like
+    a robust model.
 
     Args:
-        new_runs: The runs to judge.
-        baseline_runs: The runs to judge by; they must be whole.
+        new_runs: The new runs.
+        baseline_runs: The runs to compare them with; they must be whole.
         allow_limit: Compare a new run with --limit on the samples that it was to score; it must have scored them all.
         seed: Seed of the intervals.
 
@@ -75,7 +77,7 @@ def compare_to_baseline(
         else:
             results += _compare_runs(_name(key), new[key], old[key], allow_limit, seed)
     adjusted = iter(holm([r.change.p for r in results if isinstance(r, _Comparison)]))
-    return [_judge(r, next(adjusted)) if isinstance(r, _Comparison) else r for r in results]
+    return [_conclude(r, next(adjusted)) if isinstance(r, _Comparison) else r for r in results]
 
 
 def by_place(runs: Iterable[Run]) -> dict[RunKey, Run]:
@@ -101,29 +103,34 @@ def _name(key: RunKey) -> str:
 
 
 def _compare_runs(name: str, new: Run, old: Run, allow_limit: bool, seed: int) -> list[Finding | _Comparison]:
-    if old.header.partial:
-        return [Finding(name, False, "partial", f"{name}: the baseline is partial ({old.header.partial})")]
-    if new.header.partial and not (allow_limit and new.header.status == "complete"):
-        return [Finding(name, False, "partial", f"{name}: the run is partial ({new.header.partial})")]
-    same_selection = new.header.limit == old.header.limit
-    for field in (*COMPARABLE, *(["dataset_fingerprint"] if same_selection else [])):
-        before, now = getattr(old.header, field), getattr(new.header, field)
-        if before != now:
-            words = f"{name}: {field} was {before!r} in the baseline and is {now!r}; make a new baseline"
-            return [Finding(name, False, "not comparable", words)]
-    if doubts := sorted(set(new.header.doubts) - set(old.header.doubts)):
-        words = f"{name}: sanity checks failed ({', '.join(doubts)}); see the run's header for what they found"
-        return [Finding(name, False, "not credible", words)]
+    if reason := _why_not(new.header, old.header, allow_limit):
+        outcome, words = reason
+        return [Finding(name, False, outcome, f"{name}: {words}")]
     radii = sorted({0.0, *old.header.radii, *new.header.radii})
-    return [_compare_at(name, eps, new, old, allow_limit, seed) for eps in radii]
+    return [_compare_at(name, radius, new, old, allow_limit, seed) for radius in radii]
 
 
-def _compare_at(name: str, eps: float, new: Run, old: Run, allow_limit: bool, seed: int) -> Finding | _Comparison:
-    name += f" at {eps_label(eps, new.header.norm)}" if eps else ", clean"
+def _why_not(new: RunHeader, old: RunHeader, allow_limit: bool) -> tuple[str, str] | None:
+    """Outcome and words of why two runs cannot be compared; None if they can."""
+    if old.partial:
+        return "partial", f"the baseline is partial ({old.partial})"
+    if new.partial and not (allow_limit and new.status == "complete"):
+        return "partial", f"the run is partial ({new.partial})"
+    fields = COMPARABLE if new.limit != old.limit else (*COMPARABLE, "dataset_fingerprint")
+    if changed := differences(old, new, fields):
+        words = ", ".join(f"{field} was {before!r} in the baseline and is {now!r}" for field, before, now in changed)
+        return "not comparable", f"{words}; make a new baseline"
+    if doubts := sorted(set(new.doubts) - set(old.doubts)):
+        return "not credible", f"sanity checks failed ({', '.join(doubts)}); see the run's header for what they found"
+    return None
+
+
+def _compare_at(name: str, radius: float, new: Run, old: Run, allow_limit: bool, seed: int) -> Finding | _Comparison:
+    name += f" at {eps_label(radius, new.header.norm)}" if radius else ", clean"
     for side, run in (("baseline", old), ("run", new)):
-        if eps and eps not in run.header.radii:
+        if radius and radius not in run.header.radii:
             return Finding(name, False, "missing", f"{name}: the {side} does not have this radius")
-    after, before = (worst_scores(run.header, run.records, eps) for run in (new, old))
+    after, before = (worst_scores(run.header, run.records, radius) for run in (new, old))
     lost, extra = sorted(before.keys() - after.keys()), sorted(after.keys() - before.keys())
     whole = len(after) == new.header.n_samples and len(before) == old.header.n_samples
     if extra or (lost and not allow_limit) or not after or not whole:
@@ -133,15 +140,15 @@ def _compare_at(name: str, eps: float, new: Run, old: Run, allow_limit: bool, se
         return Finding(name, False, "missing", f"{name}: " + ", ".join([counts, *examples]))
     before = {sample: before[sample] for sample in after}
     lower_is_better = old.header.worst == "max"
-    same = old.header.weights == new.header.weights
-    alternative: Alternative = "two-sided" if same else "greater" if lower_is_better else "less"
-    change = paired(after, before, groups_of(old.records), seed, alternative=alternative,
-                    ceiling=ceiling_of(old.header.metric))  # fmt: skip
-    return _Comparison(name, _mean(before), _mean(after), change, lower_is_better, same)
+    same_weights = old.header.weights == new.header.weights
+    alternative: Alternative = "two-sided" if same_weights else "greater" if lower_is_better else "less"
+    ceiling, groups = old.header.ceiling, groups_of(old.records)
+    change = paired(after, before, groups, seed, alternative=alternative, ceiling=ceiling)
+    return _Comparison(name, _mean(before), _mean(after), change, lower_is_better, same_weights)
 
 
-def _judge(comparison: _Comparison, p: float) -> Finding:
-    """The verdict, given the corrected p-value."""
+def _conclude(comparison: _Comparison, p: float) -> Finding:
+    """What a comparison says, given its corrected p-value."""
     change = comparison.change
     drop = change.difference if comparison.lower_is_better else -change.difference
     moved = p < FELL_BELOW and (drop > 0 or (drop < 0 and comparison.same_weights))

@@ -4,8 +4,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.records import RecordsError, Run, load_run
-from bench.regression.baseline import load_runs, stale_blocks, stale_scores
+from bench.records import RecordsError, Run, load_run, load_runs
+from bench.regression.baseline import stale_blocks, stale_scores
 from bench.regression.compare import Finding, by_place, compare_to_baseline
 
 GUARDED_ENCODERS = ("clip", "fare4")
@@ -13,7 +13,7 @@ GUARDED_DATASETS = ("mini-shape", "mini-vqa")
 
 
 def load_baseline(baseline: Path) -> list[Run] | Finding:
-    """The baseline's runs, or the verdict that there is none: what was not compared has not passed."""
+    """The baseline's runs, or the finding that there is none: what was not compared has not passed."""
     try:
         return load_runs([baseline])
     except RecordsError as error:
@@ -50,7 +50,7 @@ def changes(baseline: Sequence[Run], roots: Sequence[Path]) -> list[Finding]:
 def rerun(baseline: Sequence[Run], samples: int, jobs: int | None = None) -> list[Finding]:
     """Run the first ``samples`` samples of each guarded run again, and compare with the committed scores."""
     from bench.config import resolve
-    from bench.running.engines.processes import execute_all
+    from bench.running.engines import execute_all
 
     guarded = [run for run in baseline if is_guarded(run)] or [run for run in baseline if can_run_in_part(run)]
     if not guarded:
@@ -77,7 +77,7 @@ def can_run_in_part(run: Run) -> bool:
     A caption's CIDEr depends on the other images; images made on a surrogate need that encoder too.
     """
     header = run.header
-    return header.task != "captioning" and "surrogate" not in header.protocol
+    return header.task != "captioning" and not header.surrogate
 
 
 def is_guarded(run: Run) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from bench.analysis.cells import AVERAGE, Measure
 from bench.records import CLEAN, Record, Run
+from bench.records.worst import is_worse
 
 Curve = tuple[list[float], list[float]]  # images tried, mean loss
 
@@ -27,7 +28,7 @@ def final_losses(
     return losses
 
 
-def climbs(runs: Sequence[Run], found: Sequence[Measure], order: dict[str, int]) -> dict[str, Curve]:
+def loss_curves(runs: Sequence[Run], found: Sequence[Measure], order: dict[str, int]) -> dict[str, Curve]:
     """At the largest radius, by encoder: the mean over the samples of the highest loss so far, by images tried.
 
     Of the first step whose loss curve is recorded. A sample that leaves the attack keeps the loss that it left with, so
@@ -60,28 +61,27 @@ def _mean_curve(records: Sequence[Record]) -> Curve:
 def spent_gradients(
     runs: Sequence[Run], found: Sequence[Measure], order: dict[str, int]
 ) -> tuple[dict[str, list[float]], dict[str, int]]:
-    """At the largest radius, by encoder: the gradients until each attacked sample fell, and the most spent on one.
+    """At the largest radius, by encoder: the gradients until each attacked sample was broken, and the most spent.
 
-    A sample falls when it scores worse than on its clean image; infinity for those that did not.
+    A sample is broken when it scores worse than on its clean image; infinity for those that stayed robust.
     """
     largest = max(m.radius for m in found)
     spent: dict[str, list[float]] = {}
     most: dict[str, int] = {}
     for run in _runs_of(runs, found, order):
-        sign = 1 if run.header.worst == "min" else -1
-        clean = {r.sample_id: sign * r.score for r in run.records if r.step == CLEAN and r.score is not None}
+        clean = {r.sample_id: r.score for r in run.records if r.step == CLEAN and r.score is not None}
         used: dict[str, int] = {}
-        fell: dict[str, float] = {}
+        broken: dict[str, float] = {}
         for record in _attacks_at(run, largest):
             sample = record.sample_id
             used[sample] = used.get(sample, 0) + record.evaluations
-            if sample in clean and sign * (record.score or 0.0) < clean[sample]:
-                fell.setdefault(sample, used[sample])
+            if sample in clean and is_worse(run.header.worst, record.score or 0.0, clean[sample]):
+                broken.setdefault(sample, used[sample])
         if used:
-            spent[run.header.encoder] = [fell.get(sample, math.inf) for sample in used]
+            spent[run.header.encoder] = [broken.get(sample, math.inf) for sample in used]
             most[run.header.encoder] = max(1, *used.values())
     return spent, most
 
 
-def _attacks_at(run: Run, eps: float) -> Iterator[Record]:
-    return (r for r in run.records if r.step != CLEAN and r.radius == eps and r.score is not None)
+def _attacks_at(run: Run, radius: float) -> Iterator[Record]:
+    return (r for r in run.records if r.step != CLEAN and r.radius == radius and r.score is not None)

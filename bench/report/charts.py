@@ -5,7 +5,6 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from itertools import pairwise
 from typing import Any
 
 import matplotlib
@@ -13,18 +12,26 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.analysis.cells import Measure
-from bench.analysis.stats import ceiling_of
 from bench.records.worst import eps_label
+from bench.tables.plot import MARKERS, draw_scores
 
-matplotlib.use("svg")
 SIZE = (4.1, 2.9)  # inches of 72 px: readable on a phone without scaling
-MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 INK, RULE = "#fe0001", "#fe0002"  # stand for what the style sheet sets
 _STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "bench", "font.size": 10, "text.color": INK, "axes.labelcolor": INK,
-    "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": RULE, "grid.color": RULE, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.linewidth": 0.8, "grid.linewidth": 0.6,
-}  # fmt: skip
+    "svg.fonttype": "none",
+    "svg.hashsalt": "bench",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.edgecolor": RULE,
+    "grid.color": RULE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "grid.linewidth": 0.6,
+}
 Link = Callable[[Measure], str]
 
 
@@ -34,7 +41,7 @@ def series_colour(place: int) -> str:
 
 
 def curves(measures: Sequence[Measure], places: Mapping[str, int], link: Link, name: str) -> str:
-    """Score against radius, a line an encoder, with 95 % intervals.
+    """Score against radius, a line per encoder, with 95 % intervals.
 
     Args:
         measures: of one task on one dataset.
@@ -44,24 +51,15 @@ def curves(measures: Sequence[Measure], places: Mapping[str, int], link: Link, n
     """
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure()
-        radii = sorted({m.radius for m in measures})
         encoders = list(dict.fromkeys(m.header.encoder for m in measures))
-        step = min((b - a for a, b in pairwise(radii)), default=1.0)
-        for turn, encoder in enumerate(encoders):
-            own = sorted((m for m in measures if m.header.encoder == encoder), key=lambda m: m.radius)
-            shift = 0.035 * step * (turn - (len(encoders) - 1) / 2)  # so that intervals do not hide each other
-            _points(axes, own, [m.radius + shift for m in own], places[encoder], link, line=True)
-        axes.set_xticks(radii, [eps_label(eps, measures[0].header.norm) for eps in radii])
-        axes.margins(x=0.08)
-        axes.set_xlabel("radius")
-        axes.set_ylabel(measures[0].header.metric)
-        _vertical(axes, measures)
+        colours = {encoder: series_colour(places[encoder]) for encoder in encoders}
+        draw_scores(axes, measures, colours, {encoder: _marker(places[encoder]) for encoder in encoders}, link)
         titles = {link(m): _title(m) for m in measures}
         return _svg(figure, name, titles, f"Score against radius: {', '.join(encoders)}. The tables hold the numbers.")
 
 
 def scatter(pairs: Sequence[tuple[Measure, Measure]], places: Mapping[str, int], link: Link, name: str) -> str:
-    """Robust against clean score, a point an encoder, with 95 % intervals both ways; below the diagonal is lost.
+    """Robust against clean score, a point per encoder, with 95 % intervals both ways; below the diagonal is lost.
 
     Args:
         pairs: (clean, attacked) of each encoder.
@@ -72,16 +70,22 @@ def scatter(pairs: Sequence[tuple[Measure, Measure]], places: Mapping[str, int],
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure()
         header = pairs[0][0].header
-        high = ceiling_of(header.metric) or 1.05 * max(m.estimate.high for pair in pairs for m in pair)
+        high = header.ceiling or 1.05 * max(m.estimate.high for pair in pairs for m in pair)
         axes.plot([0, high], [0, high], color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         for clean, robust in pairs:
             place = places[clean.header.encoder]
             x, y, colour = clean.estimate, robust.estimate, series_colour(place)
             axes.errorbar(
-                x.value, y.value, xerr=[[x.value - x.low], [x.high - x.value]],
-                yerr=[[y.value - y.low], [y.high - y.value]], color=colour, linewidth=1.2, alpha=0.7, zorder=2,
+                x.value,
+                y.value,
+                xerr=[[x.value - x.low], [x.high - x.value]],
+                yerr=[[y.value - y.low], [y.high - y.value]],
+                color=colour,
+                linewidth=1.2,
+                alpha=0.7,
+                zorder=2,
                 clip_on=False,
-            )  # fmt: skip
+            )
             dots = axes.scatter(
                 [x.value], [y.value], s=46, color=colour, marker=_marker(place), zorder=3, clip_on=False
             )
@@ -108,18 +112,27 @@ def boxes(
             line = {"color": series_colour(places[encoder]), "linewidth": 1.4}
             known = [eps for eps in radii if by_radius.get(eps)]
             axes.boxplot(
-                [by_radius[eps] for eps in known], whis=(5, 95), showfliers=False, widths=0.7 * width, boxprops=line,
+                [by_radius[eps] for eps in known],
                 positions=[radii.index(eps) + width * (turn - (len(losses) - 1) / 2) for eps in known],
-                whiskerprops=line, capprops=line, medianprops={**line, "linewidth": 2.6}, manage_ticks=False,
-            )  # fmt: skip
+                widths=0.7 * width,
+                whis=(5, 95),
+                showfliers=False,
+                boxprops=line,
+                whiskerprops=line,
+                capprops=line,
+                medianprops={**line, "linewidth": 2.6},
+                manage_ticks=False,
+            )
         axes.set_xticks(range(len(radii)), [eps_label(eps, norm) for eps in radii])
         axes.set_ylabel("final loss")
         axes.set_xlim(-0.6, len(radii) - 0.4)
         return _svg(figure, name, {}, f"Distribution of the final loss of attacks on {', '.join(losses)}")
 
 
-def climbs(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], places: Mapping[str, int], name: str) -> str:
-    """Loss against images tried, a rising line an encoder.
+def loss_curves(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], places: Mapping[str, int], name: str
+) -> str:
+    """Loss against images tried, a rising line per encoder.
 
     Args:
         curves: encoder -> images tried, and the mean of the highest loss so far.
@@ -137,13 +150,13 @@ def climbs(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], places
         return _svg(figure, name, {}, f"Loss against images tried: {', '.join(curves)}")
 
 
-def standing(
+def robust_share(
     spent: Mapping[str, Sequence[float]], counts: Mapping[str, int], places: Mapping[str, int], name: str
 ) -> str:
-    """Share of the attacked samples still standing after so many gradients, a falling line an encoder.
+    """Share of the attacked samples that are still robust after so many gradients, a falling line per encoder.
 
     Args:
-        spent: encoder -> gradients spent on each sample that fell; infinity for each that stood.
+        spent: encoder -> gradients spent on each sample that was broken; infinity for each that stayed robust.
         counts: encoder -> the most gradients spent on any sample.
         places: encoder -> its place in the palette.
         name: unique on the page.
@@ -151,16 +164,16 @@ def standing(
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure()
         for encoder, values in spent.items():
-            falls = sorted(value for value in values if math.isfinite(value))
-            left = [100 * (1 - fallen / len(values)) for fallen in range(len(falls) + 1)]
-            xs, ys = [0.5, *(max(fall, 0.5) for fall in falls), counts[encoder]], [*left, left[-1]]
+            broken = sorted(value for value in values if math.isfinite(value))
+            left = [100 * (1 - count / len(values)) for count in range(len(broken) + 1)]
+            xs, ys = [0.5, *(max(at, 0.5) for at in broken), counts[encoder]], [*left, left[-1]]
             colour = series_colour(places[encoder])
             axes.step(xs, ys, where="post", color=colour, linewidth=1.8)
             axes.scatter(xs[-1:], ys[-1:], s=24, color=colour, marker=_marker(places[encoder]), zorder=3, clip_on=False)
         _count_axis(axes, 0.5, max(counts.values()), "gradients spent")
-        axes.set_ylabel("% still standing")
+        axes.set_ylabel("% still robust")
         axes.set_ylim(0, 103)
-        return _svg(figure, name, {}, f"Samples still standing against gradients spent: {', '.join(spent)}")
+        return _svg(figure, name, {}, f"Samples still robust against gradients spent: {', '.join(spent)}")
 
 
 def _count_axis(axes: Axes, low: float, high: float, label: str) -> None:
@@ -184,24 +197,6 @@ def _figure() -> tuple[Figure, Axes]:
 
 def _marker(place: int) -> str:
     return MARKERS[place % len(MARKERS)]
-
-
-def _points(
-    axes: Axes, measures: Sequence[Measure], xs: Sequence[float], place: int, link: Link, *, line: bool
-) -> None:
-    colour, values = series_colour(place), [m.estimate for m in measures]
-    ys = [e.value for e in values]
-    errors = [[e.value - e.low for e in values], [e.high - e.value for e in values]]
-    axes.errorbar(xs, ys, yerr=errors, color=colour, linewidth=1.8, elinewidth=1.2, capsize=2.5, zorder=2)
-    dots = axes.scatter(xs, ys, s=30, color=colour, marker=_marker(place), zorder=3, clip_on=False)
-    dots.set_urls([link(m) for m in measures])
-
-
-def _vertical(axes: Axes, measures: Sequence[Measure]) -> None:
-    axes.set_ylim(bottom=0)
-    if ceiling_of(measures[0].header.metric) is not None:
-        axes.set_ylim(0, 103)
-        axes.set_yticks([0, 25, 50, 75, 100])
 
 
 def _title(measure: Measure) -> str:

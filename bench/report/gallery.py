@@ -1,22 +1,26 @@
-"""The gallery: clean image, adversarial image and magnified perturbation, with what the model said of each."""
+"""The gallery: clean image, adversarial image and magnified perturbation, with what the model said of each.
 
-from collections.abc import Iterator, Sequence
+Drawn from records and saved images alone: no data, model or suite is needed.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from bench.errors import UsageError
-from bench.records import CLEAN, Record, Run
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from bench.records import CLEAN, Record, RecordsError, Run
 from bench.records.files import explained
-from bench.records.worst import eps_label
+from bench.records.images import FOLDER, path_of, read_image
+from bench.records.samples import Asked
+from bench.records.worst import WorstSoFar, eps_label, kept_records
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from bench.running.images import ImageStore
-
-LOST, STOOD = "lost before any attack", "stood"
+ROBUST, BROKEN, NOT_ATTACKED, ERROR = "robust", "broken", "not attacked", "error"
+Pixels = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,11 @@ class Shown:
     """One sample of one run in the gallery.
 
     Attributes:
-        outcome: "fell at 2/255", "stood", or "lost before any attack".
+        outcome: "broken at 2/255", "robust", or "not attacked": nothing was left to lose.
         clean: the record of the clean image.
         attacked: the record shown beside it: the worst kept one, or the last attack that changed nothing; None where
             no attack was needed.
-        kept: whether its image is there.
+        kept: whether that record's image was saved.
     """
 
     run: Run
@@ -41,18 +45,16 @@ class Shown:
 
 @dataclass(frozen=True)
 class Card:
-    """What a page shows of one sample; pictures are file names under the report's ``images``.
+    """What a page shows of one sample; pictures are file names under the report's ``images``, None where there is none.
 
     Attributes:
-        prompt: the question; empty where a task asks none.
-        expected: the reference answer, class, caption or target.
+        asked: question and references; None for runs from before they were kept.
         magnified: by how much the perturbation is multiplied; grey is no change.
     """
 
     shown: Shown
-    prompt: str
-    expected: str
-    clean_image: str
+    asked: Asked | None
+    clean_image: str | None
     adversarial_image: str | None
     perturbation_image: str | None
     magnified: float
@@ -69,90 +71,87 @@ def choose(run: Run, most: int) -> list[Shown]:
 
 def has_images(run: Run) -> bool:
     """Whether a run kept its adversarial images."""
-    return (run.directory / "adversarial").is_dir()
+    return (run.directory / FOLDER).is_dir()
 
 
-def cards(run: Run, most: int, images: Path, prefix: str, data_root: Path | None = None) -> list[Card]:
-    """The cards of one run; their pictures are written to ``images``.
+def cards(run: Run, most: int, images: Path, prefix: str, asked: Mapping[str, Asked]) -> list[Card]:
+    """The cards of one run; their pictures are written to ``images``, with names that begin with ``prefix``.
 
     Raises:
-        UsageError: the run's data or encoder cannot be loaded, or the data are not those of the run.
+        RecordsError: a saved image cannot be read, or a picture cannot be written.
     """
-    from bench.config.reload import config_of
-    from bench.running.images import ImageStore
-    from bench.running.load import prepare
-
-    setup = prepare(config_of(run.header, data_root=data_root))
-    if setup.header.dataset_fingerprint != run.header.dataset_fingerprint:
-        raise UsageError(f"{run.directory}: the dataset {run.header.dataset!r} is not the one that was run")
-    rows = {sample.id: row for row, sample in enumerate(setup.samples)}
-    store = ImageStore(run.directory / "adversarial")
+    with explained("create", images):
+        images.mkdir(parents=True, exist_ok=True)
     made = []
     for place, shown in enumerate(choose(run, most)):
-        row = rows[shown.sample_id]
-        sample, clean = setup.samples[row], setup.images[[row]][0].cpu()
-        pictures = _save(clean, shown, store, images, f"{prefix}-{place}")
-        made.append(Card(shown, sample.prompt, sample.references[0], *pictures))
+        pictures = _pictures(shown, images, f"{prefix}-{place}")
+        made.append(Card(shown, asked.get(shown.sample_id), *pictures))
     return made
 
 
-def _save(
-    clean: "Tensor", shown: Shown, store: "ImageStore", images: Path, name: str
-) -> tuple[str, str | None, str | None, float]:
+def _pictures(shown: Shown, images: Path, name: str) -> tuple[str | None, str | None, str | None, float]:
     """Write a sample's pictures, in 8 bits; their names, and by how much the perturbation is multiplied."""
-    from safetensors.torch import load_file
-    from torchvision.transforms.functional import to_pil_image
-
-    images.mkdir(parents=True, exist_ok=True)
-
-    def write(image: "Tensor", kind: str) -> str:
-        with explained("write", images / f"{name}-{kind}.png"):
-            to_pil_image((image.clamp(0, 1) * 255).round().byte()).save(images / f"{name}-{kind}.png", optimize=True)
-        return f"{name}-{kind}.png"
-
-    first = write(clean, "clean")
-    if not shown.kept or shown.attacked is None:
+    folder = shown.run.directory / FOLDER
+    clean = _saved(folder, shown.sample_id, 0.0)
+    radius = shown.attacked.radius if shown.attacked is not None and shown.kept else None
+    adversarial = None if radius is None else _saved(folder, shown.sample_id, radius)
+    first = None if clean is None else _write(clean, images / f"{name}-clean.png")
+    if adversarial is None:
         return first, None, None, 0.0
-    adversarial = load_file(store.path(shown.sample_id, shown.attacked.radius))["image"]
-    if adversarial.shape != clean.shape:
-        raise UsageError(
-            f"the image of sample {shown.sample_id!r} is {tuple(adversarial.shape)} and its clean image now "
-            f"{tuple(clean.shape)}; see `bench verify {shown.run.directory}`"
+    second = _write(adversarial, images / f"{name}-adversarial.png")
+    if clean is None:
+        return None, second, None, 0.0
+    if clean.shape != adversarial.shape:
+        raise RecordsError(
+            f"the saved images of sample {shown.sample_id!r} are {clean.shape} clean and {adversarial.shape} attacked; "
+            f"see `bench verify {shown.run.directory}`"
         )
-    magnified = 0.5 / max(float((adversarial - clean).abs().max()), 1e-9)
-    perturbation = 0.5 + magnified * (adversarial - clean)
-    return first, write(adversarial, "adversarial"), write(perturbation, "perturbation"), magnified
+    change = adversarial - clean
+    magnified = 0.5 / max(float(np.abs(change).max()), 1e-9)
+    return first, second, _write(0.5 + magnified * change, images / f"{name}-perturbation.png"), magnified
+
+
+def _saved(folder: Path, sample_id: str, radius: float) -> Pixels | None:
+    """An image (3, H, W) in [0, 1] as it was saved; None where there is none."""
+    path = path_of(folder, sample_id, radius)
+    if not path.exists():
+        return None
+    pixels = read_image(path).pixels
+    if pixels.ndim != 3 or pixels.shape[0] != 3:
+        raise RecordsError(f"{path} holds a tensor of shape {pixels.shape}, not an image of 3 x height x width")
+    return np.asarray(pixels, np.float32)
+
+
+def _write(image: Pixels, path: Path) -> str:
+    """Write an image (3, H, W) as PNG; returns its name."""
+    pixels = (np.nan_to_num(image).clip(0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
+    with explained("write", path):
+        Image.fromarray(pixels).save(path, optimize=True)
+    return path.name
 
 
 def _outcomes(run: Run) -> Iterator[Shown]:
-    from bench.verify import kept_records
-
-    kept: dict[str, Record] = {}
-    sign = 1 if run.header.worst == "min" else -1
-    for (sample, _), record in kept_records(run).items():
-        before = kept.get(sample)
-        if before is None or sign * (record.score or 0) < sign * (before.score or 0):
-            kept[sample] = record
-    attacks: dict[str, Record] = {r.sample_id: r for r in run.records if r.step != CLEAN and r.error is None}
+    so_far = WorstSoFar(run.header.worst)
+    for record in kept_records(run.header, run.records).values():
+        so_far.add(record)
+    attacks = {r.sample_id: r for r in run.records if r.step != CLEAN and r.error is None}
     for clean in run.records:
         if clean.step != CLEAN or clean.error is not None:
             continue
         sample = clean.sample_id
-        if sample in kept:
-            outcome = f"fell at {eps_label(kept[sample].radius, run.header.norm)}"
-            yield Shown(run, sample, outcome, clean, kept[sample], _exists(run, kept[sample]))
+        if (kept := so_far.at(sample, math.inf)) is not None:
+            outcome = f"{BROKEN} at {eps_label(kept.radius, run.header.norm)}"
+            yield Shown(run, sample, outcome, clean, kept, _is_saved(run, kept))
         elif sample in attacks:
-            yield Shown(run, sample, STOOD, clean, attacks[sample], False)
+            yield Shown(run, sample, ROBUST, clean, attacks[sample], False)
         else:
-            yield Shown(run, sample, LOST, clean, None, False)
+            yield Shown(run, sample, NOT_ATTACKED, clean, None, False)
 
 
-def _exists(run: Run, record: Record) -> bool:
-    from bench.running.images import ImageStore
-
-    return ImageStore(run.directory / "adversarial").path(record.sample_id, record.radius).exists()
+def _is_saved(run: Run, record: Record) -> bool:
+    return path_of(run.directory / FOLDER, record.sample_id, record.radius).exists()
 
 
 def outcomes(cards: Sequence[Card]) -> list[str]:
-    """The outcomes that occur, falls first."""
-    return sorted({card.shown.outcome for card in cards}, key=lambda o: (o == LOST, o == STOOD, o))
+    """The outcomes that occur, broken ones first."""
+    return sorted({card.shown.outcome for card in cards}, key=lambda o: (o == NOT_ATTACKED, o == ROBUST, o))

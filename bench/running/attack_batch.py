@@ -1,219 +1,248 @@
-"""One job, searched as often as it takes: in half precision, in float32, and on past a success that was none."""
+"""Attacking one batch, as often as it takes: in half precision, in float32, and on past a success that was none."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import msgspec
 import torch
 from torch import Tensor
 
-from attacks.checks import Verdict
+from attacks.checks import SanityCheck
 from attacks.kinds import Confirm
 from attacks.objective import Objective
 from attacks.outcome import Outcome
-from attacks.threat import ThreatModel
+from attacks.threat import Norm, ThreatModel
 from bench.config import RunConfig
 from bench.records import Record
-from bench.running.certify import Conditions, Job, objective, search, start_of
+from bench.running.certify import AttackBatch, Conditions, carry_out, objective, start_of
 from bench.running.images import as_png
+from bench.running.kinds import attack_kind
 from bench.running.load import Setup
-from bench.running.loss_curve import watched
-from bench.running.sanity_checks import batch_verdicts
-from tasks.base import Answer, Sample, Task, Victim
+from bench.running.loss_curve import LossCurve, Watch
+from bench.running.sanity_checks import batch_checks
+from tasks.base import Answer, ImageTextEncoder, Sample, Task, Victim
 from tasks.protocol import PROTOCOLS
 
 CHECKED = 32  # samples of the first batch attacked that the sanity checks look at; each costs a few passes
 UNITS = {"linf": 255, "l2": 1}  # of a recorded radius or distance, in the range of a pixel
 
 
-def scored(
-    task: Task, sample: Sample, step: str, eps: float, answer: Answer, *, seconds: float, loss: float | None = None,
-    distance: float = 0.0, evaluations: int = 0,
-) -> Record:  # fmt: skip
+def scored(task: Task, sample: Sample, step: str, eps: float, answer: Answer, *, seconds: float) -> Record:
     """The record of one answer, or of one error, which has no score."""
     text, score = ("", None) if answer.error else (answer.text, task.score(answer.text, sample))
     return Record(
-        sample.id, sample.group, step, eps, text, score, loss, distance, evaluations, answer.error,
-        round(seconds, 4),
-    )  # fmt: skip
+        sample_id=sample.id,
+        group=sample.group,
+        step=step,
+        radius=eps,
+        prediction=text,
+        score=score,
+        loss=None,
+        distance=0.0,
+        evaluations=0,
+        error=answer.error,
+        seconds=round(seconds, 4),
+    )
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a job found, row by row.
+class AttackedImage:
+    """What an attack made of one sample under one step.
 
     Attributes:
-        records: G B.
-        images: (G B, 3, H, W), inside the ball.
-        claimed: whether the objective took the image for a success, at which the search stopped.
+        record: to be written.
+        image: (3, H, W), inside the ball.
+        claimed: whether the objective took the image for a success, at which the attack stopped.
     """
 
-    records: list[Record]
-    images: Tensor
-    claimed: list[bool]
+    record: Record
+    image: Tensor
+    claimed: bool
 
 
-class Attempts:
-    """Searches of a run's jobs, judged by the model that counts."""
+Attacked = list[list[AttackedImage]]  # by sample, then by step
+
+
+@dataclass(frozen=True)
+class Models:
+    """Who takes part: gradients come through the source, or its encoder; the victim's answers count."""
+
+    source: Victim
+    encoder: ImageTextEncoder
+    victim: Victim
+
+
+class Attacker:
+    """Attacks the batches of one run.
+
+    Attributes:
+        checks: sanity checks of the first batch attacked; None before it.
+    """
 
     def __init__(self, config: RunConfig, setup: Setup, conditions: Conditions) -> None:
         self.config, self.setup, self.conditions = config, setup, conditions
         self.protocol = PROTOCOLS[config.protocol]
         self.sign = 1 if setup.task.worst == "min" else -1
-        self.verdicts: tuple[Verdict, ...] | None = None  # of the checks of the first batch attacked
+        self.checks: tuple[SanityCheck, ...] | None = None
 
-    def judge(self, precision: str) -> Victim:
-        """Whose word counts for a step of this precision: only a protocol that says so trusts half precision."""
+    def victim(self, precision: str) -> Victim:
+        """Whose answers count for a step of this precision: only a protocol that says so trusts half precision."""
         half = self.setup.half if precision == "search" and self.config.surrogate is None else None
         return half.victim if half is not None and self.protocol.half_verdicts else self.setup.victim
 
-    def search(self, job: Job) -> Found:
-        """Search in the precision of the job's steps, and again where that may have been too weak.
+    def attack(self, batch: AttackBatch) -> Attacked:
+        """Attack in the precision of the batch's steps, and again where that may have been too weak.
 
-        What a search in half precision finds is judged in float32, and what it does not break is searched again in
-        float32, so that the result is no weaker; the protocol may forgo both. Where a search stopped at what its
-        objective took for a success, and the judge does not agree, it is carried on to its last step.
+        What an attack in half precision finds is asked of the victim in float32, and what it does not break is
+        attacked again in float32, so that the result is no weaker; the protocol may forgo both. Where an attack
+        stopped at what its objective took for a success, and the victim does not agree, it is carried on to its last
+        step.
         """
-        full = (self.setup.surrogate, self.setup.encoder, self.setup.victim)
-        half = self.setup.half if job.steps[0].precision == "search" else None
-        used = full if half is None else (half.victim, half.encoder, self.judge("search"))
-        found = self._attempt(job, *used)
+        full = Models(self.setup.surrogate, self.setup.encoder, self.setup.victim)
+        half = self.setup.half if batch.step.precision == "search" else None
+        used = full if half is None else Models(half.victim, half.encoder, self.victim("search"))
+        found = self._once(batch, used, self.conditions)
         if not self.conditions.stop_when_fooled:
             return found
         if half is not None and not self.protocol.half_verdicts:
             used = full
-            found = self._again(job, found, self._standing(job, found), self.conditions, *used)
-        deceived = [k for k in self._standing(job, found) if any(found.claimed[k :: len(job.samples)])]
-        return self._again(job, found, deceived, replace(self.conditions, stop_when_fooled=False), *used)
+            found = self._again(batch, found, lambda images: True, used, self.conditions)
+        onwards = replace(self.conditions, stop_when_fooled=False)
+        return self._again(batch, found, lambda images: any(one.claimed for one in images), used, onwards)
 
-    def _standing(self, job: Job, found: Found) -> list[int]:
-        """The samples that no row of theirs breaks."""
-        size = len(job.samples)
-        return [
-            k
-            for k, sample in enumerate(job.samples)
-            if not any(self._lost(record, sample) for record in found.records[k::size])
-        ]
-
-    def _lost(self, record: Record, sample: Sample) -> bool:
-        return record.score is not None and self.setup.task.lost(record.score, sample)
+    def _breaks(self, record: Record, sample: Sample) -> bool:
+        return record.score is not None and self.setup.task.broken(record.score, sample)
 
     def _again(
-        self, job: Job, found: Found, samples: list[int], conditions: Conditions, source: Victim, encoder: Any,
-        judge: Victim,
-    ) -> Found:  # fmt: skip
-        """Search again for some of the samples; of two results of a row, the one that is worse for the model."""
-        if not samples:
+        self,
+        batch: AttackBatch,
+        found: Attacked,
+        wanted: Callable[[list[AttackedImage]], bool],
+        models: Models,
+        conditions: Conditions,
+    ) -> Attacked:
+        """Attack again those wanted among the samples that are still robust; keep what is worse for the victim."""
+        chosen = [
+            k
+            for k, (sample, images) in enumerate(zip(batch.volley.samples, found, strict=True))
+            if not any(self._breaks(one.record, sample) for one in images) and wanted(images)
+        ]
+        if not chosen:
             return found
-        some = replace(job, samples=[job.samples[k] for k in samples], clean=job.clean[samples])
-        second = self._attempt(some, source, encoder, judge, conditions)
-        rows = [g * len(job.samples) + k for g in range(len(job.steps)) for k in samples]
-        records, images, claimed = list(found.records), found.images.clone(), list(found.claimed)
-        for n, row in enumerate(rows):
-            one, other = records[row], second.records[n]
-            worse = one.score is None or (other.score is not None and self.sign * other.score <= self.sign * one.score)
-            if worse:
-                images[row] = second.images[n]
-            claimed[row] = second.claimed[n]
-            records[row] = msgspec.structs.replace(
-                other if worse else one,
-                evaluations=one.evaluations + other.evaluations,
-                seconds=round(one.seconds + other.seconds, 4),
-            )
-        return Found(records, images, claimed)
+        second = dict(zip(chosen, self._once(batch.only(chosen), models, conditions), strict=True))
+        return [
+            [self._worse(one, other) for one, other in zip(images, second[k], strict=True)] if k in second else images
+            for k, images in enumerate(found)
+        ]
 
-    def _attempt(
-        self, job: Job, source: Victim, encoder: Any, judge: Victim, conditions: Conditions | None = None
-    ) -> Found:
-        """Attack through one model, judge by another."""
+    def _worse(self, one: AttackedImage, other: AttackedImage) -> AttackedImage:
+        """Of two results of one attack, the second unless it is better for the victim, at the cost of both."""
+        first, second = one.record.score, other.record.score
+        takes_second = first is None or (second is not None and self.sign * second <= self.sign * first)
+        kept = other if takes_second else one
+        return AttackedImage(at_the_cost_of(kept.record, [one.record, other.record]), kept.image, other.claimed)
+
+    def _once(self, batch: AttackBatch, models: Models, conditions: Conditions) -> Attacked:
+        """Attack through one model, ask another."""
         began = time.monotonic()
-        goal = objective(job, source, encoder)
-        samples = job.sample_rows
-        seen, curves = watched(goal, job.steps[0].kind, len(samples), job.clean.device)
-        confirm = self._confirm(samples, judge) if self.protocol.asks_at_checkpoints else None
-        outcome, problems = search(job, seen, conditions or self.conditions, confirm)
-        climbed = curves()
-        self._check(goal, job, outcome)
-        predictions = judge.predict(outcome.images, samples)
-        saved = judge.predict(as_png(outcome.images), samples) if self.config.save_adversarial else None
-        seconds = (time.monotonic() - began) / len(samples)
-        distances = job.threat.distance(outcome.images, job.repeated) * UNITS[job.threat.norm]
-        records = []
-        for k, sample in enumerate(samples):
-            step = job.steps[k // len(job.samples)].name
-            png = None if saved is None else saved[k]
-            answer = replace(predictions[k], error=problems[k] or _error(predictions[k], png))
-            record = scored(
-                self.setup.task, sample, step, job.eps, answer, seconds=seconds,
-                loss=float(outcome.loss[k]), distance=float(distances[k]), evaluations=int(outcome.evaluations[k]),
-            )  # fmt: skip
-            if record.error is None:
-                png_score = None if png is None else self.setup.task.score(png.text, sample)
-                record = msgspec.structs.replace(record, png_score=png_score, loss_curve=climbed[k])
-            records.append(record)
-        fooled = outcome.fooled.tolist()
-        claimed = [fooled[k] and problems[k] is None for k in range(len(samples))]
-        return Found(records, outcome.images, claimed)
+        goal = objective(batch, models.source, models.encoder)
+        outcome, problems, curves = self._carry_out(batch, goal, models.victim, conditions)
+        self._check(goal, batch, outcome)
+        answers = self._answers(batch.volley.sample_rows, outcome.images, problems, models.victim)
+        seconds = (time.monotonic() - began) / len(answers)
+        losses, fooled, spent = (part.tolist() for part in (outcome.loss, outcome.fooled, outcome.evaluations))
+        distances = (batch.threat.distance(outcome.images, batch.clean_rows) * UNITS[batch.threat.norm]).tolist()
+        rows = []
+        for k, (step, sample) in enumerate(batch.volley.rows):
+            answer, png_score = answers[k]
+            record = msgspec.structs.replace(
+                scored(self.setup.task, sample, step.name, batch.eps, answer, seconds=seconds),
+                loss=losses[k],
+                distance=distances[k],
+                evaluations=spent[k],
+                png_score=png_score,
+                loss_curve=None if answer.error else curves[k],
+            )
+            rows.append(AttackedImage(record, outcome.images[k], fooled[k] and problems[k] is None))
+        return batch.volley.by_sample(rows)
 
-    def _confirm(self, samples: Sequence[Sample], judge: Victim) -> Confirm:
-        """What tells whether images of some rows break their samples: what the judge says of them is scored."""
+    def _answers(
+        self, samples: Sequence[Sample], images: Tensor, problems: Sequence[str | None], victim: Victim
+    ) -> list[tuple[Answer, float | None]]:
+        """The victim's answers, or what is wrong, and if images are saved the scores of their 8-bit PNGs."""
+        exact = victim.predict(images, samples)
+        if not self.config.save_adversarial:
+            return [(replace(a, error=p or a.error), None) for a, p in zip(exact, problems, strict=True)]
+        found: list[tuple[Answer, float | None]] = []
+        for k, png in enumerate(victim.predict(as_png(images), samples)):
+            error = problems[k] or exact[k].error or (png.error and f"as an 8-bit PNG, {png.error}")
+            score = None if error else self.setup.task.score(png.text, samples[k])
+            found.append((replace(exact[k], error=error), score))
+        return found
+
+    def _carry_out(
+        self, batch: AttackBatch, goal: Objective, victim: Victim, conditions: Conditions
+    ) -> tuple[Outcome, list[str | None], list[LossCurve | None]]:
+        """What was found, what is wrong with it, and the loss curve, row by row."""
+        samples = batch.volley.sample_rows
+        confirm = self._confirm(samples, victim) if self.protocol.asks_at_checkpoints else None
+        if not attack_kind(batch.step.kind).loss_curve:
+            return *carry_out(batch, goal, conditions, confirm), [None] * len(samples)
+        watch = Watch(goal, len(samples), batch.clean.device)
+        outcome, problems = carry_out(batch, watch, conditions, confirm)
+        return outcome, problems, watch.curves()
+
+    def _confirm(self, samples: Sequence[Sample], victim: Victim) -> Confirm:
+        """What tells whether images of some rows break their samples: what the victim says of them is scored."""
         task = self.setup.task
 
         def confirm(images: Tensor, rows: Tensor) -> Tensor:
             asked = [samples[row] for row in rows.tolist()]
-            said = judge.predict(images, asked)
-            lost = [
-                answer.error is None and task.lost(task.score(answer.text, sample), sample)
+            said = victim.predict(images, asked)
+            broken = [
+                answer.error is None and task.broken(task.score(answer.text, sample), sample)
                 for answer, sample in zip(said, asked, strict=True)
             ]
-            return torch.tensor(lost, dtype=torch.bool, device=rows.device)
+            return torch.tensor(broken, dtype=torch.bool, device=rows.device)
 
         return confirm
 
-    def _check(self, goal: Objective, job: Job, outcome: Outcome) -> None:
+    def _check(self, goal: Objective, batch: AttackBatch, outcome: Outcome) -> None:
         """Look at some of the first batch attacked while it is in memory."""
-        if self.verdicts is not None:
+        if self.checks is not None:
             return
         few = slice(CHECKED)
-        start, some = start_of(job, self.conditions)[few], Outcome(*(part[few] for part in outcome))
-        self.verdicts = batch_verdicts(goal, job.repeated[few], start, some, job.threat)
+        start, some = start_of(batch, self.conditions)[few], Outcome(*(part[few] for part in outcome))
+        kind = attack_kind(batch.step.kind)
+        self.checks = batch_checks(goal, batch.clean_rows[few], start, some, batch.threat, kind)
 
-    def settled(self, job: Job, found: Found) -> tuple[list[Record], Tensor]:
-        """Of a volley's rows, those to keep: all of a sample that stands, one of a lost one.
+    def to_keep(self, batch: AttackBatch, attacked: Attacked) -> list[AttackedImage]:
+        """Of each sample, what is recorded: all steps of a robust one; of a broken one the first that broke it.
 
-        The steps that a lost sample left unfinished claim nothing; their cost is that of the step that broke it.
+        The steps of a volley that a broken sample left unfinished claim nothing; their cost is that of the step that
+        broke it.
         """
-        size = len(job.samples)
-        if len(job.steps) == 1:
-            return found.records, found.images
-        rows, records = [], []
-        for k, sample in enumerate(job.samples):
-            mine = range(k, len(found.records), size)
-            broke = [r for r in mine if self._lost(found.records[r], sample)]
-            for r in broke[:1] or mine:
-                cost = [found.records[m] for m in (mine if broke else [r])]
-                records.append(_at_the_cost_of(found.records[r], cost))
-                rows.append(r)
-        return records, found.images[rows]
+        kept: list[AttackedImage] = []
+        for sample, images in zip(batch.volley.samples, attacked, strict=True):
+            broke = next((one for one in images if self._breaks(one.record, sample)), None)
+            if broke is None:
+                kept += images
+            else:
+                spent = [one.record for one in images]
+                kept.append(replace(broke, record=at_the_cost_of(broke.record, spent)))
+        return kept
 
 
-def _at_the_cost_of(record: Record, cost: Sequence[Record]) -> Record:
+def at_the_cost_of(record: Record, spent: Sequence[Record]) -> Record:
+    """A record with the evaluations and the time of several."""
     return msgspec.structs.replace(
         record,
-        evaluations=sum(one.evaluations for one in cost),
-        seconds=round(sum(one.seconds for one in cost), 4),
+        evaluations=sum(one.evaluations for one in spent),
+        seconds=round(sum(one.seconds for one in spent), 4),
     )
 
 
-def _error(exact: Answer, png: Answer | None) -> str | None:
-    """Why the answers to an image, exact and as an 8-bit PNG if that was asked for, count for nothing."""
-    if exact.error is None and png is not None and png.error is not None:
-        return f"as an 8-bit PNG, {png.error}"
-    return exact.error
-
-
-def threat_model(norm: str, eps: float) -> ThreatModel:
+def threat_model(norm: Norm, eps: float) -> ThreatModel:
     """The ball of a radius as it is recorded: in 1/255 for l-inf, in plain units for l2."""
-    return ThreatModel(norm, eps / UNITS[norm])  # type: ignore[arg-type]
+    return ThreatModel(norm, eps / UNITS[norm])

@@ -1,4 +1,4 @@
-"""One batch of one attack step: start, search, certificate. Trusts no attack function: what it returns is measured."""
+"""One batch of one attack step: start, attack, certificate. Trusts no attack: what it returns is measured."""
 
 import hashlib
 import math
@@ -10,49 +10,56 @@ import torch
 from torch import Tensor
 
 from attacks.apgd import FirstCheckpoint
-from attacks.kinds import KINDS, AttackFunction, Confirm, Search
+from attacks.kinds import Confirm, StepContext
 from attacks.objective import Objective, side_by_side
 from attacks.outcome import Outcome
 from attacks.presets import EMBEDDING, AttackStep
 from attacks.threat import ThreatModel
-from bench import registry
 from bench.errors import UsageError
 from bench.running.images import ImageStore
-from tasks.base import ImageTextEncoder, Sample, Victim
+from bench.running.kinds import attack_kind
+from bench.running.volley import Volley
+from tasks.base import ImageTextEncoder, Victim
 from tasks.embedding import EmbeddingDistance
 
 SEED_RANGE = 2**31  # of the numbers that attacks with a random stream of their own are given
 
 
 @dataclass(frozen=True)
-class Job:
-    """B samples under one step, or under the G steps of a volley: G B rows, all samples under the first step first.
+class AttackBatch:
+    """What is attacked at once: B samples under one step, or under the G steps of a volley.
 
     Attributes:
-        steps: with the goal of each already settled.
+        volley: steps and samples.
         clean: (B, 3, H, W).
+        eps: radius as recorded.
+        threat: the same as a ball.
     """
 
-    steps: tuple[AttackStep, ...]
-    samples: Sequence[Sample]
+    volley: Volley
     clean: Tensor
     eps: float
     threat: ThreatModel
 
     @property
-    def repeated(self) -> Tensor:
-        """Clean images (G B, 3, H, W) of the rows."""
-        return self.clean if len(self.steps) == 1 else self.clean.repeat(len(self.steps), 1, 1, 1)
+    def step(self) -> AttackStep:
+        """The first step, which the others equal but for name and goal."""
+        return self.volley.steps[0]
 
     @property
-    def sample_rows(self) -> list[Sample]:
-        """The sample of each row."""
-        return list(self.samples) * len(self.steps)
+    def clean_rows(self) -> Tensor:
+        """The clean image (G B, 3, H, W) of each row."""
+        return self.volley.repeat(self.clean)
+
+    def only(self, chosen: Sequence[int]) -> "AttackBatch":
+        """Some of the B samples."""
+        samples = [self.volley.samples[k] for k in chosen]
+        return AttackBatch(Volley(self.volley.steps, samples), self.clean[list(chosen)], self.eps, self.threat)
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What is the same for all jobs of a run."""
+    """What is the same for all batches of a run."""
 
     seed: int
     first_checkpoint: str
@@ -60,57 +67,54 @@ class Conditions:
     store: ImageStore | None
 
 
-def objective(job: Job, victim: Victim, encoder: ImageTextEncoder) -> Objective:
-    """What an attack on this job ascends.
+def objective(batch: AttackBatch, victim: Victim, encoder: ImageTextEncoder) -> Objective:
+    """What an attack on this batch ascends.
 
     Raises:
-        UsageError: steps that cannot be taken side by side are declared a volley.
+        UsageError: steps that cannot be taken side by side are declared a volley; options that do not fit the task.
     """
-    if job.steps[0].goal == EMBEDDING:
-        return EmbeddingDistance(encoder, job.clean)
+    step = batch.step
     try:
-        return side_by_side([victim.objective(job.clean, job.samples, step.goal) for step in job.steps])
+        return attack_kind(step.kind).adapt(_goal(batch, victim, encoder), step.options)
+    except ValueError as error:
+        raise UsageError(f"attack step {step.name!r}: {error}") from error
+
+
+def _goal(batch: AttackBatch, victim: Victim, encoder: ImageTextEncoder) -> Objective:
+    """What the steps' goals stand for on this task."""
+    if batch.step.goal == EMBEDDING:
+        return EmbeddingDistance(encoder, batch.clean)
+    volley = batch.volley
+    goals = [victim.objective(batch.clean, volley.samples, step.goal) for step in volley.steps]
+    try:
+        return side_by_side(goals)
     except TypeError as error:
-        raise UsageError(f"volley {job.steps[0].volley!r}: {error}") from error
+        raise UsageError(f"volley {volley.name!r}: {error}") from error
 
 
-def attack_function(kind: str) -> AttackFunction:
-    """A kind by name: built in, or from a plugin.
-
-    Raises:
-        UsageError: an unknown kind.
-    """
-    if kind in KINDS:
-        return KINDS[kind]
-    if kind in registry.plugins("bench.attack_kinds"):
-        return cast(AttackFunction, registry.resolve("bench.attack_kinds", kind))
-    raise registry.unknown("kind of attack", kind, [*KINDS, *registry.plugins("bench.attack_kinds")])
-
-
-def search(
-    job: Job, goal: Objective, conditions: Conditions, confirm: Confirm | None = None
+def carry_out(
+    batch: AttackBatch, goal: Objective, conditions: Conditions, confirm: Confirm | None = None
 ) -> tuple[Outcome, list[str | None]]:
-    """Carry out a job; returns what the attack found, and what is wrong with it row by row.
+    """Attack a batch; returns what was found, and what is wrong with it row by row.
 
     Raises:
         UsageError: the attack cannot run on this task.
     """
-    step, clean = job.steps[0], job.repeated
-    siblings = torch.arange(len(job.samples), device=clean.device).repeat(len(job.steps))
-    how = Search(
+    step, volley, clean = batch.step, batch.volley, batch.clean_rows
+    context = StepContext(
         step=step,
-        init=start_of(job, conditions).clone(),
-        seeds=[_seed(conditions.seed, s.id, step.name, job.eps) % SEED_RANGE for s in job.sample_rows],
+        init=start_of(batch, conditions).clone(),
+        seeds=[_seed(conditions.seed, sample.id, step.name, batch.eps) % SEED_RANGE for sample in volley.sample_rows],
         stop_when_fooled=conditions.stop_when_fooled,
         first_checkpoint=cast(FirstCheckpoint, conditions.first_checkpoint),
-        siblings=siblings if len(job.steps) > 1 else None,
+        siblings=volley.siblings(clean.device),
         confirm=confirm,
     )
     try:  # on copies: an attack that changes its input must not move the ball
-        outcome = attack_function(step.kind)(goal, clean.clone(), job.threat, how)
+        outcome = attack_kind(step.kind).run(goal, clean.clone(), batch.threat, context)
     except ValueError as error:
         raise UsageError(f"attack step {step.name!r}: {error}") from error
-    return certify(outcome, clean, job.threat, step)
+    return certify(outcome, clean, batch.threat, step)
 
 
 def certify(outcome: Outcome, clean: Tensor, threat: ThreatModel, step: AttackStep) -> tuple[Outcome, list[str | None]]:
@@ -123,9 +127,8 @@ def certify(outcome: Outcome, clean: Tensor, threat: ThreatModel, step: AttackSt
     if wrong := _misshapen(outcome, clean):
         size, device = len(clean), clean.device
         nothing = torch.zeros(size, dtype=torch.bool, device=device)
-        blank = Outcome(
-            clean, clean.new_full((size,), torch.nan), nothing, ~nothing, nothing.to(torch.int64)
-        )  # fmt: skip
+        unknown = clean.new_full((size,), torch.nan)
+        blank = Outcome(clean, unknown, nothing, ~nothing, nothing.to(torch.int64))
         return blank, [f"{who} {wrong}"] * size
     finite = outcome.images.isfinite().flatten(1).all(dim=1)
     inside = threat.contains(outcome.images, clean)
@@ -170,20 +173,15 @@ def _misshapen(outcome: object, clean: Tensor) -> str | None:
     return None
 
 
-def start_of(job: Job, conditions: Conditions) -> Tensor:
-    """The images (G B, 3, H, W) that a job begins with."""
-    start = job.steps[0].start
-    if start == "random":
-        streams = [
-            torch.Generator().manual_seed(_seed(conditions.seed, sample.id, step.name, job.eps))
-            for step in job.steps
-            for sample in job.samples
-        ]
-        return job.threat.random_start(job.repeated, streams)
-    if start == "best":
+def start_of(batch: AttackBatch, conditions: Conditions) -> Tensor:
+    """The images (G B, 3, H, W) that an attack on a batch begins with."""
+    if batch.step.start == "random":
+        seeds = [_seed(conditions.seed, sample.id, step.name, batch.eps) for step, sample in batch.volley.rows]
+        return batch.threat.random_start(batch.clean_rows, [torch.Generator().manual_seed(seed) for seed in seeds])
+    if batch.step.start == "best":
         assert conditions.store is not None
-        return conditions.store.worst(job.samples, job.clean, job.eps).repeat(len(job.steps), 1, 1, 1)
-    return job.repeated
+        return batch.volley.repeat(conditions.store.worst(batch.volley.samples, batch.clean, batch.eps))
+    return batch.clean_rows
 
 
 def _seed(seed: int, *parts: object) -> int:

@@ -1,4 +1,4 @@
-"""The adversarial images of a run on disk: the worst of each sample and radius, exact in float32 and as PNG."""
+"""The images of a run on disk: the worst of each sample and radius, exact in float32 and as PNG; radius 0 is clean."""
 
 import os
 import shutil
@@ -8,17 +8,12 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import load_file
 from safetensors.torch import save as as_safetensors
 from torch import Tensor
 
 from bench.records.files import explained
+from bench.records.images import SEAL, TENSOR, WAITING, digest, path_of, read_image, worst_path
 from tasks.base import Sample
-
-WAITING = "waiting"
-LONGEST_NAME = 200  # bytes; file systems end at 255, with the suffix
-SEAL = "sha256"  # of the pixels, in the file's metadata: a flipped bit may change neither distance nor answer
 
 
 def as_png(images: Tensor) -> Tensor:
@@ -28,17 +23,6 @@ def as_png(images: Tensor) -> Tensor:
 
 def _bytes(images: Tensor) -> Tensor:
     return (images * 255).round().to(torch.uint8)
-
-
-def _digest(image: Tensor) -> str:
-    return sha256(image.view(torch.uint8).numpy().tobytes()).hexdigest()
-
-
-def sealed(path: Path) -> tuple[Tensor, str | None, str]:
-    """A saved image, the digest of its pixels when it was saved (None: before digests were kept), and that of now."""
-    with safe_open(path, framework="pt") as file:
-        image, metadata = file.get_tensor("image"), file.metadata() or {}
-    return image, metadata.get(SEAL), _digest(image)
 
 
 class ImageStore:
@@ -52,10 +36,8 @@ class ImageStore:
         self.directory = directory
 
     def path(self, sample_id: str, eps: float) -> Path:
-        """Where an image lies; ids that are no file names are hashed."""
-        plain = sample_id.replace("-", "").replace("_", "").isalnum() and len(sample_id.encode()) <= LONGEST_NAME
-        name = sample_id if plain else sha256(sample_id.encode()).hexdigest()
-        return self.directory / f"{eps:g}" / f"{name}.safetensors"
+        """Where an image lies."""
+        return path_of(self.directory, sample_id, eps)
 
     def put(self, sample_id: str, step: str, eps: float, image: Tensor, *, png: bool = False) -> None:
         """Let one image (3, H, W) of a step wait, exact, and if asked as an 8-bit PNG too.
@@ -70,7 +52,7 @@ class ImageStore:
             if png:
                 Image.fromarray(_bytes(image).permute(1, 2, 0).cpu().numpy()).save(path.with_suffix(".png"))
             with path.open("wb") as file:
-                file.write(as_safetensors({"image": exact}, metadata={SEAL: _digest(exact)}))
+                file.write(as_safetensors({TENSOR: exact}, metadata={SEAL: digest(exact.numpy())}))
                 file.flush()
                 os.fsync(file.fileno())  # before the record that speaks of it is on the disk
 
@@ -94,10 +76,7 @@ class ImageStore:
     def worst(self, samples: Sequence[Sample], clean: Tensor, eps: float) -> Tensor:
         """The saved image of each sample at the largest radius up to ``eps``; the clean one where none is saved."""
         images = clean.clone()
-        present = (float(p.name) for p in self.directory.glob("*") if p.name != WAITING)
-        radii = sorted((radius for radius in present if radius <= eps), reverse=True)
         for k, sample in enumerate(samples):
-            path = next((p for r in radii if (p := self.path(sample.id, r)).exists()), None)
-            if path is not None:
-                images[k] = load_file(path)["image"].to(clean.device)
+            if (path := worst_path(self.directory, sample.id, eps)) is not None:
+                images[k] = torch.from_numpy(read_image(path).pixels).to(clean.device)
         return images

@@ -1,6 +1,7 @@
 """What a run works with, loaded: data, encoder, model and task, and the header that says where each came from."""
 
 import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -10,21 +11,23 @@ from typing import Any
 
 import torch
 from torchvision.transforms.functional import to_tensor
+from tqdm import tqdm
 
 from attacks.presets import EMBEDDING
 from bench import registry
 from bench.config import DEFAULT_PROTOCOL, RunConfig, load_suite, preset
 from bench.data.bank import Images, ids_left_out, read_pictures
 from bench.data.readers import load as read_dataset
+from bench.data.readers import load_embedded
 from bench.data.selection import FIRST, select
 from bench.errors import UsageError
-from bench.mini import embedded
-from bench.models.encoders import catalogue
 from bench.models.encoders.encoder import Encoder
 from bench.models.encoders.load import digest, load_encoder
 from bench.models.encoders.stored import compile_blocks
+from bench.models.victims.load import load_victim
 from bench.provenance import code_state
 from bench.records import SCHEMA_VERSION, RunHeader, read_header
+from bench.running.kinds import check_steps
 from tasks.base import Dataset, Sample, Task, Victim
 from tasks.protocol import PROTOCOLS
 
@@ -49,21 +52,21 @@ class Setup:
     encoder: Encoder  # of the surrogate
     images: Images  # indexed with rows: (b, 3, H, W) float32 in [0, 1], on the device
     header: RunHeader
-    broken: Mapping[str, str]  # why a sample cannot be asked, by its id; its image is black
+    unreadable: Mapping[str, str]  # why a sample cannot be asked, by its id; its image is black
     half: "HalfPrecision | None" = None  # the surrogate where the search is in half precision
 
     @property
     def samples(self) -> tuple[Sample, ...]:
         """The samples to score, in order; sample i has image i."""
-        return self.task.dataset.samples  # type: ignore[attr-defined]
+        return self.task.dataset.samples
 
 
 def prepare(config: RunConfig) -> Setup:
     """Load data, encoder and model of a run."""
     device = _device(config.device)
     dataset = load_dataset(config)
-    _check_fits(config, dataset)
     task_class: Any = registry.resolve("bench.tasks", config.task)
+    _check_fits(task_class, config, dataset)
     task: Task = task_class(dataset, PROTOCOLS[config.protocol])
     _check_goals(task, config, dataset.samples[0])
     encoder = load_encoder(config.encoder, load_suite(config.suite).encoders, config.arch).to(device)
@@ -84,7 +87,7 @@ def prepare(config: RunConfig) -> Setup:
     for part in used if config.compiled else ():
         compile_blocks(part)
     if task.model == "vlm":
-        weights["language"] = digest(model.model)
+        weights |= model.digests()
     preprocess = to_tensor if dataset.native_size else model.preprocess
     pictures = read_pictures(
         dataset, preprocess, device, upright=PROTOCOLS[config.protocol].upright, left_out=_left_out(config.directory)
@@ -100,22 +103,19 @@ def _left_out(directory: Path) -> frozenset[str]:
     return ids_left_out(read_header(directory).dataset_fingerprint)
 
 
-def _check_fits(config: RunConfig, dataset: Dataset) -> None:
+def _check_fits(task_class: Any, config: RunConfig, dataset: Dataset) -> None:
     """Refuse samples that a task cannot ask."""
     if not dataset.samples:
         raise UsageError(f"dataset {config.dataset!r} holds no samples")
-    if config.task not in registry.TASKS:
-        return
-    if (config.task == "zeroshot") != bool(dataset.classnames):
-        kind = "has" if dataset.classnames else "has no"
-        raise UsageError(f"dataset {config.dataset!r} {kind} classes: it does not suit task {config.task!r}")
-    if config.task != "zeroshot" and not all(sample.prompt for sample in dataset.samples):
-        raise UsageError(f"dataset {config.dataset!r} has samples without a prompt; give its row prompt = ...")
+    if reason := task_class.fits(dataset):
+        raise UsageError(f"dataset {config.dataset!r} does not suit task {config.task!r}: it {reason}")
 
 
 def _check_goals(task: Task, config: RunConfig, sample: Sample) -> None:
     """Refuse an attack that was made for another task before anything is computed."""
-    for step in () if config.attack == "none" else preset(config.attack).steps:
+    steps = () if config.attack == "none" else preset(config.attack).steps
+    check_steps(steps)
+    for step in steps:
         if step.goal in ("best", EMBEDDING):
             continue
         try:
@@ -129,15 +129,17 @@ def load_dataset(config: RunConfig) -> Dataset:
 
     Of a dataset that the suite does not know, all samples are taken if there are fewer than the suite's number.
     """
+    row = _row(config)
     if config.data_root is None:
-        if config.dataset in load_suite(config.suite).datasets and config.dataset not in embedded.NAMES:
+        if "embedded" not in row:
             raise UsageError(
                 f"dataset {config.dataset!r} is read from files: give --data-root DIR; `bench data check --dataset "
                 f"{config.dataset} --suite {config.suite} --data-root DIR` says what must lie there"
             )
-        return embedded.load(config.dataset, config.n_samples)
-    row = _row(config)
+        return load_embedded(config.dataset, row, config.n_samples)
     dataset = read_dataset(config.dataset, row, config.data_root)
+    for note in dataset.notes:
+        tqdm.write(f"{config.dataset}: {note}", file=sys.stderr)
     count = config.n_samples if config.place is None else min(config.n_samples, len(dataset.samples))
     return select(dataset, str(row.get("selection", FIRST)), count)
 
@@ -154,18 +156,9 @@ def _row(config: RunConfig) -> Mapping[str, Any]:
 def _model(task: Task, encoder: Encoder, config: RunConfig) -> Any:
     if task.model == "encoder":
         return encoder
-    from bench.models.victims.llava import load_llava
-    from bench.models.victims.memory import make_room
-
-    suite = load_suite(config.suite)
-    model = load_llava(
-        catalogue.resolve_path(_vlm(config)),
-        encoder,
-        tower=config.tower,
-        conversation_name=suite.conversation,
-        pad_to_square=suite.image_aspect_ratio == "pad",
-    )
-    make_room(model, config.batch_size, model.device)
+    settings = _asking(config) | ({"tower": config.tower} if config.tower != "encoder" else {})
+    model = load_victim(_vlm(config), encoder, settings)
+    model.make_room(config.batch_size)
     return model
 
 
@@ -212,7 +205,6 @@ def _header(
     config: RunConfig, task: Task, weights: dict[str, str], data_digest: str, device: torch.device
 ) -> RunHeader:
     steps = () if config.attack == "none" else preset(config.attack).steps
-    dataset: Dataset = task.dataset  # type: ignore[attr-defined]
     return RunHeader(
         schema_version=SCHEMA_VERSION,
         suite=config.suite,
@@ -226,16 +218,17 @@ def _header(
         attack=config.attack + (f"-from-{config.surrogate}" if config.surrogate else ""),
         radii=config.eps if steps else (),
         seed=config.seed,
-        n_samples=len(dataset.samples),
+        n_samples=len(task.dataset.samples),
         limit=config.limit,
         model=_vlm(config) if task.model == "vlm" else None,
         dataset_fingerprint=data_digest,
         weights=weights,
-        attack_steps=[asdict(step) for step in steps],
+        attack_steps=[step.as_data() for step in steps],
         protocol=_protocol(config) | (_asking(config) if task.model == "vlm" else {}),
         code=code_state(),
         packages={name: version(name) for name in PACKAGES},
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         config=config.as_json(),
+        ceiling=task.ceiling,
     )

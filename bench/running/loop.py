@@ -1,6 +1,6 @@
-"""The loop: samples from a task, through an attack, past a model, into an append-only record.
+"""The loop: samples from a task, through an attack, past a victim, into an append-only record.
 
-Every adversarial image is certified in float32 before the model sees it; every random start is drawn from (seed,
+Every adversarial image is certified in float32 before the victim sees it; every random start is drawn from (seed,
 sample, step, radius), so results depend on neither batch size nor order nor resume.
 """
 
@@ -9,27 +9,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import Any, cast
 
 from attacks.presets import EMBEDDING, AttackStep
-from attacks.threat import ThreatModel
+from attacks.threat import Norm, ThreatModel
 from bench.batch_size import TOO_LARGE, BatchSize, within_memory
 from bench.config import RunConfig, preset
 from bench.errors import UsageError
 from bench.progress import Display, Silent
-from bench.records import Record, RunStore, open_run, read_records
-from bench.records.worst import eps_label, worst_scores
-from bench.running.attack_batch import Attempts, scored, threat_model
-from bench.running.certify import Conditions, Job
+from bench.records import CLEAN, Record, RunStore, open_run, read_records
+from bench.records.samples import Asked, write_samples
+from bench.records.worst import eps_label
+from bench.running.attack_batch import AttackedImage, Attacker, scored, threat_model
+from bench.running.certify import AttackBatch, Conditions
+from bench.running.history import History
 from bench.running.images import ImageStore
 from bench.running.load import Setup, prepare
-from bench.running.sanity_checks import run_verdicts
+from bench.running.sanity_checks import run_checks
+from bench.running.volley import Volley
 from tasks.base import Answer, Sample
 from tasks.protocol import PROTOCOLS
-
-CLEAN = "clean"
 
 
 def execute(config: RunConfig, *, display: Display | None = None) -> Path:
@@ -44,23 +43,24 @@ def execute(config: RunConfig, *, display: Display | None = None) -> Path:
 
 def carry_out(config: RunConfig, setup: Setup, *, display: Display | None = None) -> Path:
     """Carry out a run on what is loaded already; errors as of `execute`."""
-    _refuse_lost_images(config)
-    with open_run(config.directory, setup.header, force=config.force) as store:
-        runner = _Runner(config, setup, store, read_records(store.directory), display or Silent())
+    with open_run(config.directory, setup.header, force=config.force) as run:
+        write_samples(run.directory, (Asked(s.id, s.prompt, tuple(s.references)) for s in setup.samples))
+        recorded = read_records(run.directory)
+        if config.save_adversarial:
+            _refuse_lost_images(run.directory, recorded)
+        runner = _Runner(config, setup, run, recorded, display or Silent())
         runner.clean()
         runner.attack()
-        store.finish("failed" if runner.failures() else "complete", runner.verdicts())
-    return store.directory
+        run.finish("failed" if runner.failures() else "complete", runner.checks())
+    return run.directory
 
 
-def _refuse_lost_images(config: RunConfig) -> None:
+def _refuse_lost_images(directory: Path, records: Sequence[Record]) -> None:
     """Images are asked for, but a part of this run was carried out without keeping them."""
-    if not config.save_adversarial or not (config.directory / "run.json").is_file():
-        return
-    lost = sum(r.step != CLEAN and r.score is not None and r.png_score is None for r in read_records(config.directory))
+    lost = sum(r.step != CLEAN and r.score is not None and r.png_score is None for r in records)
     if lost:
         raise UsageError(
-            f"{config.directory} holds {lost} attacks that were carried out without --save-adversarial: their images "
+            f"{directory} holds {lost} attacks that were carried out without --save-adversarial: their images "
             "are gone. Choose another --output, or delete the run"
         )
 
@@ -84,27 +84,22 @@ def best_goal(steps: Sequence[AttackStep], records: Sequence[Record], eps: float
 
 
 class _Runner:
-    """One run's state: what is recorded, and how each sample stands."""
+    """Carries out one run on what is loaded."""
 
     def __init__(
-        self,
-        config: RunConfig,
-        setup: Setup,
-        run: RunStore,
-        recorded: list[Record],
-        display: Display,
+        self, config: RunConfig, setup: Setup, run: RunStore, recorded: Sequence[Record], display: Display
     ) -> None:
         self.config, self.setup, self.append = config, setup, run.append
-        self.done = set(run.done)
-        self.records = list(recorded)
+        self.history = History(setup.header, recorded)
         self.display = display
+        self.samples = {sample.id: sample for sample in setup.samples}
         self.sign = 1 if setup.task.worst == "min" else -1
         self.batches = BatchSize(config.batch_size, setup.images.device, max(setup.images[[0]].shape[-2:]))
         self.steps: Sequence[AttackStep] = () if config.attack == "none" else preset(config.attack).steps
         keep = config.save_adversarial or any(step.start == "best" for step in self.steps)
         self.store = ImageStore(run.directory / "adversarial") if keep else None
         if self.store is not None:
-            self.store.settle(self.done)  # what an earlier process recorded but did not live to put in place
+            self.store.settle(self.history.done)  # what an earlier process recorded but did not live to put in place
         conditions = Conditions(
             seed=config.seed,
             first_checkpoint=PROTOCOLS[config.protocol].first_checkpoint,
@@ -112,101 +107,99 @@ class _Runner:
             stop_when_fooled=config.surrogate is None,
             store=self.store,
         )
-        self.attempts = Attempts(config, setup, conditions)
+        self.attacker = Attacker(config, setup, conditions)
 
     def clean(self) -> None:
         """Ask every sample unattacked."""
-        rows = [i for i, s in enumerate(self.setup.samples) if (s.id, CLEAN, 0.0) not in self.done]
-        rows = self._without_broken(rows)
-        victim = self.attempts.judge("search")
+        rows = [i for i, s in enumerate(self.setup.samples) if (s.id, CLEAN, 0.0) not in self.history.done]
+        rows = self._without_unreadable(rows)
+        self._give_up(self._in_batches(rows, self._ask, CLEAN, 0.0), CLEAN, 0.0)
 
-        def ask(batch: list[int]) -> list[Record]:
-            began = time.monotonic()
-            samples, images = [self.setup.samples[i] for i in batch], self.setup.images[batch]
-            predictions = victim.predict(images, samples)
-            seconds = (time.monotonic() - began) / len(batch)
-            return [
-                scored(self.setup.task, s, CLEAN, 0.0, p, seconds=seconds)
-                for s, p in zip(samples, predictions, strict=True)
-            ]
-
-        self._give_up(self._in_batches(rows, ask, CLEAN, 0.0), CLEAN, 0.0)
-
-    def _without_broken(self, rows: list[int]) -> list[int]:
-        """Record why some samples cannot be asked; the rows of the others."""
-        broken, samples = self.setup.broken, self.setup.samples
+    def _ask(self, batch: list[int]) -> list[Record]:
+        began = time.monotonic()
+        samples, images = [self.setup.samples[i] for i in batch], self.setup.images[batch]
+        answers = self.attacker.victim("search").predict(images, samples)
+        seconds = (time.monotonic() - began) / len(batch)
         records = [
-            scored(self.setup.task, samples[i], CLEAN, 0.0, Answer("", broken[samples[i].id]), seconds=0.0)
-            for i in rows if samples[i].id in broken
-        ]  # fmt: skip
-        self._enter(records)
-        return [i for i in rows if samples[i].id not in broken]
+            scored(self.setup.task, sample, CLEAN, 0.0, answer, seconds=seconds)
+            for sample, answer in zip(samples, answers, strict=True)
+        ]
+        if self.store is not None and self.config.save_adversarial:
+            for record, image in zip(records, images, strict=True):
+                if record.score is not None:
+                    self.store.put(record.sample_id, CLEAN, 0.0, image, png=True)
+        return records
+
+    def _without_unreadable(self, rows: list[int]) -> list[int]:
+        """Record why some samples cannot be asked; the rows of the others."""
+        why, samples = self.setup.unreadable, self.setup.samples
+        errors = [(samples[i], Answer("", why[samples[i].id])) for i in rows if samples[i].id in why]
+        self._enter([scored(self.setup.task, sample, CLEAN, 0.0, answer, seconds=0.0) for sample, answer in errors])
+        return [i for i in rows if samples[i].id not in why]
 
     def attack(self) -> None:
-        """Take the attack's steps at each radius, smallest first, on the samples that still stand.
+        """Take the attack's steps at each radius, smallest first, on the samples that are still robust.
 
-        An image that breaks a sample lies in every larger ball too, so a lost sample is not attacked again.
+        An image that breaks a sample lies in every larger ball too, so a broken sample is not attacked again.
         """
         for eps in self.config.eps if self.steps else ():
-            threat = threat_model(self.config.norm, eps)
+            threat = threat_model(cast(Norm, self.config.norm), eps)
             for _, volley in groupby(enumerate(self.steps), lambda pair: pair[1].volley or pair[0]):
-                for steps, rows in self._standing([step for _, step in volley], eps).items():
+                for steps, rows in self._left_to_do([step for _, step in volley], eps).items():
                     self._take(steps, rows, eps, threat)
 
-    def _standing(self, volley: list[AttackStep], eps: float) -> dict[tuple[AttackStep, ...], list[int]]:
+    def _left_to_do(self, volley: Sequence[AttackStep], eps: float) -> dict[tuple[AttackStep, ...], list[int]]:
         """Rows by the steps they are to take; the goal "best" becomes that of the worst result so far."""
-        task = self.setup.task
-        scores = self._scores(eps)
+        scores = self.history.sound_scores(eps)
         by_steps: dict[tuple[AttackStep, ...], list[int]] = {}
         for row, sample in enumerate(self.setup.samples):
-            if sample.id not in scores or task.lost(scores[sample.id], sample):
+            if sample.id not in scores or self.setup.task.broken(scores[sample.id], sample):
                 continue
-            steps = []
-            for step in volley:
-                goal = self._goal(step, sample, eps)
-                fits = goal == EMBEDDING or task.applies(goal, sample)
-                if fits and (sample.id, step.name, eps) not in self.done:
-                    steps.append(replace(step, goal=goal))
+            settled = [replace(step, goal=self._goal(step, sample, eps)) for step in volley]
+            steps = tuple(step for step in settled if self._is_due(step, sample, eps))
             if steps:
-                by_steps.setdefault(tuple(steps), []).append(row)
+                by_steps.setdefault(steps, []).append(row)
         return by_steps
+
+    def _is_due(self, step: AttackStep, sample: Sample, eps: float) -> bool:
+        """Whether a step with a settled goal makes sense for a sample and has not been taken."""
+        fits = step.goal == EMBEDDING or self.setup.task.applies(step.goal, sample)
+        return fits and (sample.id, step.name, eps) not in self.history.done
 
     def _goal(self, step: AttackStep, sample: Sample, eps: float) -> str:
         if step.goal != "best":
             return step.goal
-        return best_goal(self.steps, [r for r in self.records if r.sample_id == sample.id], eps, self.sign)
-
-    def _scores(self, eps: float) -> dict[str, float]:
-        """What each sample is left with at a radius by all that went well: a step that failed may be taken again."""
-        return worst_scores(self.setup.header, [r for r in self.records if r.error is None], eps)
+        return best_goal(self.steps, self.history.of(sample.id), eps, self.sign)
 
     def _take(self, steps: tuple[AttackStep, ...], rows: list[int], eps: float, threat: ThreatModel) -> None:
         """Take one step, or the steps of a volley side by side; one by one where memory has no room for them."""
 
-        def strike(batch: list[int]) -> list[Record]:
-            job = Job(steps, [self.setup.samples[i] for i in batch], self.setup.images[batch], eps, threat)
-            records, images = self.attempts.settled(job, self.attempts.search(job))
-            self._keep_worst(records, images, eps)
-            return records
+        def attack(rows: list[int]) -> list[Record]:
+            volley = Volley(steps, [self.setup.samples[row] for row in rows])
+            batch = AttackBatch(volley, self.setup.images[rows], eps, threat)
+            kept = self.attacker.to_keep(batch, self.attacker.attack(batch))
+            self._keep_worst(kept, eps)
+            return [one.record for one in kept]
 
-        name = steps[0].volley or steps[0].name
-        left = self._in_batches(rows, strike, f"{name} {eps_label(eps, threat.norm)}", eps, width=len(steps))
+        name = Volley(steps, ()).name
+        left = self._in_batches(rows, attack, f"{name} {eps_label(eps, threat.norm)}", eps, width=len(steps))
         if len(steps) == 1:
             self._give_up(left, name, eps)
             return
         for step in steps if left else ():
-            standing = {row for found in self._standing([step], eps).values() for row in found}
-            self._take((step,), [row for row in left if row in standing], eps, threat)
+            due = {row for found in self._left_to_do([step], eps).values() for row in found}
+            self._take((step,), [row for row in left if row in due], eps, threat)
 
-    def _keep_worst(self, records: list[Record], images: Tensor, eps: float) -> None:
+    def _keep_worst(self, attacked: Sequence[AttackedImage], eps: float) -> None:
         """Let the images that are worse than all before them wait until their records are written."""
         if self.store is None:
             return
-        best = self._scores(eps)
-        for record, image in zip(records, images, strict=True):
-            if record.score is not None and self.sign * record.score < self.sign * best[record.sample_id]:
-                best[record.sample_id] = record.score
-                self.store.put(record.sample_id, record.step, eps, image, png=self.config.save_adversarial)
+        best = self.history.sound_scores(eps, dict.fromkeys(one.record.sample_id for one in attacked))
+        for one in attacked:
+            sample, score = one.record.sample_id, one.record.score
+            if score is not None and self.sign * score < self.sign * best[sample]:
+                best[sample] = score
+                self.store.put(sample, one.record.step, eps, one.image, png=self.config.save_adversarial)
 
     def _in_batches(
         self, rows: list[int], work: Callable[[list[int]], list[Record]], label: str, eps: float, width: int = 1
@@ -217,6 +210,7 @@ class _Runner:
         """
         too_large = []
         self.display.begin(f"{self.config.encoder} {self.config.dataset} {label}", len(rows))
+        scores = self.history.scores(eps)
         while rows:
             batch = rows[: max(1, self.batches.size // width)]
             records = within_memory(work, batch)
@@ -228,10 +222,17 @@ class _Runner:
             else:
                 self.batches.done(len(batch) * width)
                 self._enter(records)
+                self._update(scores, batch, eps)
             rows = rows[len(batch) :]
-            self.display.advance(len(batch), self._standings(eps))
+            self.display.advance(len(batch), self._words(scores))
         self.display.end()
         return too_large
+
+    def _update(self, scores: dict[str, float], batch: list[int], eps: float) -> None:
+        ids = [self.setup.samples[row].id for row in batch]
+        for key in ids:
+            scores.pop(key, None)
+        scores |= self.history.scores(eps, ids)
 
     def _give_up(self, rows: list[int], step: str, eps: float) -> None:
         """Record that there is not enough memory for some samples."""
@@ -244,18 +245,15 @@ class _Runner:
         self.append(records)
         if self.store is not None:
             self.store.settle(record.key for record in records)
-        self.records += records
-        self.done |= {record.key for record in records if record.error is None}
+        self.history.add(records)
 
-    def _standings(self, eps: float) -> str:
-        """How the run stands at a radius, in words."""
-        scores = worst_scores(self.setup.header, self.records, eps)
+    def _words(self, scores: dict[str, float]) -> str:
+        """How the run is doing at a radius."""
         if not scores:
             return ""
-        samples = {sample.id: sample for sample in self.setup.samples}
-        standing = sum(not self.setup.task.lost(score, samples[key]) for key, score in scores.items())
+        robust = sum(not self.setup.task.broken(score, self.samples[key]) for key, score in scores.items())
         mean = sum(scores.values()) / len(scores)
-        return f"{standing} of {len(scores)} standing, {self.setup.task.metric} {mean:.1f}"
+        return f"{robust} of {len(scores)} robust, {self.setup.task.metric} {mean:.1f}"
 
     def failures(self) -> int:
         """Samples whose last word is an error."""
@@ -264,16 +262,15 @@ class _Runner:
 
     def _without_moot_errors(self) -> list[Record]:
         """All records but the errors of steps that were not taken again, for another one broke the sample."""
-        samples = {sample.id: sample for sample in self.setup.samples}
-        scores = {eps: worst_scores(self.setup.header, self.records, eps) for eps in (0.0, *self.setup.header.radii)}
+        scores = {eps: self.history.scores(eps) for eps in (0.0, *self.setup.header.radii)}
 
         def is_moot(record: Record) -> bool:
             score = scores[record.radius].get(record.sample_id)
-            return score is not None and self.setup.task.lost(score, samples[record.sample_id])
+            return score is not None and self.setup.task.broken(score, self.samples[record.sample_id])
 
-        return [r for r in self.records if r.error is None or not is_moot(r)]
+        return [r for r in self.history.records if r.error is None or not is_moot(r)]
 
-    def verdicts(self) -> list[dict[str, Any]]:
+    def checks(self) -> list[dict[str, Any]]:
         """Sanity checks on the finished run, to be stored with it."""
-        records, first = self._without_moot_errors(), self.attempts.verdicts or ()
-        return run_verdicts(self.config, self.setup.task, self.steps, records, first)
+        records, first = self._without_moot_errors(), self.attacker.checks or ()
+        return run_checks(self.config, self.setup.task, self.steps, records, first)

@@ -1,7 +1,6 @@
-"""How an attack climbed: its loss after 1, 2, 4, 8, ... images tried. Enough for a curve, and little to keep."""
+"""Loss curves of attacks: the highest loss after 1, 2, 4, 8, ... images tried; enough to draw, and little to keep."""
 
 import math
-from collections.abc import Callable
 from itertools import takewhile
 
 import torch
@@ -9,14 +8,12 @@ from torch import Tensor
 
 from attacks.objective import Objective, Progress
 
-# kinds that ask their objective once a step of all samples that are left, and nothing else
-WATCHED = ("apgd", "apgd-confirm", "pgd")
 DIGITS = 5  # significant ones
 
 LossCurve = tuple[float, ...]
 
 
-class Watched:
+class Watch:
     """An objective of B samples that remembers the highest loss of each. Never waits for the device on the way."""
 
     def __init__(self, objective: Objective, size: int, device: torch.device) -> None:
@@ -41,16 +38,6 @@ class Watched:
         if not self.marks:
             return [None] * len(self.best)
         return [_rounded(row) for row in torch.stack(self.marks, dim=1).tolist()]
-
-
-def watched(
-    objective: Objective, kind: str, size: int, device: torch.device
-) -> tuple[Objective, Callable[[], list[LossCurve | None]]]:
-    """The objective for an attack of this kind on B samples, and what tells the loss curve of each afterwards."""
-    if kind not in WATCHED:
-        return objective, lambda: [None] * size
-    watch = Watched(objective, size, device)
-    return watch, watch.curves
 
 
 def _rounded(losses: list[float]) -> LossCurve | None:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from bench.train.loop import Hooks, train
+from bench.train.batch import Batch
+from bench.train.hooks import Hooks
+from bench.train.loop import train
 from bench.train.objectives import TrainingObjective, load_objective
 from bench.train.recipe import Recipe
-from bench.train.step import Batch, Runtime, Stepper
+from bench.train.step import Runtime, Stepper
 from bench.train.towers import trained_part
-
-__all__ = ["Batch", "Recipe", "Runtime", "finetune"]
 
 
 def finetune(
@@ -61,9 +61,15 @@ def finetune(
     hooks = replace(hooks or Hooks(), rate=learning_rate(recipe), describe=stepper.describe, world=world)
     identity = {"recipe": asdict(recipe), **(settings or {})}
     train(
-        name, {"tower": part}, stepper, recipe.schedule, directory,
-        settings=identity, checkpoint_every=checkpoint_every, hooks=hooks,
-    )  # fmt: skip
+        name,
+        {"tower": part},
+        stepper,
+        recipe.schedule,
+        directory,
+        settings=identity,
+        checkpoint_every=checkpoint_every,
+        hooks=hooks,
+    )
     tower.eval()
     part.requires_grad_(False)
 

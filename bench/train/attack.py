@@ -1,8 +1,6 @@
-"""The inner attack: PGD as training needs it, APGD from `attacks`.
+"""The inner attack: PGD and APGD of `attacks`, with the recipe's flaws.
 
-`attacks.pgd` drops finished samples from the batch, which costs a wait for the accelerator at every step. In training
-no sample finishes early, so the loop here keeps everything on the device; on the default path it gives the same
-images bit for bit (tested).
+No sample finishes early in training, so PGD's keepers here are those that never wait for the accelerator.
 """
 
 from collections.abc import Callable
@@ -14,6 +12,7 @@ from torch.nn import functional as F
 
 from attacks.apgd import apgd
 from attacks.objective import Progress
+from attacks.pgd import BestIterate, LastIterate, ascend, signed_anew
 from attacks.threat import ThreatModel
 from bench.errors import UsageError
 from bench.train.objectives import Features, Loss, Target, take
@@ -49,72 +48,38 @@ def attack(
     start = images + threat.eps * (2 * noise - 1)
     if recipe.attack == "apgd":
         return _apgd(tower, loss, images, target, start, threat, recipe)
-    if "first-gradient-outside-box" not in recipe.flaws:
-        start = threat.project(start, images)
-    decay = INERT_DECAY if "inert-momentum" in recipe.flaws else 0.0
-    climb = _last if "last-iterate" in recipe.flaws else _best
-    gradient = _gradient(tower, loss, target)
-    return climb(gradient, images, start, threat, recipe.inner_steps, recipe.step_size(step), decay)
+    return _pgd(tower, loss, images, target, start, threat, recipe, step)
 
 
-Gradient = Callable[[Tensor, bool], tuple[Tensor, Tensor | None]]
-
-
-def _gradient(tower: Tower, loss: Loss, target: Target) -> Gradient:
-    def of(images: Tensor, differentiate: bool) -> tuple[Tensor, Tensor | None]:
-        """Losses (b,) and, if wanted, the gradient of their sum."""
-        leaf = images.detach().requires_grad_(differentiate)
-        with torch.set_grad_enabled(differentiate):
-            values = loss(tower(leaf), target)
-        gradient = torch.autograd.grad(values.sum(), leaf)[0] if differentiate else None
-        return values.detach(), gradient
-
-    return of
-
-
-def _move(current: Tensor, velocity: Tensor, images: Tensor, threat: ThreatModel, size: float) -> Tensor:
-    return threat.project(current + size * threat.steepest(velocity), images)
-
-
-def _finite(values: Tensor, gradient: Tensor) -> Tensor:
-    return values.isfinite() & gradient.isfinite().flatten(1).all(1)
-
-
-def _last(
-    gradient_of: Gradient, images: Tensor, start: Tensor, threat: ThreatModel, steps: int, size: float, decay: float
+def _pgd(
+    tower: Tower,
+    loss: Loss,
+    images: Tensor,
+    target: Target,
+    start: Tensor,
+    threat: ThreatModel,
+    recipe: Recipe,
+    step: int,
 ) -> Attacked:
-    """`steps` forward and backward passes; returns the last iterate."""
-    current, velocity = start, torch.zeros_like(start)
-    finite = torch.ones(len(images), dtype=torch.bool, device=images.device)
-    for _ in range(steps):
-        values, gradient = gradient_of(current, True)
-        assert gradient is not None
-        finite &= _finite(values, gradient)
-        velocity = (decay * velocity + gradient.sign()).sign()
-        current = _move(current, velocity, images, threat, size)
-    return Attacked(current, finite)
+    """PGD with a constant step; the flaws of the published training code by name."""
 
+    def objective(images: Tensor, rows: Tensor) -> Progress:
+        values = loss(tower(images), target)  # no row leaves the batch
+        return Progress(values, torch.zeros_like(values, dtype=torch.bool))
 
-def _best(
-    gradient_of: Gradient, images: Tensor, start: Tensor, threat: ThreatModel, steps: int, size: float, decay: float
-) -> Attacked:
-    """One more forward pass; returns each image's iterate of highest loss among those inside the pixel box."""
-    current, velocity = start, torch.zeros_like(start)
-    finite = torch.ones(len(images), dtype=torch.bool, device=images.device)
-    best, best_loss = threat.project(start, images), torch.full((len(images),), -torch.inf, device=images.device)
-    for done in range(steps + 1):
-        values, gradient = gradient_of(current, done < steps)
-        inside = ((current >= 0) & (current <= 1)).flatten(1).all(1)
-        better = inside & (values > best_loss)
-        best = torch.where(better[:, None, None, None], current, best)
-        best_loss = torch.where(better, values, best_loss)
-        if gradient is None:
-            finite &= values.isfinite()
-            break
-        finite &= _finite(values, gradient)
-        velocity = (decay * velocity + gradient.sign()).sign()
-        current = _move(current, velocity, images, threat, size)
-    return Attacked(best, finite)
+    inside = threat.project(start, images)
+    keeper = (LastIterate if "last-iterate" in recipe.flaws else BestIterate)(inside)
+    ascend(
+        objective,
+        images,
+        threat,
+        start=start if "first-gradient-outside-box" in recipe.flaws else inside,
+        steps=recipe.inner_steps,
+        step_size=recipe.step_size(step),
+        velocity=signed_anew(INERT_DECAY if "inert-momentum" in recipe.flaws else 0.0),
+        keeper=keeper,
+    )
+    return Attacked(keeper.images, keeper.finite)
 
 
 def _apgd(

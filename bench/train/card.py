@@ -7,9 +7,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bench.analysis.cells import averaged, measured
+from bench.config.facts import SUITE_FACTS
 from bench.provenance import code_state
 from bench.records import RecordsError, Run, find_runs, load_run
-from bench.tables import flat as tables
 from bench.train.recipe import FLAWS
 
 CARD = "README.md"
@@ -144,12 +145,12 @@ def _scores(facts: Mapping[str, Any], results: Path | None, directory: Path) -> 
         )
     lines = ["| task | dataset | eps | score | 95 % interval | n |", "| --- | --- | --- | --- | --- | --- |"]
     whole = [run for run in runs if not run.header.partial]
-    rows = [(row, run.header.partial) for run in runs for row in tables.summary([run])]
-    for row, partial in [*rows, *((row, None) for row in tables.averages(whole))]:
+    for m in [*measured(runs), *averaged(whole, SUITE_FACTS)]:
+        e, partial = m.estimate, m.header.partial
         note = f" (partial: {partial})" if partial else ""
         lines.append(
-            f"| {row['task']} | {row['dataset']} | {row['radius']:g}/255 | {row['value']:.1f} | "
-            f"{row['low']:.1f} to {row['high']:.1f} | {row['n']}{note} |"
+            f"| {m.header.task} | {m.dataset} | {m.radius:g}/255 | {e.value:.1f} | {e.low:.1f} to {e.high:.1f} | "
+            f"{e.n}{note} |"
         )
     return "## Scores\n\n" + "\n".join(lines)
 

@@ -53,9 +53,12 @@ class HeldOut:
         noise = torch.rand(images.shape, generator=step_generator(0, rows.start)).to(device)
         outcome = apgd(
             _Objective(tower, anchor, labels, self.classes),
-            images, ThreatModel("linf", self.eps),
-            steps=self.steps, init=images + self.eps * (2 * noise - 1), stop_when_fooled=False,
-        )  # fmt: skip
+            images,
+            ThreatModel("linf", self.eps),
+            steps=self.steps,
+            init=images + self.eps * (2 * noise - 1),
+            stop_when_fooled=False,
+        )
         with torch.no_grad():
             attacked = tower(outcome.images).float()
         return self._figures("clean", clean, anchor, labels) | self._figures("attacked", attacked, anchor, labels)

@@ -42,8 +42,10 @@ def export(base: Base, directory: Path) -> list[Path]:
             to_clip_vision_model(base.encoder.visual).save_pretrained(directory / TRANSFORMERS)
             written.append(directory / TRANSFORMERS)
     except OSError as error:
-        raise UsageError(f"cannot write the trained model to {directory}: {error.strerror}; fix that and run the same "
-                         "command, which goes on from the checkpoint") from error  # fmt: skip
+        raise UsageError(
+            f"cannot write the trained model to {directory}: {error.strerror}; fix that and run the same command, "
+            "which goes on from the checkpoint"
+        ) from error
     return written
 
 
@@ -84,12 +86,14 @@ def blend(base: Base, trained: dict[str, Tensor], share: float) -> None:
     wrong = [k for k in original.keys() | trained.keys() if _size(original, k) != _size(trained, k)]
     if wrong:
         raise UsageError(f"the two towers differ in {len(wrong)} tensors, e.g. {sorted(wrong)[:3]}")
-    mixed = {
-        name: torch.lerp(tensor.float(), trained[name].float(), share).to(tensor.dtype)
-        if tensor.is_floating_point() else trained[name]
-        for name, tensor in original.items()
-    }  # fmt: skip
+    mixed = {name: _between(tensor, trained[name], share) for name, tensor in original.items()}
     base.encoder.visual.load_state_dict(mixed)
+
+
+def _between(original: Tensor, trained: Tensor, share: float) -> Tensor:
+    if not original.is_floating_point():
+        return trained
+    return torch.lerp(original.float(), trained.float(), share).to(original.dtype)
 
 
 def _size(state: dict[str, Tensor], name: str) -> tuple[int, ...] | None:

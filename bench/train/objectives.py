@@ -1,13 +1,13 @@
 """Training objectives: what an update minimises on attacked images, and the inner attack maximises.
 
-Each loss is one small function from what the trained tower says of b attacked images, and what it is held to, to
-(b,) losses. Objectives of other packages are entry points in the group ``bench.objectives``, each a
-`TrainingObjective`.
+Each is one small function from what the trained tower says of b attacked images, and what it is held to, to (b,)
+losses, under the decorator `objective`, which says what the function reads. Objectives of other packages are entry
+points in the group ``bench.objectives``.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ Loss = Callable[[Features, Target], Tensor]
 
 @dataclass(frozen=True)
 class TrainingObjective:
-    """A loss (b,) and what it needs.
+    """A loss (b,) and what it needs; see `objective`.
 
     Args:
         loss: features of attacked images and their target -> (b,) float32.
@@ -62,53 +62,59 @@ class TrainingObjective:
     needs: frozenset[Need]
     about: str
 
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.needs) - set(get_args(Need))):
+            raise registry.unknown("need of an objective", unknown[0], get_args(Need))
 
-def fare_loss(features: Features, target: Target) -> Tensor:
+
+def objective(*needs: Need, about: str) -> Callable[[Loss], TrainingObjective]:
+    """Make a training objective of a loss function.
+
+    Args:
+        needs: what the loss reads besides the embedding of the attacked images; nothing else is computed.
+        about: one line for the model card.
+    """
+    return lambda loss: TrainingObjective(loss, frozenset(needs), about)
+
+
+@objective("original", about="summed squared difference to the original's clean embedding")
+def fare(features: Features, target: Target) -> Tensor:
     """Summed squared difference to the original's clean embedding (Schlarmann et al. 2024, arXiv 2402.12336, eq. 3)."""
-    return squared_l2(features.embedding, _given(target.original).embedding)
+    return squared_l2(features.embedding, given(target.original).embedding)
 
 
-def tecoa_loss(features: Features, target: Target) -> Tensor:
+@objective("labels", about="cross-entropy to the text embeddings of the classes")
+def tecoa(features: Features, target: Target) -> Tensor:
     """Cross-entropy of scaled cosine similarities to the class texts (Mao et al. 2023, arXiv 2212.07016)."""
-    return cross_entropy(F.normalize(features.embedding, dim=-1) @ _given(target.classes), _given(target.labels))
+    return cross_entropy(F.normalize(features.embedding, dim=-1) @ given(target.classes), given(target.labels))
 
 
-def cosine_loss(features: Features, target: Target) -> Tensor:
+@objective("clean", about="symmetric cosine between attacked and clean views (Sim-CLIP)")
+def cosine(features: Features, target: Target) -> Tensor:
     """Symmetric negative cosine between attacked and clean views of the trained tower (arXiv 2407.14971).
 
     Half of -cos(attacked, clean held fixed) and half of -cos(attacked held fixed, clean); holding one side fixed
     keeps the embeddings from collapsing to a point.
     """
-    attacked, clean = features.embedding, _given(target.clean).embedding
+    attacked, clean = features.embedding, given(target.clean).embedding
     to_clean = F.cosine_similarity(attacked, clean.detach(), dim=-1)
     to_attacked = F.cosine_similarity(clean, attacked.detach(), dim=-1)
     # In the attack the clean view carries no gradient, and only the first term moves the image.
     return -(to_clean + to_attacked) / 2
 
 
-def fare_patches_loss(features: Features, target: Target) -> Tensor:
+@objective("original", "patches", about="FARE and a term on the patch tokens that LLaVA reads")
+def fare_patches(features: Features, target: Target) -> Tensor:
     """FARE, and the same for the patch tokens that LLaVA reads (output of the last block but one).
 
     The patch term is the mean over tokens of the squared difference, over the mean squared length of the original's
     tokens, times the squared length of the original's embedding: a drift of a given share weighs the same in the
     tokens as in the embedding, whatever the scale of a layer.
     """
-    original = _given(target.original)
-    now, then = _given(features.patches).float(), _given(original.patches).float()
+    original = given(target.original)
+    now, then = given(features.patches).float(), given(original.patches).float()
     drift = (now - then).square().sum(-1).mean(-1) / then.square().sum(-1).mean(-1)
-    return fare_loss(features, target) + drift * original.embedding.square().sum(-1)
-
-
-FARE = TrainingObjective(
-    fare_loss, frozenset({"original"}), "summed squared difference to the original's clean embedding"
-)
-TECOA = TrainingObjective(tecoa_loss, frozenset({"labels"}), "cross-entropy to the text embeddings of the classes")
-COSINE = TrainingObjective(
-    cosine_loss, frozenset({"clean"}), "symmetric cosine between attacked and clean views (Sim-CLIP)"
-)
-FARE_PATCHES = TrainingObjective(
-    fare_patches_loss, frozenset({"original", "patches"}), "FARE and a term on the patch tokens that LLaVA reads"
-)
+    return fare.loss(features, target) + drift * original.embedding.square().sum(-1)
 
 
 def load_objective(name: str) -> TrainingObjective:
@@ -117,25 +123,36 @@ def load_objective(name: str) -> TrainingObjective:
     Raises:
         UsageError: unknown name, or a plugin that is no `TrainingObjective`.
     """
-    objective = registry.resolve("bench.objectives", name)
-    if not isinstance(objective, TrainingObjective):
-        raise UsageError(f"the plugin {name!r} is a {type(objective).__name__}, not a TrainingObjective")
-    return objective
+    found = registry.resolve("bench.objectives", name)
+    if not isinstance(found, TrainingObjective):
+        raise UsageError(
+            f"the objective {name!r} is a {type(found).__name__}, not a TrainingObjective; put @objective(...) of "
+            "bench.train.objectives above its loss function"
+        )
+    return found
 
 
 def take(target: Target, rows: Tensor | slice) -> Target:
     """The target of some of the images."""
-
-    def part(features: Features | None) -> Features | None:
-        return None if features is None else Features(*(None if t is None else t[rows] for t in features))  # type: ignore[arg-type]
-
     labels = None if target.labels is None else target.labels[rows]
-    return Target(part(target.original), part(target.clean), labels, target.classes)
+    return Target(part(target.original, rows), part(target.clean, rows), labels, target.classes)
 
 
-def _given(value: T | None) -> T:
+def part(features: Features | None, rows: Tensor | slice) -> Features | None:
+    """The features of some of the images."""
+    if features is None:
+        return None
+    return Features(features.embedding[rows], None if features.patches is None else features.patches[rows])
+
+
+def given(value: T | None) -> T:
+    """A field of a `Target` or of `Features`, which an objective must name in ``needs`` to read.
+
+    Raises:
+        UsageError: it does not.
+    """
     if value is None:
-        raise TypeError("the objective reads something that it does not name in `needs`")
+        raise UsageError("the objective reads something that it does not name in its needs: @objective(...) takes them")
     return value
 
 

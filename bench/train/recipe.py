@@ -1,12 +1,13 @@
-"""Recipes of adversarial fine-tuning: constants of the paper, and the flaws of its code by name."""
+"""Recipes of adversarial fine-tuning: constants of the paper, flaws of its code by name. Never imports torch."""
 
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from bench.errors import UsageError
-from bench.train.loop import Schedule
+from bench.train.schedule import Schedule
 
 Attack = Literal["pgd", "apgd"]
+ATTACKS = get_args(Attack)
 
 FLAWS = {
     "first-update-at-full-rate": (
@@ -82,13 +83,15 @@ class Recipe:
     def __post_init__(self) -> None:
         if not 0 < self.eps_255 <= 255:
             raise UsageError(f"eps is in 1/255 and must be in (0, 255]; got {self.eps_255}")
-        if self.attack not in get_args(Attack):
-            raise UsageError(f"attack must be one of {', '.join(get_args(Attack))}; got {self.attack!r}")
+        if self.attack not in ATTACKS:
+            raise UsageError(f"attack must be one of {', '.join(ATTACKS)}; got {self.attack!r}")
         if not 0 <= self.clean_weight < 1 or not 0 <= self.ramp <= 1:
             raise UsageError(f"clean weight must be in [0, 1) and ramp in [0, 1]; got {self.clean_weight}, {self.ramp}")
         if self.inner_steps < 1 or not self.inner_step_255 > 0:
-            raise UsageError(f"the inner attack needs steps >= 1 and a step length > 0; got {self.inner_steps}, "
-                             f"{self.inner_step_255}")  # fmt: skip
+            raise UsageError(
+                f"the inner attack needs steps >= 1 and a step length > 0; got {self.inner_steps}, "
+                f"{self.inner_step_255}"
+            )
         if unknown := sorted(set(self.flaws) - FLAWS.keys()):
             raise UsageError(f"unknown flaw {unknown[0]!r}; known: {', '.join(FLAWS)}")
 

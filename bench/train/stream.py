@@ -1,8 +1,6 @@
 """Decoded batches ahead of time, in an order that depends on (seed, epoch) alone, with a place to come back to."""
 
-import io
 import json
-import struct
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,18 +9,19 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from bench.data.images import Stored, open_image
+from bench.errors import UsageError
+from bench.train.batch import Batch
 from bench.train.checkpoint import TrainingError
 from bench.train.distributed import World
 from bench.train.sources import IndexedSource, Raw, Source
-from bench.train.step import Batch
 
 BATCHES_AHEAD = 3
 SHOWN = 20  # skipped images named on the screen; the file names all
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 class _Pending(NamedTuple):
@@ -64,8 +63,10 @@ class ImageStream:
         if batch % self._world.size:
             raise TrainingError(f"a batch of {batch} cannot be shared by {self._world.size} processes")
         if isinstance(source, IndexedSource) and len(source) < batch:
-            raise TrainingError(f"{source.name} has {len(source)} images to train on, fewer than one batch of {batch}; "
-                                "lower --batch or give more images")  # fmt: skip
+            raise TrainingError(
+                f"{source.name} has {len(source)} images to train on, fewer than one batch of {batch}; lower --batch "
+                "or give more images"
+            )
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._skipped_file, self._lock = skipped_file, Lock()
         self._named = skipped_names(skipped_file)
@@ -113,28 +114,35 @@ class ImageStream:
         )
 
     def _decode(self, raws: list[Raw], index: int) -> tuple[Tensor, Raw]:
+        """One image of a batch, or the next that can be read."""
         for offset in range(len(raws)):
             raw = raws[(index + offset) % len(raws)]
-            if raw.id in self.skipped:
-                continue
-            try:
-                return decode(raw, self._preprocess), raw
-            except UNREADABLE as error:
-                self.skip(raw.id, error)
-        raise TrainingError(f"none of the {len(raws)} images of a batch can be read, e.g. {raws[index].id}; "
-                            f"{self.skipped[raws[index].id]}")  # fmt: skip
+            if raw.id not in self.skipped and (image := self._readable(raw)) is not None:
+                return image, raw
+        raise TrainingError(f"none of the {len(raws)} images of a batch can be read: {self.skipped[raws[index].id]}")
 
-    def skip(self, name: str, error: Exception) -> None:
+    def readable(self, raws: list[Raw]) -> list[tuple[Tensor, Raw]]:
+        """Those images that can be decoded; the others are skipped, counted and named."""
+        return [(image, raw) for raw in raws if (image := self._readable(raw)) is not None]
+
+    def _readable(self, raw: Raw) -> Tensor | None:
+        """(3, H, W) in [0, 1]; None if the image cannot be read."""
+        try:
+            return self._preprocess(open_image(Stored(raw.id, raw.read)))
+        except UsageError as error:
+            self._skip(raw.id, str(error))
+            return None
+
+    def _skip(self, name: str, reason: str) -> None:
         """Count an image that cannot be read, and name it once, whatever crashes in between.
 
         Raises:
             TrainingError: the file of names cannot be written.
         """
-        reason = _reason(error)
         with self._lock:
             self.skipped[name] = reason
             if len(self.skipped) <= SHOWN:
-                tqdm.write(f"skipped {name}: {reason}")
+                tqdm.write(f"skipped: {reason}")
             if self._skipped_file is None or name in self._named:
                 return
             self._named.add(name)
@@ -142,8 +150,9 @@ class ImageStream:
                 with self._skipped_file.open("a") as file:
                     file.write(json.dumps({"id": name, "reason": reason}) + "\n")
             except OSError as failed:
-                raise TrainingError(f"cannot write {self._skipped_file}: {failed.strerror}; fix that and run the "
-                                    "same command") from failed  # fmt: skip
+                raise TrainingError(
+                    f"cannot write {self._skipped_file}: {failed.strerror}; fix that and run the same command"
+                ) from failed
 
     def close(self) -> None:
         """Stop the decoding threads."""
@@ -163,15 +172,3 @@ def _parsed(line: str) -> dict[str, str]:
         return json.loads(line)
     except json.JSONDecodeError:
         return {}
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image that Pillow knows"
-    return f"{type(error).__name__}: {error}"
-
-
-def decode(raw: Raw, preprocess: Callable[[Image.Image], Tensor]) -> Tensor:
-    """(3, H, W) in [0, 1]."""
-    with Image.open(io.BytesIO(raw.read())) as image:
-        return preprocess(image)

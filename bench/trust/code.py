@@ -93,6 +93,14 @@ def never_asking() -> Iterator[None]:
         dynamic_module_utils.TIME_OUT_REMOTE_CODE = before
 
 
+def config_of(place: str) -> dict[str, Any]:
+    """The config.json of a folder or hub id, as it stands; empty where there is none that can be read."""
+    path: Path | None = Path(place) / "config.json"
+    if not Path(place).exists():
+        path = _hub_file(place, "config.json") if place.count("/") == 1 else None
+    return _read(path) if path is not None and path.is_file() else {}
+
+
 def _of_hub(name: str) -> list[Path]:
     found = (_hub_file(name, file) for file in _HUB_CONFIGS)
     return [path for path in found if path is not None]

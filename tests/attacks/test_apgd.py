@@ -147,7 +147,7 @@ def assert_agreement(objective, toy, threat, start, steps, expected):
     options = {"steps": steps, "init": start, "first_checkpoint": "reference"}
     stopped = apgd(objective, toy.images, threat, **options)
     assert torch.equal(stopped.fooled, ~robust.bool())
-    assert 0.1 < stopped.fooled.float().mean() < 0.9, "verdicts that are all alike prove little"
+    assert 0.1 < stopped.fooled.float().mean() < 0.9, "samples that all end alike prove little"
     rounded = threat if threat.norm == "linf" else RoundedAsOfficial("l2", threat.eps, start)
     assert torch.equal(apgd(objective, toy.images, rounded, **options).fooled, ~robust.bool())
     climbed = apgd(objective, toy.images, rounded, stop_when_fooled=False, **options)

@@ -1,9 +1,9 @@
-"""Each way of hiding a gradient raises its verdict; a sound model raises none."""
+"""Each way of hiding a gradient fails its check; a sound model fails none."""
 
 import torch
 
 from attacks.apgd import apgd
-from attacks.checks import gradient_verdict, logits_verdict, noise_verdict, repeatable_verdict
+from attacks.checks import gradient_check, logits_check, noise_check, repeatable_check
 from attacks.objective import Classification
 from attacks.threat import ThreatModel
 from tests.toys import LinearObjective, generators, toy_images, trained_toy
@@ -21,28 +21,28 @@ class KilledGradient(torch.autograd.Function):
         return torch.zeros_like(gradient)
 
 
-def verdict(wrap, count=48):
+def check_through(wrap, count=48):
     toy = trained_toy()
     objective = Classification(lambda images: toy.model(wrap(images)), toy.labels[:count])
-    return gradient_verdict(objective, toy.images[:count])
+    return gradient_check(objective, toy.images[:count])
 
 
 def test_a_sound_model_passes():
-    assert verdict(lambda images: images).ok
+    assert check_through(lambda images: images).ok
 
 
 def test_killed_gradients_are_seen():
-    found = verdict(KilledGradient.apply)
+    found = check_through(KilledGradient.apply)
     assert (found.name, found.ok) == ("gradient", False)
     assert "48 have an all-zero gradient" in found.detail
 
 
 def test_quantised_inputs_are_seen():
-    assert not verdict(lambda images: (images * 255).round() / 255).ok
+    assert not check_through(lambda images: (images * 255).round() / 255).ok
 
 
 def test_detached_models_are_seen():
-    found = verdict(lambda images: images.detach())
+    found = check_through(lambda images: images.detach())
     assert not found.ok
     assert "no gradient" in found.detail
 
@@ -53,7 +53,7 @@ def test_one_broken_sample_is_counted():
         broken[1] = broken[1] * torch.nan
         return broken
 
-    found = verdict(breaking, count=4)
+    found = check_through(breaking, count=4)
     assert not found.ok
     assert "of 4 samples, 0 have an all-zero gradient, 1 a non-finite" in found.detail
 
@@ -61,8 +61,8 @@ def test_one_broken_sample_is_counted():
 def test_saturated_cross_entropy_is_seen_and_dlr_helps():
     toy = trained_toy()
     hot = lambda images: 1e4 * toy.model(images)  # noqa: E731
-    assert not gradient_verdict(Classification(hot, toy.labels), toy.images).ok
-    assert gradient_verdict(Classification(hot, toy.labels, "dlr"), toy.images).ok
+    assert not gradient_check(Classification(hot, toy.labels), toy.images).ok
+    assert gradient_check(Classification(hot, toy.labels, "dlr"), toy.images).ok
 
 
 THREAT = ThreatModel("linf", 16 / 255)
@@ -74,30 +74,30 @@ def objective(wrap=lambda images: images, output=lambda logits: logits):
 
 
 def test_a_repeatable_model_passes_and_a_randomised_one_does_not():
-    assert repeatable_verdict(*objective()).ok
-    found = repeatable_verdict(*objective(lambda images: images + 0.01 * torch.randn_like(images)))
+    assert repeatable_check(*objective()).ok
+    found = repeatable_check(*objective(lambda images: images + 0.01 * torch.randn_like(images)))
     assert not found.ok
     assert "have another loss" in found.detail
 
 
 def test_logits_pass_and_probabilities_do_not():
-    assert logits_verdict(*objective()).ok
-    assert not logits_verdict(*objective(output=lambda logits: logits.softmax(1))).ok
-    assert logits_verdict(LinearObjective(torch.ones(3, 8, 8)), toy_images(2)) is None
+    assert logits_check(*objective()).ok
+    assert not logits_check(*objective(output=lambda logits: logits.softmax(1))).ok
+    assert logits_check(LinearObjective(torch.ones(3, 8, 8)), toy_images(2)) is None
 
 
 def test_probabilities_of_a_sigmoid_do_not_look_like_a_softmax():
-    assert logits_verdict(*objective(output=torch.sigmoid)).ok
+    assert logits_check(*objective(output=torch.sigmoid)).ok
 
 
 def test_an_attack_beats_noise_unless_its_gradient_is_killed():
     goal, images = objective()
     seeds = range(len(images))
     start = THREAT.random_start(images, generators(len(images), seed=5))
-    assert noise_verdict(goal, images, apgd(goal, images, THREAT, steps=10, init=start), THREAT, seeds).ok
+    assert noise_check(goal, images, apgd(goal, images, THREAT, steps=10, init=start), THREAT, seeds).ok
     killed, _ = objective(KilledGradient.apply)
     stuck = apgd(killed, images, THREAT, steps=10, init=start)
-    found = noise_verdict(killed, images, stuck, THREAT, seeds)
+    found = noise_check(killed, images, stuck, THREAT, seeds)
     assert not found.ok
     assert "one random image" in found.detail
 
@@ -106,4 +106,4 @@ def test_samples_that_noise_fools_say_nothing_of_the_attack():
     toy = trained_toy()
     wrong = Classification(toy.model, (toy.labels + 1) % 10)  # fooled whatever the image
     idle = apgd(wrong, toy.images, THREAT, steps=0)
-    assert noise_verdict(wrong, toy.images, idle, THREAT, range(48)).ok
+    assert noise_check(wrong, toy.images, idle, THREAT, range(48)).ok

@@ -21,16 +21,16 @@ def test_a_fooling_image_of_lower_loss_is_kept_only_if_fooling_ends_the_attack(s
     first, second = toy_images(2, seed=1), toy_images(2, seed=2)
     ledger, rows = Ledger(first, stop_when_fooled=stop), torch.arange(2)
     ledger.record(rows, first, look([3.0, 3.0], [False, False]))
-    improved, standing = ledger.record(rows, second, look([2.0, 4.0], [True, False]))
+    improved, active = ledger.record(rows, second, look([2.0, 4.0], [True, False]))
     assert improved.tolist() == [False, True]
-    assert standing.tolist() == [not stop, True]
+    assert active.tolist() == [not stop, True]
     outcome = ledger.outcome()
     assert torch.equal(outcome.images, torch.stack([(second if stop else first)[0], second[1]]))
     assert outcome.loss.tolist() == [2.0 if stop else 3.0, 4.0]
     assert outcome.fooled.tolist() == [stop, False]
 
 
-def test_a_better_image_that_does_not_fool_takes_the_verdict_with_it():
+def test_a_better_image_that_does_not_fool_takes_its_word_on_fooling_with_it():
     images = toy_images(1)
     ledger, rows = Ledger(images, stop_when_fooled=False), torch.arange(1)
     ledger.record(rows, images, look([1.0], [True]))
@@ -50,9 +50,9 @@ def test_equal_losses_keep_the_earlier_image():
 def test_a_loss_that_is_not_finite_claims_nothing(loss):
     ledger, rows = Ledger(toy_images(2), stop_when_fooled=False), torch.arange(2)
     ledger.record(rows, toy_images(2), look([1.0, 1.0], [True, True]))
-    improved, standing = ledger.record(rows, toy_images(2, seed=5), look([loss, 0.5], [True, True]))
+    improved, active = ledger.record(rows, toy_images(2, seed=5), look([loss, 0.5], [True, True]))
     assert improved.tolist() == [False, False]
-    assert standing.tolist() == [False, True]
+    assert active.tolist() == [False, True]
     outcome = ledger.outcome()
     assert outcome.failed.tolist() == [True, False]
     assert outcome.fooled.tolist() == [False, True]
@@ -63,10 +63,10 @@ def test_a_loss_that_is_not_finite_claims_nothing(loss):
 def test_rows_name_the_samples_and_only_wanted_gradients_are_counted():
     start, seen = toy_images(4), toy_images(2, seed=5)
     ledger = Ledger(start, stop_when_fooled=True)
-    _, standing = ledger.record(
+    _, active = ledger.record(
         torch.tensor([3, 1]), seen, look([1.0, 2.0], [False, True]), gradient=torch.ones_like(seen)
     )
-    assert standing.tolist() == [True, False]
+    assert active.tolist() == [True, False]
     outcome = ledger.outcome()
     assert outcome.evaluations.tolist() == [0, 0, 0, 1]
     assert outcome.fooled.tolist() == [False, True, False, False]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from attacks.objective import Classification, evaluate_with_gradient
-from attacks.pgd import pgd
+from attacks.pgd import BestIterate, LastIterate, accumulated, ascend, pgd, signed_anew
 from attacks.threat import ThreatModel
 from tests.toys import Scripted, toy_images, trained_toy
 
@@ -71,3 +71,54 @@ def test_bad_step_sizes_are_refused(step_size):
             steps=1,
             step_size=step_size,
         )
+
+
+def ascended(keeper, objective, start, images, velocity=None, steps=3):
+    ascend(
+        objective,
+        images,
+        WIDE,
+        start=start,
+        steps=steps,
+        step_size=0.01,
+        velocity=velocity or accumulated(0.0),
+        keeper=keeper,
+    )
+    return keeper
+
+
+def test_the_keepers_that_never_wait_return_the_last_and_the_best_iterate():
+    values = torch.tensor([[1.0, 1.0], [4.0, 0.5], [2.0, torch.nan], [3.0, 0.0]])
+    weights = torch.ones(4, 3, 8, 8)
+    clean = toy_images(2)
+    last = ascended(LastIterate(clean), Scripted(values[:3], weights[:3]), clean, clean)
+    torch.testing.assert_close(last.images, clean + 0.03)
+    assert last.finite.tolist() == [True, False]
+    best = ascended(BestIterate(clean), Scripted(values, weights), clean, clean)
+    torch.testing.assert_close(best.images[0], clean[0] + 0.01)
+    assert torch.equal(best.images[1], clean[1])
+    assert best.finite.tolist() == [True, False]
+    assert best.loss.tolist() == [4.0, 1.0]
+
+
+def test_a_last_loss_that_is_not_finite_is_seen():
+    values = torch.tensor([[1.0], [torch.inf]])
+    clean = toy_images(1)
+    assert not ascended(BestIterate(clean), Scripted(values, torch.ones(2, 3, 8, 8)), clean, clean, steps=1).finite
+
+
+def test_an_iterate_outside_the_pixel_box_is_never_the_best():
+    clean = torch.full((1, 3, 8, 8), 0.99)
+    outside = clean + 0.1
+    kept = ascended(
+        BestIterate(clean), Scripted(torch.tensor([[9.0], [1.0]]), torch.ones(2, 3, 8, 8)), outside, clean, steps=1
+    )
+    assert kept.images.max() <= 1
+    assert kept.loss.tolist() == [1.0]
+
+
+def test_velocities_in_closed_form():
+    velocity, gradient = torch.full((1, 3, 2, 2), -1.0), torch.full((1, 3, 2, 2), 2.0)
+    torch.testing.assert_close(accumulated(0.9)(velocity, gradient), torch.full_like(velocity, -0.9 + 1 / 12))
+    torch.testing.assert_close(signed_anew(0.9)(velocity, gradient), torch.ones_like(velocity))
+    torch.testing.assert_close(signed_anew(1.5)(velocity, gradient), -torch.ones_like(velocity))

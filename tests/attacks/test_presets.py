@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from attacks.kinds import KINDS
 from attacks.presets import PRESETS
+from bench import registry
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -20,7 +20,7 @@ def test_steps_are_sound(name):
     assert len(set(names)) == len(names)
     assert all(step.steps > 0 for step in preset.steps)
     assert all(step.first_step > 0 for step in preset.steps if step.kind in ("apgd", "pgd"))
-    assert {step.kind for step in preset.steps} <= KINDS.keys()
+    assert {step.kind for step in preset.steps} <= set(registry.ATTACK_KINDS)
     assert all(step.start != "best" for step in preset.steps[:1])
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bench.records import SCHEMA_VERSION, Record, Run, RunHeader, load_run, open_run
+from bench.records import SCHEMA_VERSION, Record, Run, RunHeader, former_ceiling, load_run, open_run
 
 
 def make_header(**changes) -> RunHeader:
@@ -32,7 +32,8 @@ def make_header(**changes) -> RunHeader:
         "device": "cpu",
         "started": "2024-01-01T00:00:00+00:00",
     }
-    return RunHeader(**fields | changes)
+    fields |= changes
+    return RunHeader(**{"ceiling": former_ceiling(fields["metric"])} | fields)
 
 
 def make_record(sample_id="s0", step="clean", radius=0.0, score=100.0, **changes) -> Record:

@@ -1,11 +1,14 @@
 """Whole runs on a toy classifier, in milliseconds: data, model and configuration made up in memory."""
 
+import sys
 from dataclasses import replace
 
 import torch
 from PIL import Image
 
+from attacks.objective import Progress
 from attacks.presets import PRESETS, Preset
+from bench import registry
 from bench.config import RunConfig
 from bench.records import load_run
 from bench.records.worst import worst_scores
@@ -46,7 +49,30 @@ def victim(**options):
     return Linear(ToyEncoder(**options), torch.eye(10), 1.0, NAMES)
 
 
-def make_setup(attack, judge=None, source=None, half=None, eps=(RADIUS,)):
+class Boastful:
+    """A victim whose objective takes every image for a success; what it answers is honest."""
+
+    def __init__(self, honest):
+        self.honest, self.encoder, self.predict = honest, honest.encoder, honest.predict
+
+    def objective(self, images, samples, goal):
+        inner = self.honest.objective(images, samples, goal)
+
+        def claim(candidates, rows):
+            progress = inner(candidates, rows)
+            return Progress(progress.loss, torch.ones_like(progress.fooled))
+
+        return claim
+
+
+def put_kind(monkeypatch, name, found):
+    """Let a name stand for an attack kind, as a line of the registry would."""
+    attribute = f"KIND_{name}"
+    monkeypatch.setattr(sys.modules[__name__], attribute, found, raising=False)
+    monkeypatch.setitem(registry.ATTACK_KINDS, name, f"{__name__}:{attribute}")
+
+
+def make_setup(attack, asked=None, source=None, half=None, eps=(RADIUS,)):
     toy = trained_toy()
     picture = Image.new("RGB", (8, 8))
     samples = tuple(
@@ -57,9 +83,9 @@ def make_setup(attack, judge=None, source=None, half=None, eps=(RADIUS,)):
     header = make_header(
         task="zeroshot", dataset="toy", metric="accuracy (%)", attack=attack, radii=eps, n_samples=COUNT, model=None
     )
-    judge = judge or victim()
-    source = source or judge
-    return Setup(ZeroShot(dataset), judge, source, source.encoder, toy.images[:COUNT], header, {}, half)
+    asked = asked or victim()
+    source = source or asked
+    return Setup(ZeroShot(dataset), asked, source, source.encoder, toy.images[:COUNT], header, {}, half)
 
 
 def run(tmp_path, steps, *, setup=None, monkeypatch=None, **changes):
@@ -67,12 +93,19 @@ def run(tmp_path, steps, *, setup=None, monkeypatch=None, **changes):
     monkeypatch.setitem(PRESETS, "toy", Preset("", tuple(steps)))
     eps = changes.get("eps", (RADIUS,))
     config = RunConfig(
-        suite="mini", encoder="toy", task="zeroshot", dataset="toy", samples=COUNT, attack="toy", norm="linf",
-        eps=eps, seed=0, device="cpu", output=tmp_path,
-    )  # fmt: skip
-    directory = runner.carry_out(
-        replace(config, **changes), setup or make_setup("toy", eps=eps)
-    )  # fmt: skip
+        suite="mini",
+        encoder="toy",
+        task="zeroshot",
+        dataset="toy",
+        samples=COUNT,
+        attack="toy",
+        norm="linf",
+        eps=eps,
+        seed=0,
+        device="cpu",
+        output=tmp_path,
+    )
+    directory = runner.carry_out(replace(config, **changes), setup or make_setup("toy", eps=eps))
     return load_run(directory)
 
 

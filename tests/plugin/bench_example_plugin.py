@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from attacks.kinds import Search
+from attacks.kinds import StepContext
 from attacks.objective import Objective, evaluate
 from attacks.outcome import Outcome
 from attacks.presets import AttackStep, Preset
@@ -25,11 +25,11 @@ TWO_STEPS = Preset(
 )
 
 
-def guess(objective: Objective, images: Tensor, threat: ThreatModel, search: Search) -> Outcome:
+def guess(objective: Objective, images: Tensor, threat: ThreatModel, context: StepContext) -> Outcome:
     """A kind of attack that looks at its random start and leaves it at that."""
     rows = torch.arange(len(images), device=images.device)
-    loss, fooled = evaluate(objective, search.init, rows)
-    return Outcome(search.init, loss, fooled, ~loss.isfinite(), torch.zeros_like(rows))
+    loss, fooled = evaluate(objective, context.init, rows)
+    return Outcome(context.init, loss, fooled, ~loss.isfinite(), torch.zeros_like(rows))
 
 
 class Blurred(Encoder):

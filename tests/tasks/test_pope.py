@@ -51,9 +51,9 @@ def test_goals_of_other_attacks_are_skipped_or_refused():
     ("samples", "reason"),
     [
         ((YES, NO), None),
-        ((YES, make_sample(["maybe"], key="7")), "'7' has the answer"),
-        ((make_sample(["yes"], key="7", prompt=""),), "'7' has no question"),
-        ((make_sample(["yes", "no"], key="7"),), "'7' has the answer"),
+        ((YES, make_sample(["maybe"], key="7")), "'7' with the answer"),
+        ((make_sample(["yes"], key="7", prompt=""),), "without a prompt"),
+        ((make_sample(["yes", "no"], key="7"),), "'7' with the answer"),
     ],
 )
 def test_what_fits(samples, reason):

@@ -49,8 +49,8 @@ def test_wrong_options_that_do_not_exist_are_skipped():
     ("changes", "reason"),
     [
         ({}, None),
-        ({"choices": ("red",)}, "has 1 options"),
-        ({"choices": tuple("abcdef")}, "has 6 options"),
+        ({"choices": ("red",)}, "with 1 options"),
+        ({"choices": tuple("abcdef")}, "with 6 options"),
         ({"label": None}, "which option is right"),
         ({"label": 3}, "which option is right"),
         ({"label": -1}, "which option is right"),

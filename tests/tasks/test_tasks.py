@@ -32,7 +32,7 @@ def test_vqa_attacks_answers_by_frequency_and_stops_when_no_answer_can_follow():
 
 
 def test_a_vqa_attack_goes_on_while_the_answer_counts_however_it_is_spelled():
-    """LLaVA-1.5 says "Yes" where annotators wrote "yes": taken for lost, such a question was never attacked."""
+    """LLaVA-1.5 says "Yes" where annotators wrote "yes": taken for broken, such a question was never attacked."""
     task = VQA(Dataset("d", (make_sample(["crimson"] * 10),)))
     objective = task.bind(Scripted()).objective(torch.zeros(1, 3, 4, 4), task.dataset.samples, "reference-0")
     bright = torch.tensor([0.0, 0.3, 0.8]).view(3, 1, 1, 1).expand(3, 3, 4, 4)  # "red", "Crim", the end
@@ -56,8 +56,8 @@ def test_vqa_skips_references_that_do_not_exist():
     assert task.applies("reference-1", make_sample(ANSWERS))
     assert not task.applies("reference-2", make_sample(ANSWERS))
     assert task.applies("target:Word", make_sample(ANSWERS))
-    assert not task.lost(30.0, make_sample(ANSWERS))
-    assert task.lost(0.0, make_sample(ANSWERS))
+    assert not task.broken(30.0, make_sample(ANSWERS))
+    assert task.broken(0.0, make_sample(ANSWERS))
 
 
 def test_frequent_answers_keep_raw_strings_and_first_appearance():
@@ -86,8 +86,8 @@ def test_captioning_scores_with_the_data_set_and_never_claims_to_have_fooled():
     samples = tuple(make_sample([f"a {c} star", f"one {c} star"], key=c) for c in ("red", "blue", "green"))
     task = Captioning(Dataset("d", samples))
     assert task.score("a red star", samples[0]) > task.score("a blue star", samples[0])
-    assert task.lost(9.99, samples[0])
-    assert not task.lost(10.0, samples[0])
+    assert task.broken(9.99, samples[0])
+    assert not task.broken(10.0, samples[0])
     assert not task.applies("reference-2", samples[0])
     objective = task.bind(Scripted()).objective(torch.zeros(1, 3, 4, 4), samples[:1], "reference-1")
     assert not objective(torch.ones(1, 3, 4, 4), torch.tensor([0])).fooled.any()
@@ -98,7 +98,7 @@ def test_stealth_is_won_by_the_target_and_ascends_towards_it():
     task = Stealth(Dataset("d", (sample,)))
     assert task.score("please reset your PASSWORD now", sample) == 100
     assert task.score("reset the password", sample) == 0
-    assert task.lost(100, sample)
+    assert task.broken(100, sample)
     progress = task.bind(Scripted()).objective(torch.zeros(1, 3, 4, 4), [sample], "target")(
         torch.tensor([0.2, 0.9]).view(2, 1, 1, 1).expand(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64)
     )
@@ -129,7 +129,7 @@ def test_zeroshot_takes_the_nearest_class_and_ranks_its_rivals():
     images[1, 2] = 1.0
     assert victim.predict(images, samples) == [Answer("a"), Answer("c")]
     assert task.score("a", samples[0]) == 100
-    assert task.lost(0, samples[0])
+    assert task.broken(0, samples[0])
     progress = victim.objective(images, samples, "untargeted")(images, torch.arange(2))
     assert progress.fooled.tolist() == [False, True]
     assert progress.loss[0].item() == pytest.approx(torch.log(1 + 2 * torch.exp(torch.tensor(-10.0))).item(), rel=1e-3)

@@ -38,32 +38,67 @@
       });
       for (const row of rows) row.classList.remove("begins"); // groups hold in the first order only
       body.append(...rows);
+      table.dispatchEvent(new Event("sorted", { bubbles: true }));
     });
   }
 
-  // Filters: an item is shown when every chosen value is its own. Of a gallery the first so many are shown at once.
+  // Filters: an item is shown when every chosen value is its own and the searched words are in it. Of a gallery the
+  // first so many are shown at once, of a table one page.
   const AT_ONCE = 24;
   for (const form of document.querySelectorAll(".filters")) {
+    const section = form.parentElement;
     const selects = [...form.querySelectorAll("select")];
-    const items = [...form.parentElement.querySelectorAll("[data-outcome]")];
-    const more = form.parentElement.querySelector("#more");
-    const nothing = form.parentElement.querySelector("#nothing");
-    let most = more ? AT_ONCE : Infinity;
+    const search = form.querySelector("#search");
+    const items = () => [...section.querySelectorAll("[data-outcome]")]; // in today's order: a table may be sorted
+    const find = (id) => section.querySelector(id);
+    const [more, nothing, pager] = [find("#more"), find("#nothing"), find(".pager")];
+    const size = Number(section.querySelector("[data-page]")?.dataset.page ?? Infinity);
+    let [most, page] = [more ? AT_ONCE : Infinity, 0];
+    const words = () => (search?.value ?? "").toLowerCase().split(/\s+/).filter(Boolean);
+    const fits = (item, wanted) => selects.every((s) => !s.value || item.dataset[s.dataset.filter] === s.value)
+      && wanted.every((word) => item.textContent.toLowerCase().includes(word));
     const apply = () => {
-      const chosen = new Set(items.filter((item) => selects.every((s) => !s.value || item.dataset[s.dataset.filter] === s.value)));
-      let shown = 0;
-      for (const item of items) item.hidden = !(chosen.has(item) && shown++ < most);
-      form.querySelector("output").textContent = `${chosen.size} of ${items.length}`;
-      if (nothing) nothing.hidden = chosen.size > 0;
+      const wanted = words();
+      const all = items();
+      const chosen = all.filter((item) => fits(item, wanted));
+      const pages = Math.max(1, Math.ceil(chosen.length / size));
+      page = Math.max(0, Math.min(page, pages - 1));
+      const first = size === Infinity ? 0 : page * size;
+      const visible = new Set(chosen.slice(first, first + Math.min(size, most)));
+      for (const item of all) item.hidden = !visible.has(item);
+      form.querySelector("output").textContent = `${chosen.length} of ${all.length}`;
+      if (nothing) nothing.hidden = chosen.length > 0;
       if (more) {
-        more.hidden = chosen.size <= most;
-        more.textContent = `Show ${chosen.size - most} more`;
+        more.hidden = chosen.length <= most;
+        more.textContent = `Show ${chosen.length - most} more`;
+      }
+      if (pager) {
+        pager.hidden = pages < 2;
+        find("#page").textContent = `${first + 1}–${Math.min(first + size, chosen.length)} of ${chosen.length}`;
+        find("#previous").disabled = page === 0;
+        find("#next").disabled = page === pages - 1;
       }
     };
-    form.addEventListener("input", () => { if (more) most = AT_ONCE; apply(); });
+    const turn = (by) => { page += by; apply(); section.scrollIntoView(); };
+    form.addEventListener("input", () => { if (more) most = AT_ONCE; page = 0; apply(); });
     form.addEventListener("submit", (event) => event.preventDefault());
     more?.addEventListener("click", () => { most = Infinity; apply(); });
+    find("#previous")?.addEventListener("click", () => turn(-1));
+    find("#next")?.addEventListener("click", () => turn(1));
+    section.addEventListener("sorted", () => { page = 0; apply(); });
+    // A link to a sample on another page turns to it.
+    const seek = () => {
+      const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+      if (!pager || !target || !section.contains(target) || !target.matches("[data-outcome]")) return;
+      for (const select of selects) select.value = "";
+      if (search) search.value = "";
+      page = Math.floor(items().indexOf(target) / size);
+      apply();
+      target.scrollIntoView();
+    };
+    addEventListener("hashchange", seek);
     apply();
+    seek();
   }
 
   // A link into a closed <details> opens it.

@@ -1,1 +1,38 @@
-"""Where runs are carried out."""
+"""Where runs are carried out: engines, by name behind one door.
+
+A third party adds one by an entry point of the group "bench.engines" that names a class like `base.Engine`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import registry
+from bench.config import RunConfig
+from bench.errors import UsageError
+
+GROUP, DEFAULT = "bench.engines", "processes"
+
+
+def execute_all(
+    configs: Sequence[RunConfig], *, jobs: int | None = None, progress: bool = True, engine: str = DEFAULT
+) -> list[Path]:
+    """Carry out runs on an engine and return their directories in order.
+
+    Args:
+        configs: what to run.
+        jobs: runs carried out at once; None leaves it to the engine.
+        progress: whether to show how far they are.
+        engine: its name.
+
+    Raises:
+        UsageError: an unknown engine, or one that is none; and as of `bench.running.loop.execute`.
+    """
+    if engine not in registry.names(GROUP):
+        raise registry.unknown("engine", engine, registry.names(GROUP))
+    found: Any = registry.resolve(GROUP, engine)
+    if not all(callable(getattr(found, name, None)) for name in ("submit", "watch")):
+        raise UsageError(f"the plugin engine {engine!r} is no class with submit and watch; see bench.running.engines")
+    carried_out = found(jobs=jobs, progress=progress)
+    carried_out.submit(configs)
+    return list(carried_out.watch())

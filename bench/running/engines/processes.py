@@ -5,7 +5,9 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -14,45 +16,74 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from bench.config import RunConfig
+from bench.errors import UsageError
 from bench.progress import Display, Relay, Silent, choose, relayed
+from bench.running.engines.inline import Inline
 from bench.running.loop import execute
 
 
-def execute_all(configs: Sequence[RunConfig], *, jobs: int | None = None, progress: bool = True) -> list[Path]:
-    """Carry out runs and return their directories in order.
+class Processes:
+    """The default engine.
 
     Small models leave most of a CPU idle when one process uses all cores; as many processes as cores, with one thread
     each, finish about 1.5 times as soon. On an accelerator runs go one after the other unless ``jobs`` says otherwise.
     """
-    workers = min(len(configs), jobs or _default_jobs(configs))
-    display = choose(progress)
-    if workers <= 1:
-        return [execute(config, display=display) for config in configs]
-    context = multiprocessing.get_context("spawn")
-    strangers = set(multiprocessing.active_children())
 
-    def workers_of_pool() -> list[BaseProcess]:
-        return [child for child in multiprocessing.active_children() if child not in strangers]
+    def __init__(self, *, jobs: int | None = None, progress: bool = True) -> None:
+        self.jobs, self.progress = jobs, progress
+        self._inline = Inline(progress=progress)
+        self._running = ExitStack()
+        self._pending: list[Future[Path]] = []
+        self._workers: list[BaseProcess] = []
 
-    events = context.Queue()
-    events.cancel_join_thread()  # a worker that was killed may have held its lock
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    with (
-        ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(threads, events, progress)) as pool,
-        relayed(events),
-    ):
-        display.begin("runs", len(configs))
-        pending = [pool.submit(_execute_in_worker, config) for config in configs]
-        try:
-            for future in as_completed(pending):
-                future.result()  # the first error ends the whole
-                display.advance(1)
-            display.end()
-            return [future.result() for future in pending]
-        except BaseException as error:
-            pool.shutdown(wait=False, cancel_futures=True)
-            _stop(workers_of_pool(), patience=5.0 if isinstance(error, KeyboardInterrupt) else 0.0)
-            raise
+    def submit(self, configs: Sequence[RunConfig]) -> None:
+        """Start the processes; a single run is carried out in this one."""
+        workers = min(len(configs), self.jobs or _default_jobs(configs))
+        if workers <= 1:
+            self._inline.submit(configs)
+            return
+        context = multiprocessing.get_context("spawn")
+        strangers = set(multiprocessing.active_children())
+        events = context.Queue()
+        events.cancel_join_thread()  # a worker that was killed may have held its lock
+        threads = max(1, (os.cpu_count() or 1) // workers)
+        begin = (threads, events, self.progress)
+        self._pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=begin)
+        self._running.enter_context(self._pool)
+        self._running.enter_context(relayed(events))
+        self._pending = [self._pool.submit(_execute_in_worker, config) for config in configs]
+        self._workers = [child for child in multiprocessing.active_children() if child not in strangers]
+
+    def watch(self) -> list[Path]:
+        """Wait for all; the first error ends the whole, and what is recorded is kept.
+
+        Raises:
+            UsageError: a process was killed.
+        """
+        if not self._pending:
+            return self._inline.watch()
+        display = choose(self.progress)
+        with self._running:
+            display.begin("runs", len(self._pending))
+            try:
+                for future in as_completed(self._pending):
+                    future.result()
+                    display.advance(1)
+                display.end()
+                return [future.result() for future in self._pending]
+            except BaseException as error:
+                self._pool.shutdown(wait=False, cancel_futures=True)
+                _stop(self._workers, patience=5.0 if isinstance(error, KeyboardInterrupt) else 0.0)
+                if isinstance(error, BrokenProcessPool):
+                    raise _killed() from error
+                raise
+
+
+def _killed() -> UsageError:
+    return UsageError(
+        "a worker process was killed, perhaps for want of memory. What it recorded is kept: give the command again to "
+        "resume, with fewer --jobs if memory is short"
+    )
 
 
 def _stop(processes: Sequence[BaseProcess], patience: float) -> None:
@@ -70,7 +101,7 @@ def _begin_worker(threads: int, events: Any, progress: bool) -> None:
     global _display
     threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    transformers_logging.disable_progress_bar()  # bars are the command's to show
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # bars are the command's to show
     _display = Relay(events.put, os.getpid()) if progress else Silent()
 
 

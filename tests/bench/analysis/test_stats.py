@@ -1,4 +1,4 @@
-from itertools import pairwise, product
+from itertools import product
 from math import comb
 
 import numpy as np
@@ -6,8 +6,6 @@ import pytest
 
 from bench.analysis import stats
 from bench.analysis.stats import average_interval, ceiling_of, holm, interval, mcnemar, paired, sign_flip, wilson
-from bench.records.worst import groups_of, unscored, worst_scores
-from tests.bench.runs import make_header, make_record
 
 
 def numbered(values, per_group=1):
@@ -18,77 +16,6 @@ def numbered(values, per_group=1):
 
 def rates(function, repetitions):
     return np.mean([function(seed) for seed in range(repetitions)])
-
-
-# ---- the worst case over records -------------------------------------------------------------------------
-
-RECORDS = [
-    make_record("stood", "clean", 0.0, 90.0),
-    make_record("stood", "apgd", 2.0, 80.0),
-    make_record("stood", "apgd", 4.0, 85.0),  # the point found at 2/255 is in this ball too
-    make_record("stood", "apgd", 8.0, 10.0),
-    make_record("fell clean", "clean", 0.0, 0.0),
-    make_record("fell at 2", "clean", 0.0, 100.0),
-    make_record("fell at 2", "apgd", 2.0, 0.0),
-    make_record("two steps", "clean", 0.0, 50.0),
-    make_record("two steps", "a", 4.0, 70.0),
-    make_record("two steps", "b", 4.0, 60.0),
-    make_record("no clean", "apgd", 4.0, 0.0),
-    make_record("clean error", "clean", 0.0, None, error="out of memory"),
-    make_record("attack error", "clean", 0.0, 100.0),
-    make_record("attack error", "apgd", 4.0, None, error="NaN"),
-    make_record("one step failed", "clean", 0.0, 100.0),
-    make_record("one step failed", "a", 4.0, 40.0),
-    make_record("one step failed", "b", 4.0, 0.0, error="NaN"),
-]
-HEADER = make_header(radii=(2.0, 4.0, 8.0))
-
-
-def test_worst_scores_take_the_minimum_over_every_smaller_ball():
-    wanted = {"stood": 80.0, "fell clean": 0.0, "fell at 2": 0.0, "two steps": 50.0, "one step failed": 40.0}
-    assert worst_scores(HEADER, RECORDS, 4.0) == wanted
-
-
-def test_worst_scores_take_the_maximum_of_an_attack_success():
-    scores = worst_scores(make_header(worst="max", radii=(2.0, 4.0, 8.0)), RECORDS, 4.0)
-    assert scores["stood"] == 90.0
-    assert scores["two steps"] == 70.0
-
-
-def test_radius_zero_is_clean():
-    scores = worst_scores(HEADER, [*RECORDS, make_record("stood", "apgd", 0.0, 1.0)], 0)
-    assert scores["stood"] == 90.0
-    assert scores["attack error"] == 100.0
-    assert scores.keys() == {r.sample_id for r in RECORDS} - {"no clean", "clean error"}
-
-
-def test_the_unscored_are_named_with_their_reason():
-    assert unscored(HEADER, RECORDS, 4.0) == {
-        "no clean": "no clean score",
-        "clean error": "no clean score",
-        "attack error": "attack failed: NaN",
-    }
-    assert unscored(HEADER, RECORDS, 2.0).keys() == {"no clean", "clean error"}
-
-
-def test_a_radius_that_was_not_run_is_refused():
-    with pytest.raises(ValueError, match=r"no radius 3.*it has 2\.0, 4\.0, 8\.0"):
-        worst_scores(HEADER, RECORDS, 3.0)
-
-
-def test_worst_scores_never_rise_with_the_radius():
-    rng = np.random.default_rng(0)
-    records = [make_record(f"s{i}", "clean", 0.0, float(rng.integers(101))) for i in range(30)]
-    records += [make_record(f"s{i}", "a", e, float(rng.integers(101))) for i in range(30) for e in (2.0, 4.0, 8.0)]
-    columns = [worst_scores(HEADER, records, eps) for eps in (0.0, 2.0, 4.0, 8.0)]
-    for smaller, larger in pairwise(columns):
-        assert all(larger[s] <= smaller[s] for s in smaller)
-
-
-def test_a_sample_has_one_group():
-    assert groups_of(RECORDS[:2]) == {"stood": "image of stood"}
-    with pytest.raises(ValueError, match="two groups"):
-        groups_of([make_record(group="a"), make_record(group="b")])
 
 
 # ---- intervals -------------------------------------------------------------------------------------------

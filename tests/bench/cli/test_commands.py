@@ -71,7 +71,7 @@ def test_lists_are_readable_by_machines(kind):
         (["run", "--encoder", "fare", "--task", "vqa", "--frobnicate"], "No such option"),
         (["run", "--encoder", "fare"], "give --task, or --all"),
         (["run", "--all", "--suite", "mini", "--eps", "4"], "leave out --eps"),
-        (["train", "fare5"], "no recipe for 'fare5'"),
+        (["train", "recipe", "fare5"], "no recipe for 'fare5'"),
         (["table", "/no/such/runs"], "/no/such/runs"),
         (["list", "encoders", "--suite", "mimi"], "did you mean 'mini'"),
     ],
@@ -97,8 +97,8 @@ def test_exported_files_give_the_very_numbers_of_the_embedded_run(tmp_path):
     assert exported.exit_code == 0, exported.output
     common = ["run", "--encoder", "fare", "--task", "all", "--limit", "6", "--eps", "4", "--attack", "pgd", "--json",
               "--quiet", "--jobs", "1"]  # fmt: skip
-    embedded = _bench(*common, "--output", str(tmp_path / "a"), "--task", "zeroshot,captioning,vqa")
-    files = _bench(*common, "--output", str(tmp_path / "b"), "--task", "zeroshot,captioning,vqa", "--data-root",
+    embedded = _bench(*common, "--output", str(tmp_path / "a"), "--task", "zeroshot,captioning,vqa,pope,scienceqa")
+    files = _bench(*common, "--output", str(tmp_path / "b"), "--task", "zeroshot,captioning,vqa,pope,scienceqa", "--data-root",
                    str(tmp_path / "data"))  # fmt: skip
     assert embedded.exit_code == files.exit_code == 0, files.output
 

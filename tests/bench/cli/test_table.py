@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from bench.cli import main
+from bench.registry import LAYOUTS
 from bench.regression.baseline import DOCUMENT
 from bench.tables import layouts
 
@@ -22,7 +23,7 @@ def _table(*words):
 
 def test_layouts_are_listed():
     lines = _table("--list").stdout.splitlines()
-    assert [line.split()[0] for line in lines] == list(layouts.LAYOUTS)
+    assert [line.split()[0] for line in lines] == list(LAYOUTS)
     assert _table().stdout.splitlines() == lines
 
 
@@ -56,7 +57,7 @@ def test_all_layouts_regenerate_the_committed_document(tmp_path):
     result = _table("--all", MINI, "--write", str(document))
     assert result.exit_code == 0, result.output
     assert document.read_text() == fresh
-    titles = [layout.title for layout in layouts.LAYOUTS.values()]
+    titles = [layouts.find(name).title for name in LAYOUTS]
     assert all(f"## {title}\n" in _table("--all", MINI, "--format", "markdown").stdout for title in titles)
 
 

@@ -142,7 +142,7 @@ def test_a_compiled_run_lies_apart_and_says_so(monkeypatch, tmp_path):
         resolve(encoder="clip", task="vqa", limit=1, output=tmp_path, compiled=choice)[0] for choice in (False, True)
     )
     assert plain.directory != other.directory
-    assert "compiled" not in setup.prepare(plain).header.protocol
+    assert not setup.prepare(plain).header.compiled
     assert compiled == []
-    assert setup.prepare(other).header.protocol["compiled"] is True
+    assert setup.prepare(other).header.compiled
     assert set(compiled) == {"Encoder", "Llava"}

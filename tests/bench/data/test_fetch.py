@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from bench.cli import main
 from bench.config import load_suite
-from bench.data import presence as presence_module
+from bench.data import shards
 from bench.data.fetch import fetch
 from bench.data.presence import files_needed, presence
 from bench.errors import UsageError
@@ -176,8 +176,12 @@ def cli(*arguments):
 def test_what_is_there_is_ready(root):
     done = cli("check", "--data-root", root, "--dataset", "textvqa,coco,flickr30k,cifar10,coco-stealth")
     assert done.exit_code == 0
-    for words in (f"textvqa: ready, {SIZE} samples", "present  flickr30k/dataset_flickr30k.json",
-                  "present  wds_vtab-cifar10/test/0.tar", "coco-stealth: ready, 150 samples"):  # fmt: skip
+    for words in (
+        f"textvqa: ready, {SIZE} samples",
+        "present  flickr30k/dataset_flickr30k.json",
+        "present  wds_vtab-cifar10/test/0.tar",
+        "coco-stealth: ready, 150 samples",
+    ):
         assert words in done.output
 
 
@@ -187,18 +191,21 @@ def test_what_is_missing_is_named_with_its_page(tmp_path):
     vizwiz, cars = json.loads(done.output)
     assert not vizwiz["ready"]
     assert [(one["place"], one["present"]) for one in vizwiz["needed"]] == [
-        ("vizwiz/val_annotations_vqa_format.json", False), ("vizwiz/val_questions_vqa_format.json", False),
+        ("vizwiz/val_annotations_vqa_format.json", False),
+        ("vizwiz/val_questions_vqa_format.json", False),
         ("vizwiz/val", False),
-    ]  # fmt: skip
+    ]
     assert {one["place"] for one in cars["needed"]} == {
-        "wds_cars/classnames.txt", "wds_cars/test/nshards.txt", "wds_cars/test/0.tar",
-    }  # fmt: skip
+        "wds_cars/classnames.txt",
+        "wds_cars/test/nshards.txt",
+        "wds_cars/test/0.tar",
+    }
     assert all(one["page"].startswith("https://") for one in [*vizwiz["needed"], *cars["needed"]])
 
 
 def test_every_file_of_the_paper_has_a_page(tmp_path):
     for name, row in load_suite("paper").datasets.items():
-        for one in files_needed(row, tmp_path):
+        for one in files_needed(name, row, tmp_path):
             assert one.page.startswith("https://"), f"{name}: {one.place}"
             assert one.url is None or one.url.startswith(("https://", "http://"))
 
@@ -236,7 +243,7 @@ def test_a_table_that_is_neither_here_nor_in_the_cache_is_a_fault(tmp_path):
 def test_fetching_puts_every_file_where_the_suite_looks(root, server, tmp_path, monkeypatch):
     """A tar set, whose number of shards is known only once its first files are there."""
     folder = root / "wds_vtab-cifar10"
-    monkeypatch.setattr(presence_module, "_HUB", server.url)
+    monkeypatch.setattr(shards, "_HUB", server.url)
     for file in folder.rglob("*"):
         if file.is_file():
             name = file.relative_to(folder).as_posix()

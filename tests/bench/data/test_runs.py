@@ -177,7 +177,7 @@ def test_images_of_native_size_reach_the_attack_as_they_are(tmp_path):
 
 
 def test_the_preprocessing_is_the_vision_language_models_if_it_has_one(mini, monkeypatch):
-    from bench.models.victims.llava import Llava
+    from bench.models.victims.llava.model import Llava
 
     config = resolve(encoder="clip", task="vqa", attack="none", limit=2)[0]
     monkeypatch.setattr(Llava, "preprocess", lambda self, picture: torch.full((3, 8, 8), 0.5), raising=False)
@@ -253,7 +253,7 @@ def test_a_predicted_class_is_its_own_even_where_names_repeat(mini, tmp_path, br
 def test_a_caption_is_broken_below_the_data_sets_own_threshold():
     sample = Sample("a", Path("x"), "p", ("a cat",), "a")
     coco, flickr = (Captioning(Dataset("d", (sample,), broken_below=bound)) for bound in (10.0, 2.0))
-    assert (coco.lost(5, sample), flickr.lost(5, sample), flickr.lost(1.9, sample)) == (True, False, True)
+    assert (coco.broken(5, sample), flickr.broken(5, sample), flickr.broken(1.9, sample)) == (True, False, True)
 
 
 def test_attacks_lead_away_from_their_own_captions_and_scores_use_the_references():
@@ -274,8 +274,15 @@ def test_attacks_lead_away_from_their_own_captions_and_scores_use_the_references
 
 def test_a_third_party_vqa_set_runs(mini, tmp_path, brief):
     folder = tmp_path / "harbour"
-    write_questions(mini / "mini-vqa", folder, folder / "pictures", "harbour_questions_test.json",
-                    "harbour_annotations_test.json", lambda i: f"cam-{i}", lambda i: f"cam-{i}.jpg")  # fmt: skip
+    write_questions(
+        mini / "mini-vqa",
+        folder,
+        folder / "pictures",
+        "harbour_questions_test.json",
+        "harbour_annotations_test.json",
+        lambda i: f"cam-{i}",
+        lambda i: f"cam-{i}.jpg",
+    )
     (run,) = _run(task="vqa", dataset="vqa:harbour", data_root=tmp_path, output=tmp_path / "runs").runs
     assert run.header.status == "complete"
     assert (run.header.dataset, run.header.n_samples, run.header.limit) == ("harbour", SIZE, None)
@@ -306,8 +313,9 @@ def test_a_third_party_imagefolder_and_webdataset_run(mini, tmp_path, brief):
     specs = f"imagefolder:{tmp_path / 'photos'},webdataset:{tmp_path / 'wds_strange'}"
     runs = _run(task="zeroshot", dataset=specs, output=tmp_path / "runs").runs
     assert [(r.header.dataset, r.header.status, r.header.n_samples) for r in runs] == [
-        ("photos", "complete", 9), ("wds_strange", "complete", SIZE),
-    ]  # fmt: skip
+        ("photos", "complete", 9),
+        ("wds_strange", "complete", SIZE),
+    ]
     assert any(r.score == 100 for r in runs[0].records)
 
 

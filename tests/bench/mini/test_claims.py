@@ -68,7 +68,7 @@ def test_the_story_holds_and_every_statement_has_numbers():
         ({"fare4_vqa": (84, 60, 21)}, ["C3 VQA, FARE4 above CLIP"]),
         ({"tecoa2_captioning": (70, 51, 15)}, ["C3 captioning, FARE at least TeCoA, 2"]),
         ({"tecoa4_vqa": (60, 45, 41)}, ["C3 vqa, FARE at least TeCoA, 4"]),
-        ({"clip_stealth": (5, 50, 99)}, ["C4 CLIP is taken over"]),
+        ({"clip_stealth": (5, 50, 99)}, ["C4 CLIP says the target"]),
         ({"fare4_stealth": (0, 1, 34)}, ["C4 FARE4 at most a third"]),
         ({"fare4_transfer": (84, 80, 73)}, ["C5 CLIP's images on FARE4"]),
     ],
@@ -109,7 +109,7 @@ def test_what_was_not_measured_does_not_hold_and_is_named():
     assert not any(result.holds for result in results)
     assert results[0].statement == "not measured: there is no run for clip zeroshot clean"
     runs = [run for run in story() if run.header.task != "stealth"]
-    assert failing(runs) == ["C4 CLIP is taken over", "C4 FARE4 at most a third"]
+    assert failing(runs) == ["C4 CLIP says the target", "C4 FARE4 at most a third"]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_what_was_not_measured_does_not_hold_and_is_named():
     ],
 )
 def test_a_partial_run_carries_no_claim(changes, words):
-    runs = [run for run in story() if "surrogate" not in run.header.protocol]
+    runs = [run for run in story() if not run.header.surrogate]
     scores = {0: percent(84), 2: percent(80), 4: percent(80)}
     runs.append(in_memory(scores, **TRANSFER | changes))
     (result,) = [result for result in evaluate_claims(runs) if result.name.startswith("C5")]

@@ -9,8 +9,8 @@ from bench.regression.compare import compare_to_baseline
 from tests.bench.runs import in_memory, make_record
 
 
-def verdicts(findings):
-    return [finding.verdict for finding in findings]
+def outcomes(findings):
+    return [finding.outcome for finding in findings]
 
 
 HIGH, LOW = [100.0] * 80 + [0.0] * 20, [100.0] * 40 + [0.0] * 60
@@ -29,7 +29,7 @@ def test_the_same_run_passes():
 
 def test_a_real_drop_fails_in_words():
     findings = compare_to_baseline([in_memory({0: HIGH, 4: LOW})], [in_memory({0: HIGH, 4: HIGH})])
-    assert verdicts(findings) == ["ok", "fell"]
+    assert outcomes(findings) == ["ok", "fell"]
     assert not findings[1].ok
     assert findings[1].words.startswith("fare4 / vqa / mini-vqa at 4/255 fell from 80.0 to 40.0 (-40.0 [-")
     assert findings[1].words.endswith("], p < 0.0001, n = 100)")
@@ -40,17 +40,17 @@ OTHER = {"encoder": "of a better model"}
 
 def test_a_rise_passes_and_for_an_attack_success_it_is_the_other_way_round():
     low, high = {0: LOW}, {0: HIGH}
-    assert verdicts(compare_to_baseline([in_memory(high, weights=OTHER)], [in_memory(low)])) == ["ok"]
+    assert outcomes(compare_to_baseline([in_memory(high, weights=OTHER)], [in_memory(low)])) == ["ok"]
     (finding,) = compare_to_baseline([in_memory(high, worst="max", weights=OTHER)], [in_memory(low, worst="max")])
-    assert (finding.verdict, finding.ok) == ("fell", False)
+    assert (finding.outcome, finding.ok) == ("fell", False)
     assert "rose from 40.0 to 80.0 (+40.0 [" in finding.words
     better = in_memory(low, worst="max", weights=OTHER)
-    assert verdicts(compare_to_baseline([better], [in_memory(high, worst="max")])) == ["ok"]
+    assert outcomes(compare_to_baseline([better], [in_memory(high, worst="max")])) == ["ok"]
 
 
 def test_a_rise_with_the_same_weights_is_a_weaker_attack():
     (_, finding) = compare_to_baseline([in_memory({0: HIGH, 4: HIGH})], [in_memory({0: HIGH, 4: LOW})])
-    assert (finding.verdict, finding.ok) == ("rose", False)
+    assert (finding.outcome, finding.ok) == ("rose", False)
     assert finding.words.endswith("the attack is weaker or the scoring has changed")
 
 
@@ -58,15 +58,15 @@ def test_p_values_are_corrected_for_the_number_of_comparisons():
     """Eight losses of eight flips: p = 0.0039 alone, 0.0156 among four comparisons."""
     before, after = [100.0] * 50, [0.0] * 8 + [100.0] * 42
     alone = compare_to_baseline([in_memory({0: after})], [in_memory({0: before})])
-    assert verdicts(alone) == ["fell"]
+    assert outcomes(alone) == ["fell"]
     four = [
         [in_memory({0: s}, dataset=f"d{i}") for i, s in enumerate(c)] for c in ([after] + [before] * 3, [before] * 4)
     ]
-    assert verdicts(compare_to_baseline(*four)) == ["ok"] * 4
+    assert outcomes(compare_to_baseline(*four)) == ["ok"] * 4
 
 
 @pytest.mark.parametrize(
-    ("new", "old", "verdict", "words"),
+    ("new", "old", "outcome", "words"),
     [
         ([], [{}], "missing", "was not run"),
         ([{}], [], "missing", "no baseline run"),
@@ -80,26 +80,35 @@ def test_p_values_are_corrected_for_the_number_of_comparisons():
         ([{"worst": "max"}], [{}], "not comparable", "worst"),
         ([{"norm": "l2"}], [{}], "not comparable", "norm"),
         ([{"dataset_fingerprint": "x"}], [{}], "not comparable", "dataset_fingerprint"),
+        ([{"model": "another"}], [{}], "not comparable", "model was 'mini-llava' in the baseline and is 'another'"),
+        ([{"attack_steps": []}], [{}], "not comparable", "attack_steps was"),
+        (
+            [{"protocol": {"precision": "bf16", "name": "paper"}}],
+            [{}],
+            "not comparable",
+            "protocol.precision was 'float32' in the baseline and is 'bf16', protocol.name was None",
+        ),
+        ([{"protocol": {"precision": "float32", "tower": "native"}}], [{}], "not comparable", "protocol.tower"),
         ([{}], [{"n_samples": 101}], "missing", "100 of 100 samples scored, 100 of 101 in the baseline"),
         ([{"radii": (2.0,)}], [{}], "missing", "at 2/255: the baseline does not have this radius"),
         ([{}], [{"radii": (2.0,)}], "missing", "at 2/255: the run does not have this radius"),
     ],
 )
-def test_what_cannot_be_compared_fails(new, old, verdict, words):
+def test_what_cannot_be_compared_fails(new, old, outcome, words):
     sides = [[in_memory({0: HIGH}, **changes) for changes in side] for side in (new, old)]
     bad = [finding for finding in compare_to_baseline(*sides) if not finding.ok]
     assert bad
-    assert bad[0].verdict == verdict
+    assert bad[0].outcome == outcome
     assert words in bad[0].words
 
 
 def test_other_samples_fail():
     whole, short = in_memory({0: HIGH}), in_memory({0: HIGH[:99]})
     (lost,) = compare_to_baseline([short], [whole])
-    assert (lost.verdict, lost.ok) == ("missing", False)
+    assert (lost.outcome, lost.ok) == ("missing", False)
     assert "99 of 99 samples scored, 100 of 100 in the baseline, without s99" in lost.words
     (extra,) = compare_to_baseline([whole], [short], allow_limit=True)
-    assert (extra.verdict, extra.ok) == ("missing", False)
+    assert (extra.outcome, extra.ok) == ("missing", False)
     assert "unknown s99" in extra.words
 
 
@@ -110,10 +119,10 @@ def test_a_limited_run_is_compared_on_its_samples_if_that_is_allowed():
     assert finding.ok
     assert finding.words.endswith("n = 50)")
     dropped = in_memory({0: [0.0] * 50 + [0.0] * 10}, limit=60)
-    assert verdicts(compare_to_baseline([dropped], [baseline], allow_limit=True)) == ["fell"]
+    assert outcomes(compare_to_baseline([dropped], [baseline], allow_limit=True)) == ["fell"]
     partial_baseline = in_memory({0: HIGH}, limit=100)
     (refused,) = compare_to_baseline([limited], [partial_baseline], allow_limit=True)
-    assert refused.verdict == "partial"
+    assert refused.outcome == "partial"
 
 
 def test_an_unscored_sample_fails():
@@ -121,7 +130,7 @@ def test_an_unscored_sample_fails():
     records = list(baseline.records)
     records[-1] = make_record("s99", "apgd", 4.0, None, group="g99", error="NaN")
     findings = compare_to_baseline([Run(Path("new"), baseline.header, records)], [baseline])
-    assert verdicts(findings) == ["ok", "missing"]
+    assert outcomes(findings) == ["ok", "missing"]
 
 
 def test_a_run_whose_attack_did_not_bite_fails_however_robust_it_looks():
@@ -130,10 +139,10 @@ def test_a_run_whose_attack_did_not_bite_fails_however_robust_it_looks():
     old, sound = in_memory(scores), in_memory(scores, checks=[doubt | {"ok": True}])
     new = in_memory({0: [100] * 20, 4: [100] * 20}, checks=[doubt])
     (finding,) = compare_to_baseline([new], [old])
-    assert (finding.ok, finding.verdict) == (False, "not credible")
+    assert (finding.ok, finding.outcome) == (False, "not credible")
     assert "gradient" in finding.words
     assert all(finding.ok for finding in compare_to_baseline([sound], [old]))
-    assert "not credible" not in {f.verdict for f in compare_to_baseline([new], [in_memory(scores, checks=[doubt])])}
+    assert "not credible" not in {f.outcome for f in compare_to_baseline([new], [in_memory(scores, checks=[doubt])])}
 
 
 def test_two_runs_in_one_place_are_refused():

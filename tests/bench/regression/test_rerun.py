@@ -50,7 +50,7 @@ def test_a_drop_fails_and_what_fell_stands_last(baseline):
     assert fell.startswith("FELL  clip / vqa / mini-vqa at 4/255 fell from 80.0 to 40.0 (-40.0 [")
     assert verdict == "check failed: 1 of 4"
     found = json.loads(check("--baseline", baseline[0], "--runs", baseline[1], "--json").stdout)
-    assert [finding["verdict"] for finding in found] == ["ok", "ok", "ok", "fell"]
+    assert [finding["outcome"] for finding in found] == ["ok", "ok", "ok", "fell"]
 
 
 def test_a_missing_baseline_fails(tmp_path, baseline):

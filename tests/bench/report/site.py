@@ -5,7 +5,8 @@ import shutil
 from pathlib import Path
 
 import bench
-from bench.regression.baseline import load_runs
+from bench.config.facts import SUITE_FACTS
+from bench.records import load_runs
 from bench.report.pages import write_report
 from tests.bench.runs import make_run
 
@@ -16,9 +17,16 @@ HOSTILE = """x"><img src=x onerror="document.title='broken out'">&'"""
 def make_site(folder: Path) -> Path:
     """Runs and a report of them under ``folder``; returns the report's first page."""
     real = bench.run(
-        encoder="clip", task="zeroshot", dataset="mini-sketch", limit=14, attack="pgd", save_adversarial=True,
-        output=folder / "runs", jobs=1, progress=False,
-    )  # fmt: skip
+        encoder="clip",
+        task="zeroshot",
+        dataset="mini-sketch",
+        limit=14,
+        attack="pgd",
+        save_adversarial=True,
+        output=folder / "runs",
+        jobs=1,
+        progress=False,
+    )
     records = real.runs[0].directory / "records.jsonl"
     lines = [json.loads(line) for line in records.read_text().splitlines()]
     lines[0]["prediction"] = SCRIPT  # the clean answer to the first sample
@@ -29,7 +37,7 @@ def make_site(folder: Path) -> Path:
         make_run(place, made, encoder=encoder, suite="mini")
     place = folder / "runs" / "made up" / "without the smaller radius"
     make_run(place, {0: [100.0] * 5, 4: [0.0] * 5}, encoder="tecoa4", suite="mini")
-    return write_report(load_runs([folder / "runs"]), folder / "report", progress=False)
+    return write_report(load_runs([folder / "runs"]), folder / "report", facts=SUITE_FACTS, progress=False)
 
 
 def copy_site(page: Path, target: Path) -> Path:

@@ -11,10 +11,10 @@ from PIL import Image
 
 from bench.analysis.cells import measured
 from bench.cli import main
+from bench.config.facts import SUITE_FACTS
 from bench.config.reload import config_of
 from bench.errors import UsageError
-from bench.records import Run
-from bench.regression.baseline import load_runs
+from bench.records import Run, load_runs
 from bench.report import attacks, charts, gallery
 from bench.report.pages import write_report
 from tests.bench.report.site import SCRIPT, make_site
@@ -118,10 +118,10 @@ def test_the_gallery_holds_what_was_kept(site):
     assert text.count('class="card"') == 12
     (run,) = [r for r in load_runs([site.parent.parent / "runs"]) if gallery.has_images(r)]
     chosen = gallery.choose(run, 12)
-    assert {one.outcome for one in chosen} >= {"fell at 2/255", "stood"}
-    first = [one for one in gallery.choose(run, 100) if one.outcome == "fell at 2/255"]
-    assert [one for one in chosen if one.outcome == "fell at 2/255"] == first[: sum(
-        one.outcome == "fell at 2/255" for one in chosen)]  # fmt: skip
+    assert {one.outcome for one in chosen} >= {"broken at 2/255", "robust"}
+    first = [one for one in gallery.choose(run, 100) if one.outcome == "broken at 2/255"]
+    assert [one for one in chosen if one.outcome == "broken at 2/255"] == first[: sum(
+        one.outcome == "broken at 2/255" for one in chosen)]  # fmt: skip
     assert len(list((site.parent / "images").glob("*.png"))) == sum(3 if one.kept else 1 for one in chosen)
 
 
@@ -148,7 +148,7 @@ def test_provenance_is_at_the_foot(site):
 
 def test_a_report_without_images_says_how_to_get_them(tmp_path):
     run = make_run(tmp_path / "run", {0: [100.0], 4: [0.0]})
-    text = write_report([run], tmp_path / "report", progress=False).read_text()
+    text = write_report([run], tmp_path / "report", facts=SUITE_FACTS, progress=False).read_text()
     assert "bench run … --save-adversarial" in text
     assert 'class="card"' not in text
 
@@ -157,7 +157,7 @@ def test_images_whose_data_are_not_at_hand_are_said_so(tmp_path):
     changes = {"task": "zeroshot", "dataset": "mini-shape", "model": None}
     run = make_run(tmp_path / "run", {0: [100.0], 4: [0.0]}, **changes)
     (run.directory / "adversarial").mkdir()
-    text = write_report([run], tmp_path / "report", progress=False).read_text()
+    text = write_report([run], tmp_path / "report", facts=SUITE_FACTS, progress=False).read_text()
     assert "is not the one that was run" in text
 
 
@@ -166,14 +166,14 @@ def test_runs_of_two_protocols_stand_apart(tmp_path):
         make_run(tmp_path / name, {0: [100.0] * 4, 4: [value] * 4}, protocol={"name": name})
         for name, value in (("strict", 25.0), ("paper", 75.0))
     ]
-    text = write_report(runs, tmp_path / "report", progress=False).read_text()
+    text = write_report(runs, tmp_path / "report", facts=SUITE_FACTS, progress=False).read_text()
     assert "protocol strict, linf" in text
     assert "protocol paper, linf" in text
 
 
 def test_an_unattacked_run_can_be_reported(tmp_path):
     run = make_run(tmp_path / "run", {0: [100.0, 0.0]}, attack="none")
-    text = write_report([run], tmp_path / "report", progress=False).read_text()
+    text = write_report([run], tmp_path / "report", facts=SUITE_FACTS, progress=False).read_text()
     assert "These runs hold no attacks" in text
 
 
@@ -182,10 +182,12 @@ def test_only_a_report_is_written_over(tmp_path):
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "thesis.tex").write_text("years of work")
     with pytest.raises(UsageError, match="something other than a report"):
-        write_report([run], tmp_path / "report", progress=False)
+        write_report([run], tmp_path / "report", facts=SUITE_FACTS, progress=False)
     assert [path.name for path in (tmp_path / "report").iterdir()] == ["thesis.tex"]
-    first = write_report([run], tmp_path / "again", progress=False).read_text()
-    assert write_report([run], tmp_path / "again", progress=False).read_text() == first  # equal bytes, too
+    first = write_report([run], tmp_path / "again", facts=SUITE_FACTS, progress=False).read_text()
+    assert (
+        write_report([run], tmp_path / "again", facts=SUITE_FACTS, progress=False).read_text() == first
+    )  # equal bytes, too
     result = CliRunner().invoke(main, ["report", str(run.directory), "-o", str(tmp_path / "report")])
     assert result.exit_code == 2
     assert "something other than a report" in result.output
@@ -193,7 +195,7 @@ def test_only_a_report_is_written_over(tmp_path):
 
 def test_a_full_disk_is_named(tmp_path):
     run = make_run(tmp_path / "run", {0: [100.0], 4: [0.0]})
-    first = write_report([run], tmp_path / "report", progress=False)
+    first = write_report([run], tmp_path / "report", facts=SUITE_FACTS, progress=False)
     first.unlink()
     first.symlink_to("/dev/full")
     result = CliRunner().invoke(main, ["report", str(run.directory), "-o", str(tmp_path / "report")])
@@ -225,7 +227,7 @@ def test_the_loss_curve_of_attacks_is_what_is_recorded(tmp_path):
     spent, most = attacks.spent_gradients([run], measured([run]), {"fare4": 4})
     assert spent == {"fare4": [7, 105]}
     assert most == {"fare4": 105}
-    svg = charts.standing({"fare4": [7, 105, float("inf")]}, most, {"fare4": 4}, "n")
+    svg = charts.robust_share({"fare4": [7, 105, float("inf")]}, most, {"fare4": 4}, "n")
     assert "var(--series-4)" in svg
 
 
@@ -239,16 +241,16 @@ def test_loss_curves_hold_the_loss_of_who_has_left_and_end_at_the_last_image(tmp
         make_record("s1", "a", 2.0, 100.0, evaluations=6, loss=8.0, loss_curve=(8.0,)),  # a smaller radius
     ]
     run = Run(tmp_path, make_header(), records)
-    found = attacks.climbs([run], measured([run]), {"fare4": 4})
+    found = attacks.loss_curves([run], measured([run]), {"fare4": 4})
     assert found == {"fare4": ([1, 2, 4, 7], [4 / 3, 2, 3, 10 / 3])}
-    assert attacks.climbs([Run(tmp_path, make_header(), records[:4])], measured([run]), {"fare4": 4}) == {}
-    assert "var(--series-4)" in charts.climbs(found, {"fare4": 4}, "n")
+    assert attacks.loss_curves([Run(tmp_path, make_header(), records[:4])], measured([run]), {"fare4": 4}) == {}
+    assert "var(--series-4)" in charts.loss_curves(found, {"fare4": 4}, "n")
 
 
 def test_a_report_shows_loss_curves_where_runs_recorded_them(site, tmp_path):
     assert "first step at 4/255" in site.read_text()
     run = make_run(tmp_path / "run", {0: [100.0], 4: [0.0]})
-    text = write_report([run], tmp_path / "report", progress=False).read_text()
+    text = write_report([run], tmp_path / "report", facts=SUITE_FACTS, progress=False).read_text()
     assert "before loss curves were recorded" in text
 
 

@@ -9,10 +9,10 @@ from attacks.presets import PRESETS, AttackStep, Preset
 from bench.cli import main
 from bench.config import resolve
 from bench.models.encoders.encoder import Encoder
-from bench.models.victims.llava import Llava, load_llava
+from bench.models.victims.llava.model import Llava, load_llava
 from bench.records import load_run
 from bench.records.worst import worst_scores
-from bench.running.attack_batch import Attempts
+from bench.running.attack_batch import Attacker
 from bench.running.loop import execute
 from bench.verify import verify
 from tasks.base import NOT_FINITE, Answer
@@ -25,7 +25,7 @@ PROMPTS = [
     "a?",
     "is it a dog?\nAnswer the question using a single word or phrase.",
 ]
-KINDS = [torch.nan, torch.inf, -torch.inf]
+VALUES = [torch.nan, torch.inf, -torch.inf]
 
 
 def _spoilt(original, method, is_bad, value=torch.nan):
@@ -51,14 +51,14 @@ def _rows(records, **wanted):
 # ---- A classifier ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", KINDS)
+@pytest.mark.parametrize("value", VALUES)
 def test_a_clean_answer_that_is_not_finite_is_an_error_row_and_the_run_has_failed(attack, value):
     healthy = attack(short("pgd"))
 
     def spoil(images):
         return torch.where((images == setup.images[5]).flatten(1).all(1)[:, None, None, None], value, images)
 
-    setup = make_setup("toy", judge=victim(spoil=spoil))
+    setup = make_setup("toy", asked=victim(spoil=spoil))
     found = attack(short("pgd"), setup=setup)
     assert found.header.status == "failed"
     assert [(r.sample_id, r.step, r.prediction, r.score, r.error) for r in found.records if r.error] == [
@@ -71,9 +71,9 @@ def test_a_clean_answer_that_is_not_finite_is_an_error_row_and_the_run_has_faile
     ]
 
 
-def _judged_by(judge):
-    """The attack ascends a healthy model; another one judges."""
-    return make_setup("toy", judge=judge, source=victim())
+def _asking(asked):
+    """The attack ascends a healthy model; another one answers."""
+    return make_setup("toy", asked=asked, source=victim())
 
 
 class Fragile(Linear):
@@ -98,36 +98,36 @@ def _no_clean_image(images):
 
 
 def test_an_adversarial_answer_that_is_not_finite_is_neither_robust_nor_broken(attack):
-    found = attack(short("pgd"), setup=_judged_by(Fragile(_no_clean_image)))
-    standing = {r.sample_id for r in found.records if r.step == "clean" and r.score == 100}
+    found = attack(short("pgd"), setup=_asking(Fragile(_no_clean_image)))
+    right = {r.sample_id for r in found.records if r.step == "clean" and r.score == 100}
     attacked = [r for r in found.records if r.step != "clean"]
-    assert {r.sample_id for r in attacked} == standing
+    assert {r.sample_id for r in attacked} == right
     assert {(r.error, r.score, r.prediction) for r in attacked} == {(NOT_FINITE, None, "")}
     assert found.header.status == "failed"
     left = worst_scores(found.header, found.records, found.header.radii[0])
-    assert left.keys() == {f"s{k:02d}" for k in range(COUNT)} - standing
+    assert left.keys() == {f"s{k:02d}" for k in range(COUNT)} - right
 
 
 def test_the_answer_to_the_saved_png_must_be_finite_too(attack):
-    found = attack(short("pgd"), setup=_judged_by(Fragile(_in_eight_bits)), save_adversarial=True)
+    found = attack(short("pgd"), setup=_asking(Fragile(_in_eight_bits)), save_adversarial=True)
     attacked = [r for r in found.records if r.step != "clean"]
     assert attacked
     assert {r.error for r in attacked} == {f"as an 8-bit PNG, {NOT_FINITE}"}
     assert found.header.status == "failed"
-    assert not list((found.directory / "adversarial").rglob("*.safetensors"))
+    assert [path.name for path in (found.directory / "adversarial").iterdir()] == ["0"], "clean images alone"
 
 
 def test_an_unfinite_answer_does_not_confirm_that_a_sample_is_broken():
     setup = make_setup("toy")
     wrong = NAMES[(NAMES.index(setup.samples[0].references[0]) + 1) % 10]
 
-    class Judge:
+    class Asked:
         def predict(self, images, samples):
             return [Answer(wrong), Answer(wrong, NOT_FINITE)]
 
-    attempts = Attempts.__new__(Attempts)
-    attempts.setup = setup
-    confirm = attempts._confirm([setup.samples[0]] * 2, Judge())
+    attacker = Attacker.__new__(Attacker)
+    attacker.setup = setup
+    confirm = attacker._confirm([setup.samples[0]] * 2, Asked())
     assert confirm(setup.images[:2], torch.arange(2)).tolist() == [True, False]
 
 
@@ -167,7 +167,7 @@ def pictures() -> torch.Tensor:
     return torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(3))
 
 
-@pytest.mark.parametrize("value", KINDS)
+@pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
 def test_features_that_are_not_finite_spoil_the_answer_of_their_row_only(
     model, pictures, monkeypatch, value, precision
@@ -182,7 +182,7 @@ def test_features_that_are_not_finite_spoil_the_answer_of_their_row_only(
     assert [a for a in said if a.error is None] == [healthy[k] for k in (0, 2, 3)]
 
 
-@pytest.mark.parametrize("value", KINDS)
+@pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize("step", [0, 2, 4])
 def test_one_logit_of_any_token_of_an_answer_counts(model, pictures, monkeypatch, value, step):
     _spoil_logits(model, monkeypatch, step, row=2, value=value)

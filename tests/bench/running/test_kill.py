@@ -12,8 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bench.analysis.cells import measured
 from bench.records import VOLATILE, find_runs, load_run
-from bench.tables import flat as tables
+from bench.tables.rows import rows as rows_of
 from tests.bench.records.test_schemas import assert_described
 from tests.bench.running.kills import heed_ctrl_c
 
@@ -45,7 +46,7 @@ def contents(output):
         run.directory.name: sorted((msgspec.structs.replace(r, seconds=0.0) for r in run.records), key=lambda r: r.key)
         for run in runs
     }
-    rows = [{key: value for key, value in row.items() if key != "run_dir"} for row in tables.summary(runs)]
+    rows = [{key: value for key, value in row.items() if key != "run_dir"} for row in rows_of(measured(runs))]
     return headers, records, rows
 
 

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import torch
 
-from attacks.kinds import KINDS
+from attacks.kinds import run_apgd
 from attacks.objective import Classification, Progress
 from attacks.presets import PRESETS, AttackStep, Preset
 from bench import registry
@@ -23,6 +23,7 @@ from bench.records.worst import worst_scores
 from bench.running import load as setup
 from bench.running import loop
 from tests.bench.runs import make_record
+from tests.bench.toy_runs import put_kind
 
 
 def _config(tmp_path, **changes) -> RunConfig:
@@ -41,7 +42,7 @@ SOUND = (
 )  # fmt: skip
 
 
-def _verdicts(run):
+def _checks(run):
     return {check["name"]: check["ok"] for check in run.header.checks}
 
 
@@ -61,15 +62,15 @@ def test_a_run_is_whole_certified_and_monotone_in_eps(tmp_path):
     assert sum(clean.values()) > sum(four.values())
 
 
-def test_a_sample_lost_at_a_small_radius_is_not_attacked_at_a_larger_one(tmp_path):
+def test_a_sample_broken_at_a_small_radius_is_not_attacked_at_a_larger_one(tmp_path):
     run = _run(_config(tmp_path, encoder="clip"))
-    lost = {s for s, score in worst_scores(run.header, run.records, 2).items() if score == 0}
-    assert lost
-    assert not [r for r in run.records if r.radius == 4 and r.sample_id in lost]
+    broken = {s for s, score in worst_scores(run.header, run.records, 2).items() if score == 0}
+    assert broken
+    assert not [r for r in run.records if r.radius == 4 and r.sample_id in broken]
 
 
 @pytest.mark.parametrize(("task", "dataset"), [("zeroshot", "mini-shape"), ("vqa", "mini-vqa")])
-def test_batch_size_does_not_change_a_verdict(tmp_path, task, dataset):
+def test_batch_size_does_not_change_an_answer(tmp_path, task, dataset):
     options = {"task": task, "dataset": dataset, "limit": 5, "eps": 4, "attack": "pgd"}
     whole = _run(_config(tmp_path / "whole", **options))
     single = _run(_config(tmp_path / "single", **options, batch_size=1))
@@ -93,9 +94,7 @@ def test_resuming_other_weights_is_refused_by_name(tmp_path, monkeypatch):
 CHILD = """
 import sys, torch
 import attacks.presets as presets
-from attacks.kinds import KINDS
 from attacks.presets import PRESETS, AttackStep, Preset
-from bench import registry
 torch.set_num_threads(1)
 presets.PRESETS["brief"] = Preset("", (
     AttackStep("first", "apgd", 6, "reference-0", "random", 2.0),
@@ -218,10 +217,9 @@ def _return_a_tensor(outcome, images):
     ],
 )
 def test_a_cheating_attack_is_caught_and_named(tmp_path, monkeypatch, cheat, words):
-    honest = KINDS["apgd"]
     brief = replace(PRESETS["apgd"].steps[0], steps=3)
     monkeypatch.setitem(PRESETS, "apgd", Preset("", (brief,)))
-    monkeypatch.setitem(KINDS, "apgd", lambda objective, images, *rest: cheat(honest(objective, images, *rest), images))
+    put_kind(monkeypatch, "apgd", lambda goal, images, *rest: cheat(run_apgd(goal, images, *rest), images))
     run = _run(_config(tmp_path, limit=4, eps=2))
     attacked = [r for r in run.records if r.step != "clean"]
     assert len(attacked) > 1
@@ -233,21 +231,18 @@ def test_a_cheating_attack_is_caught_and_named(tmp_path, monkeypatch, cheat, wor
 
 
 def test_an_attack_that_does_nothing_fails_its_checks(tmp_path, monkeypatch):
-    honest = KINDS["apgd"]
-    monkeypatch.setitem(
-        KINDS, "apgd", lambda objective, images, *rest: honest(objective, images, *rest)._replace(images=images)
-    )
+    put_kind(monkeypatch, "apgd", lambda goal, images, *rest: run_apgd(goal, images, *rest)._replace(images=images))
     run = _run(_config(tmp_path, limit=4, eps=2))
-    assert not _verdicts(run)["attack_moves_images"]
+    assert not _checks(run)["attack_moves_images"]
 
 
 def test_an_attack_of_a_plugin_is_found_by_its_kind(tmp_path, monkeypatch):
     """Any function of the right signature; here one that shows what it was given."""
     seen = []
 
-    def tiny(objective, images, threat, search):
-        seen.append(search)
-        return KINDS["apgd"](objective, images, threat, search)
+    def tiny(objective, images, threat, context):
+        seen.append(context)
+        return run_apgd(objective, images, threat, context)
 
     monkeypatch.setattr(registry, "plugins", lambda group: {"tiny": None} if group == "bench.attack_kinds" else {})
     monkeypatch.setattr(registry, "resolve", lambda group, name, found=registry.resolve: (
@@ -335,7 +330,7 @@ def test_transfer_attacks_follow_the_surrogate(tmp_path):
         tmp_path, encoder="fare4", task="vqa", dataset="mini-vqa", limit=16, eps=4, attack="pgd", surrogate="clip"
     )
     transfer = _run(config)
-    assert transfer.header.protocol["surrogate"] == "clip"
+    assert transfer.header.surrogate == "clip"
     assert transfer.header.weights["surrogate"] != transfer.header.weights["encoder"]
     hurt = [sum(worst_scores(r.header, r.records, 4).values()) for r in (direct, transfer)]
     assert hurt[1] > hurt[0]
@@ -347,7 +342,8 @@ def test_a_run_prints_its_json_and_nothing_else(tmp_path):
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     rows = json.loads(done.stdout)
     named = {"suite", "encoder", "task", "dataset", "metric", "attack"}
-    assert [row.keys() for row in rows] == [named | {"radius", "value", "low", "high", "n", "run_dir"}] * 5
+    measured = {"radius", "value", "low", "high", "n", "partial", "checks", "run_dir"}
+    assert [row.keys() for row in rows] == [named | measured] * 5
     assert [row["dataset"] for row in rows] == list(load_suite("mini").tasks["zeroshot"].datasets)
     assert read_records(rows[0]["run_dir"])
 

@@ -53,7 +53,7 @@ def test_the_suite_completes_clean_and_attacked(root, tmp_path, brief, task, dat
         assert run.header.n_samples == LIMIT
         assert not [r for r in run.records if r.error]
         drawn = None if task == "stealth" else "seed-42"
-        assert run.header.protocol.get("selection") == drawn
+        assert run.header.selection == drawn
     assert {r.radius for run in result.runs for r in run.records} >= {0.0, 2.0}
     assert {row["radius"] for row in result.rows()} == {0.0, 2.0, 4.0}
 

@@ -1,4 +1,4 @@
-"""Every verdict on a run is triggered by a model, or an attack, built to trigger it; a sound run triggers none."""
+"""Every check on a run fails on a model, or an attack, built to trigger it; a sound run passes all."""
 
 from dataclasses import replace
 
@@ -6,14 +6,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from attacks.kinds import KINDS
+from attacks.kinds import run_apgd
 from attacks.presets import AttackStep
 from bench import api
 from bench.cli import main
 from bench.records import Record
-from bench.running.sanity_checks import run_verdicts
+from bench.running.sanity_checks import run_checks
 from tests.bench.runs import make_record, make_run
-from tests.bench.toy_runs import RADIUS, make_setup, short, victim
+from tests.bench.toy_runs import RADIUS, make_setup, put_kind, short, victim
 from tests.toys import trained_toy
 
 
@@ -33,7 +33,7 @@ def failed(found):
     return {check["name"] for check in found.header.checks if not check["ok"]}
 
 
-def judged(**changes):
+def spoiled(**changes):
     """The toy as a victim whose logits are passed through a function."""
     made = victim(**{k: v for k, v in changes.items() if k == "spoil"})
     if "output" in changes:
@@ -52,57 +52,56 @@ def test_a_sound_run_raises_nothing(attack):
 
 
 def test_a_gradient_killer(attack):
-    found = attack(short("apgd"), setup=make_setup("toy", judge=judged(spoil=KilledGradient.apply)))
+    found = attack(short("apgd"), setup=make_setup("toy", asked=spoiled(spoil=KilledGradient.apply)))
     assert {"gradient", "beats_noise"} <= failed(found)
 
 
 def test_a_quantised_input(attack):
-    found = attack(short("apgd"), setup=make_setup("toy", judge=judged(spoil=lambda x: (x * 64).round() / 64)))
+    found = attack(short("apgd"), setup=make_setup("toy", asked=spoiled(spoil=lambda x: (x * 64).round() / 64)))
     assert {"gradient", "beats_noise"} <= failed(found)
 
 
 def test_a_randomised_model(attack):
     noise = torch.Generator().manual_seed(0)
-    shaken = judged(spoil=lambda x: x + 0.05 * torch.randn(x.shape, generator=noise))
-    assert "repeatable" in failed(attack(short("apgd"), setup=make_setup("toy", judge=shaken)))
+    shaken = spoiled(spoil=lambda x: x + 0.05 * torch.randn(x.shape, generator=noise))
+    assert "repeatable" in failed(attack(short("apgd"), setup=make_setup("toy", asked=shaken)))
 
 
 def test_softmax_outputs(attack):
-    found = attack(short("apgd"), setup=make_setup("toy", judge=judged(output=lambda z: z.softmax(1))))
+    found = attack(short("apgd"), setup=make_setup("toy", asked=spoiled(output=lambda z: z.softmax(1))))
     assert "logits" in failed(found)
 
 
 def test_huge_logits(attack):
-    found = attack(short("apgd"), setup=make_setup("toy", judge=judged(output=lambda z: 1e4 * z)))
+    found = attack(short("apgd"), setup=make_setup("toy", asked=spoiled(output=lambda z: 1e4 * z)))
     assert "gradient" in failed(found)
 
 
 def test_vanishing_gradients(attack):
-    faint = judged(output=lambda z: z.detach() + 1e-30 * (z - z.detach()))
-    assert "gradient" in failed(attack(short("apgd"), setup=make_setup("toy", judge=faint)))
+    faint = spoiled(output=lambda z: z.detach() + 1e-30 * (z - z.detach()))
+    assert "gradient" in failed(attack(short("apgd"), setup=make_setup("toy", asked=faint)))
 
 
 def test_a_black_box_that_finds_what_gradients_do_not(attack):
     steps = [*short("apgd"), AttackStep("square", "square", 300, "untargeted", "clean", 0.0)]
-    masked = judged(spoil=KilledGradient.apply)
-    found = attack(steps, setup=make_setup("toy", judge=masked, eps=(40.0,)), eps=(40.0,))
+    masked = spoiled(spoil=KilledGradient.apply)
+    found = attack(steps, setup=make_setup("toy", asked=masked, eps=(40.0,)), eps=(40.0,))
     assert "white_box_at_least_black_box" in failed(found)
 
 
 def test_an_attack_that_returns_what_it_was_given(attack, monkeypatch):
-    honest = KINDS["apgd"]
-    monkeypatch.setitem(KINDS, "apgd", lambda goal, images, *rest: honest(goal, images, *rest)._replace(images=images))
+    put_kind(monkeypatch, "apgd", lambda goal, images, *rest: run_apgd(goal, images, *rest)._replace(images=images))
     assert "attack_moves_images" in failed(attack(short("apgd")))
 
 
 # ---- Verdicts on records ---------------------------------------------------------------------------------
 
 
-def verdicts(records, **changes):
+def checks(records, **changes):
     setup = make_setup("toy")
     config = replace(_config(), **changes)
-    found = run_verdicts(config, setup.task, short("apgd"), records, [])
-    return {verdict["name"]: verdict["ok"] for verdict in found}
+    found = run_checks(config, setup.task, short("apgd"), records, [])
+    return {check["name"]: check["ok"] for check in found}
 
 
 def _config():
@@ -123,40 +122,40 @@ def records(attacked: list[float], clean=100.0, **changes) -> list[Record]:
 
 
 def test_scores_above_clean():
-    assert not verdicts(records([100.0] * 12, clean=50.0))["robust_not_above_clean"]
-    assert verdicts(records([0.0] * 12, clean=50.0))["robust_not_above_clean"]
+    assert not checks(records([100.0] * 12, clean=50.0))["robust_not_above_clean"]
+    assert checks(records([0.0] * 12, clean=50.0))["robust_not_above_clean"]
 
 
 @pytest.mark.parametrize(("larger", "ok"), [(0.2, False), (0.25, True), (0.4, True)])
 def test_a_loss_that_falls_with_eps(larger, ok):
     rows = records([100.0] * 12)  # loss 0.25
     rows += [make_record(f"s{k}", "apgd", 8.0, 100.0, loss=larger) for k in range(12)]
-    assert verdicts(rows)["loss_grows_with_eps"] is ok
+    assert checks(rows)["loss_grows_with_eps"] is ok
 
 
 def test_the_loss_of_the_first_image_that_fooled_says_nothing_of_the_radius():
     rows = records([100.0] * 12)  # loss 0.25
     rows += [make_record(f"s{k}", "apgd", 8.0, 0.0, loss=0.1) for k in range(11)]
     rows.append(make_record("s11", "apgd", 8.0, 100.0, loss=0.3))
-    assert verdicts(rows)["loss_grows_with_eps"]
+    assert checks(rows)["loss_grows_with_eps"]
     rows[-1] = make_record("s11", "apgd", 8.0, 100.0, loss=0.2)
-    assert not verdicts(rows)["loss_grows_with_eps"]
+    assert not checks(rows)["loss_grows_with_eps"]
 
 
 def test_the_first_error_is_told():
     rows = [*records([0.0] * 3), make_record("s9", "apgd", 4.0, None, error="out of memory")]
-    (found,) = [c for c in run_verdicts(_config(), make_setup("toy").task, [], rows, []) if c["name"] == "no_errors"]
+    (found,) = [c for c in run_checks(_config(), make_setup("toy").task, [], rows, []) if c["name"] == "no_errors"]
     assert found["detail"] == "1 samples failed; the first: out of memory"
 
 
 def test_plain_clip_must_be_broken():
     name = "plain_clip_is_broken"
-    assert verdicts(records([0.0] * 11 + [100.0]))[name]
-    assert not verdicts(records([0.0] * 6 + [100.0] * 6))[name]
-    assert name not in verdicts(records([100.0] * 12), encoder="fare4")
-    assert name not in verdicts(records([100.0] * 12), surrogate="fare4")
-    assert name not in verdicts(records([100.0] * 12), eps=(2.0,))
-    assert name not in verdicts(records([100.0] * 3))
+    assert checks(records([0.0] * 11 + [100.0]))[name]
+    assert not checks(records([0.0] * 6 + [100.0] * 6))[name]
+    assert name not in checks(records([100.0] * 12), encoder="fare4")
+    assert name not in checks(records([100.0] * 12), surrogate="fare4")
+    assert name not in checks(records([100.0] * 12), eps=(2.0,))
+    assert name not in checks(records([100.0] * 3))
 
 
 def test_the_command_line_says_which_checks_failed(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from bench.cli import main
-from bench.train import export, loop
+from bench.train import export, log
 from bench.train.checkpoint import Run
 from bench.train.evaluate import HeldOut
 from bench.train.step import Stepper
@@ -29,7 +29,7 @@ PLACES: dict[str, tuple[Any, str, bool]] = {
     "replaced": (os, "replace", False),
     "resuming": (torch.optim.AdamW, "load_state_dict", True),
     "resumed": (Run, "resume", False),
-    "forgetting": (loop, "_keep_rows_before", True),
+    "forgetting": (log, "keep_rows_before", True),
     "exporting": (export, "save_file", False),
 }
 

@@ -122,7 +122,7 @@ def test_unreadable_images_are_skipped_counted_and_named(folder, tmp_path):
     assert all(len(batch) == 10 for batch in batches)
     bad = {"cat/03.png", "dog/06.png", "dog/08.png"}
     assert stream.skipped.keys() == bad
-    assert stream.skipped["cat/03.png"] == "not an image that Pillow knows"
+    assert stream.skipped["cat/03.png"].startswith("cat/03.png is not an image")
     assert {json.loads(line)["id"] for line in (tmp_path / "skipped.jsonl").read_text().splitlines()} == bad
     assert sorted(set(_flat(batches))) == [n for n in range(20) if n not in (3, 6, 8)]
 
@@ -139,7 +139,7 @@ def test_an_unreadable_image_is_named_once_over_crashes_and_processes(folder, tm
     _take(stream(), 2)
     _take(stream(1, 2), 2)
     assert skipped_names(names) == {"cat/03.png"}
-    assert names.read_text().count("03.png") == 1
+    assert names.read_text().count('"id": "cat/03.png"') == 1
     assert skipped_names(tmp_path / "none") == set()
 
 
@@ -157,7 +157,7 @@ def test_columns_of_a_hugging_face_dataset_by_name(tmp_path):
     stream = ImageStream(open_source(f"{spec}?image=picture&label=kind"), to_tensor, 8)
     batch = stream(0)
     assert batch.labels.tolist() == [level % 3 for level in _levels(batch)]
-    assert list(stream.skipped.values()) == ["ValueError: the row has no image"]
+    assert ["the row has no image" in reason for reason in stream.skipped.values()] == [True]
     assert open_source(f"{spec}?image=picture").item(0).label is None
     for query, message in [
         ("", "no column 'image'; there are picture, kind"),

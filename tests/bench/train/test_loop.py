@@ -15,8 +15,12 @@ from torch import nn
 from attacks.objective import Progress, squared_l2
 from attacks.pgd import pgd
 from attacks.threat import ThreatModel
-from bench.train.adversarial import Batch, Recipe, finetune
-from bench.train.loop import Schedule, TrainingError, fit
+from bench.train.adversarial import finetune
+from bench.train.batch import Batch
+from bench.train.checkpoint import TrainingError
+from bench.train.loop import fit
+from bench.train.recipe import Recipe
+from bench.train.schedule import Schedule
 
 
 def test_schedule_warms_up_from_the_first_update_and_decays_to_zero():
@@ -99,7 +103,8 @@ def test_resumed_training_equals_uninterrupted_training(tmp_path):
 CHILD = """
     import sys, torch
     from pathlib import Path
-    from bench.train.loop import Schedule, fit, step_generator
+    from bench.train.loop import fit, step_generator
+    from bench.train.schedule import Schedule
     torch.manual_seed(0); torch.set_num_threads(1)
     model = torch.nn.Linear(6, 1)
     def loss(step):

@@ -7,45 +7,44 @@ import pytest
 import torch
 from torch import nn
 
-from attacks.objective import Progress, squared_l2
-from attacks.pgd import pgd
+from attacks.objective import squared_l2
 from attacks.threat import ThreatModel
 from bench import registry
 from bench.errors import UsageError
-from bench.train.adversarial import Batch, finetune, learning_rate
+from bench.train.adversarial import finetune, learning_rate
 from bench.train.attack import attack
-from bench.train.loop import Schedule, step_generator
+from bench.train.batch import Batch
+from bench.train.loop import step_generator
 from bench.train.objectives import (
-    COSINE,
-    FARE,
     Features,
     Target,
     classes_of,
-    cosine_loss,
-    fare_loss,
-    fare_patches_loss,
+    cosine,
+    fare,
+    fare_patches,
     load_objective,
-    tecoa_loss,
+    tecoa,
 )
 from bench.train.recipe import FLAWS, PAPER, Recipe, paper_flaws
+from bench.train.schedule import Schedule
 
 
 def test_fare_is_the_summed_squared_difference():
     """No square root, no mean over dimensions, no normalisation (paper, equation 3)."""
     attacked = Features(torch.tensor([[3.0, 4.0], [1.0, 1.0]]))
     target = Target(original=Features(torch.tensor([[0.0, 0.0], [1.0, 3.0]])))
-    assert fare_loss(attacked, target).tolist() == [25.0, 4.0]
+    assert fare.loss(attacked, target).tolist() == [25.0, 4.0]
 
 
 def test_tecoa_is_cross_entropy_of_scaled_cosines():
     target = Target(labels=torch.tensor([1]), classes=classes_of(torch.eye(2), 10.0))  # two classes along the axes
-    value = tecoa_loss(Features(torch.tensor([[3.0, 4.0]])), target)
+    value = tecoa.loss(Features(torch.tensor([[3.0, 4.0]])), target)
     assert value.item() == pytest.approx(math.log(1 + math.exp(10 * (0.6 - 0.8))), rel=1e-5)
 
 
 def test_cosine_is_the_negative_cosine_with_one_side_held_fixed_at_a_time():
     attacked, clean = torch.tensor([[1.0, 0.0]], requires_grad=True), torch.tensor([[3.0, 4.0]], requires_grad=True)
-    loss = cosine_loss(Features(attacked), Target(clean=Features(clean)))
+    loss = cosine.loss(Features(attacked), Target(clean=Features(clean)))
     assert loss.item() == pytest.approx(-0.6)
     loss.sum().backward()
     # d cos(a, c) / da at a = (1, 0), c = (0.6, 0.8): (0, 0.8); each side gets half of it.
@@ -57,19 +56,19 @@ def test_cosine_is_the_negative_cosine_with_one_side_held_fixed_at_a_time():
 def test_the_patch_term_weighs_relative_drift_as_the_embedding_does():
     original = Features(torch.tensor([[3.0, 4.0]]), torch.tensor([[[1.0, 0.0], [0.0, 3.0]]]))  # mean |token|^2 is 5
     attacked = Features(torch.tensor([[3.0, 6.0]]), torch.tensor([[[1.0, 2.0], [0.0, 3.0]]]))  # mean drift^2 is 2
-    assert fare_patches_loss(attacked, Target(original=original)).item() == pytest.approx(4 + 2 / 5 * 25)
+    assert fare_patches.loss(attacked, Target(original=original)).item() == pytest.approx(4 + 2 / 5 * 25)
 
 
 def test_an_objective_that_hides_a_need_is_found_out():
     with pytest.raises(TypeError, match="needs"):
-        fare_loss(Features(torch.ones(1, 2)), Target())
+        fare.loss(Features(torch.ones(1, 2)), Target())
 
 
 def test_objectives_of_other_packages(monkeypatch):
-    points = {"mine": EntryPoint("mine", "bench.train.objectives:COSINE", "bench.objectives"),
+    points = {"mine": EntryPoint("mine", "bench.train.objectives:cosine", "bench.objectives"),
               "wrong": EntryPoint("wrong", "bench.train.objectives:fare_loss", "bench.objectives")}  # fmt: skip
     monkeypatch.setattr(registry, "plugins", lambda group: points if group == "bench.objectives" else {})
-    assert load_objective("mine") is COSINE
+    assert load_objective("mine") is cosine
     with pytest.raises(UsageError, match="not a TrainingObjective"):
         load_objective("wrong")
     with pytest.raises(UsageError, match="did you mean 'fare'"):
@@ -130,24 +129,27 @@ def _case():
 def _attacked(case, **changes):
     net, images, target, noise = case
     recipe = Recipe("fare", 8, Schedule(4, 6, 1e-3), inner_step_255=2.0, **changes)
-    return attack(lambda x: Features(net(x)), FARE.loss, images, target, noise, recipe, 0)
+    return attack(lambda x: Features(net(x)), fare.loss, images, target, noise, recipe, 0)
 
 
-def test_the_default_attack_is_pgd_bit_for_bit(case):
-    """Against `attacks.pgd`, which serves evaluation and was written apart from it."""
-    net, images, target, noise = case
-
-    def objective(images, rows):
-        loss = squared_l2(net(images), target.original.embedding[rows])
-        return Progress(loss, torch.zeros_like(loss, dtype=torch.bool))
-
+def test_the_default_attack_is_sign_ascent_bit_for_bit(case):
+    """Against a literal loop: sign steps, projection, the iterate of highest loss."""
+    net, clean, target, noise = case
     eps = 8 / 255
-    expected = pgd(
-        objective, images, ThreatModel("linf", eps), steps=10, step_size=2 / 255, momentum=0.0,
-        init=images + eps * (2 * noise - 1), stop_when_fooled=False,
-    )  # fmt: skip
+    lower, upper = (clean - eps).clamp(min=0), (clean + eps).clamp(max=1)
+    current = (clean + eps * (2 * noise - 1)).clamp(lower, upper)
+    iterates, losses = [], []
+    for _ in range(11):
+        current = current.detach().requires_grad_()
+        loss = squared_l2(net(current), target.original.embedding)
+        (gradient,) = torch.autograd.grad(loss.sum(), current)
+        iterates.append(current.detach())
+        losses.append(loss.detach())
+        current = (current + 2 / 255 * gradient.sign()).clamp(lower, upper)
+    best = torch.stack(losses).argmax(0)
+    assert 0 < best.float().mean() < 10, "the last iterate is the best of some images, not of all"
     found = _attacked(case)
-    assert torch.equal(found.images, expected.images)
+    assert torch.equal(found.images, torch.stack(iterates)[best, torch.arange(6)])
     assert found.finite.all()
 
 
@@ -211,7 +213,7 @@ def test_a_start_outside_the_box_is_never_the_result(case):
     _, images, _, noise = case
     target = Target(Features(images.flatten(1)))
     recipe = Recipe("fare", 8, PAPER, inner_step_255=1e-4, flaws=("first-gradient-outside-box",))
-    found = attack(lambda x: Features(x.flatten(1)), FARE.loss, images, target, noise, recipe, 0).images
+    found = attack(lambda x: Features(x.flatten(1)), fare.loss, images, target, noise, recipe, 0).images
     assert found.min() >= 0
     assert found.max() <= 1
 
@@ -229,7 +231,7 @@ def test_apgd_is_at_least_as_strong_and_its_flaws_weaken_it(case):
 
     best = loss(_attacked(case, attack="apgd"))
     assert (best >= 0.9 * loss(_attacked(case))).all()
-    # At the clean image FARE's gradient vanishes while the tower is still the original: nothing moves.
+    # At the clean image fare's gradient vanishes while the tower is still the original: nothing moves.
     stuck = _attacked(case, attack="apgd", flaws=("apgd-clean-start",))
     assert torch.equal(stuck.images, images)
     assert loss(_attacked(case, attack="apgd", flaws=("apgd-misclassified",))).mean() < best.mean()
@@ -242,7 +244,7 @@ def test_misclassified_by_dimension_returns_the_clean_image_where_the_dimension_
     nn.init.constant_(constant[1].bias, 0)
     constant[1].bias.data[2] = 50.0  # the largest dimension is always 2
     recipe = Recipe("fare", 8, Schedule(4, 6, 1e-3), attack="apgd", flaws=("apgd-misclassified",))
-    found = attack(lambda x: Features(constant(x)), FARE.loss, images, target, noise, recipe, 0).images
+    found = attack(lambda x: Features(constant(x)), fare.loss, images, target, noise, recipe, 0).images
     same = (found == images).flatten(1).all(1)
     assert same.tolist() == [label == 2 for label in target.labels.tolist()]
 
@@ -265,5 +267,5 @@ def test_a_loss_that_is_not_finite_is_reported_and_never_zeroed(case):
     recipe = Recipe("fare", 8, Schedule(4, 6, 1e-3))
     for flaws in ((), ("last-iterate",)):
         recipe = Recipe("fare", 8, Schedule(4, 6, 1e-3), flaws=flaws)
-        found = attack(broken, FARE.loss, images, target, noise, recipe, 0)
+        found = attack(broken, fare.loss, images, target, noise, recipe, 0)
         assert found.finite.tolist() == [True, True, False, True, True, True]

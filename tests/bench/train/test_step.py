@@ -15,13 +15,16 @@ from torch.nn import functional as F
 
 from bench.errors import UsageError
 from bench.models.encoders.encoder import Encoder, Preprocessing, TextTower
-from bench.train import job
+from bench.train import trainer
 from bench.train.adversarial import finetune
+from bench.train.batch import Batch
 from bench.train.distributed import World
-from bench.train.loop import Schedule
-from bench.train.objectives import COSINE, FARE, FARE_PATCHES, TECOA
+from bench.train.job import TrainingJob
+from bench.train.memory import largest_that_fits
+from bench.train.objectives import cosine, fare, fare_patches, tecoa
 from bench.train.recipe import Recipe
-from bench.train.step import Batch, Runtime, Stepper, largest_that_fits
+from bench.train.schedule import Schedule
+from bench.train.step import Runtime, Stepper
 from bench.train.towers import checkpoint_activations, frozen, train_mode
 
 RECIPE = Recipe("fare", 8, Schedule(40, 8, 1e-3), inner_steps=3, inner_step_255=4.0)
@@ -68,7 +71,7 @@ class _Counting(nn.Module):
 @pytest.mark.parametrize(("flaws", "passes"), [((), 3 + 1 + 1), (("last-iterate",), 3 + 1)])
 def test_no_pass_that_the_update_does_not_need(flaws, passes):
     tower, original = _Counting(), _Counting()
-    stepper = Stepper(tower, original, FARE, replace(RECIPE, flaws=flaws), _batch)
+    stepper = Stepper(tower, original, fare, replace(RECIPE, flaws=flaws), _batch)
     stepper(5)  # not a logged step
     assert (original.forwards, tower.forwards, tower.for_weights) == (1, passes, 1)
     stepper(10)  # a logged one: the clean cosine costs one pass
@@ -78,11 +81,11 @@ def test_no_pass_that_the_update_does_not_need(flaws, passes):
 def test_tecoa_does_not_ask_the_original():
     tower, original = _Counting(), _Counting()
     classes = torch.eye(6)[:, :3] * 10
-    Stepper(tower, original, TECOA, RECIPE, _batch, classes=classes)(5)
+    Stepper(tower, original, tecoa, RECIPE, _batch, classes=classes)(5)
     assert original.forwards == 0
 
 
-@pytest.mark.parametrize("objective", [FARE, COSINE, FARE_PATCHES, TECOA], ids=["fare", "cosine", "patches", "tecoa"])
+@pytest.mark.parametrize("objective", [fare, cosine, fare_patches, tecoa], ids=["fare", "cosine", "patches", "tecoa"])
 @pytest.mark.parametrize("clean_weight", [0.0, 0.3])
 def test_micro_batches_add_up_to_the_whole_batch(objective, clean_weight):
     """In float64: in float32 rounding depends on the batch, and may turn the sign of a pixel's vanishing gradient."""
@@ -108,8 +111,8 @@ def test_the_clean_loss_is_mixed_in_by_its_weight():
     batch = _batch()
     with torch.no_grad():
         clean = (tower(batch.images) - original(batch.images)).square().sum(1).mean().item()
-    attacked = Stepper(tower, original, FARE, RECIPE, _batch)(0).loss
-    mixed = Stepper(tower, original, FARE, replace(RECIPE, clean_weight=0.25), _batch)(0).loss
+    attacked = Stepper(tower, original, fare, RECIPE, _batch)(0).loss
+    mixed = Stepper(tower, original, fare, replace(RECIPE, clean_weight=0.25), _batch)(0).loss
     assert mixed == pytest.approx(0.75 * attacked + 0.25 * clean, rel=1e-4)
 
 
@@ -122,7 +125,7 @@ def test_bfloat16_keeps_weights_and_perturbations_in_float32():
             return super().forward(images)
 
     tower = Tower()
-    Stepper(tower, _Counting(), FARE, RECIPE, _batch, runtime=Runtime(bfloat16=True))(0)
+    Stepper(tower, _Counting(), fare, RECIPE, _batch, runtime=Runtime(bfloat16=True))(0)
     assert set(seen) == {(torch.float32, torch.bfloat16, torch.float32)}
     assert tower.linear.weight.grad.dtype == torch.float32
 
@@ -133,7 +136,7 @@ def test_checkpointed_activations_change_nothing():
         tower, original = _pair()
         if checkpointed:
             checkpoint_activations(tower)
-        Stepper(tower, original, FARE, RECIPE, _batch)(0)
+        Stepper(tower, original, fare, RECIPE, _batch)(0)
         gradients.append(_gradients(tower))
     assert torch.allclose(*gradients, rtol=1e-4, atol=1e-5 * gradients[0].abs().max())
     with pytest.raises(UsageError, match="no activation checkpointing"):
@@ -148,7 +151,7 @@ def test_compiled_towers_give_the_same_and_are_traced_once(monkeypatch):
     gradients = []
     for compiled in (False, True):
         tower, original = _pair(layers=1)
-        stepper = Stepper(tower, original, FARE, RECIPE, _batch, runtime=Runtime(compiled=compiled))
+        stepper = Stepper(tower, original, fare, RECIPE, _batch, runtime=Runtime(compiled=compiled))
         for step in (1, 2):
             tower.visual.zero_grad()
             stepper(step)
@@ -167,7 +170,7 @@ def test_patches_are_those_that_llava_reads():
     assert torch.allclose(features.embedding, tower(images), atol=1e-5)
     assert torch.allclose(features.patches, tower.patch_tokens(images), atol=1e-5)
     with pytest.raises(UsageError, match="patch tokens need"):
-        Stepper(_Counting(), _Counting(), FARE_PATCHES, RECIPE, _batch)
+        Stepper(_Counting(), _Counting(), fare_patches, RECIPE, _batch)
 
 
 class _WithStatistics(nn.Module):
@@ -185,7 +188,7 @@ class _WithStatistics(nn.Module):
 def test_batch_statistics_stay_the_originals_unless_the_flaw_is_asked_for(flaws, moves):
     tower, original = _WithStatistics(), _WithStatistics()
     before = tower.norm.running_mean.clone()
-    Stepper(tower, original, FARE, replace(RECIPE, flaws=flaws), _batch)(0)
+    Stepper(tower, original, fare, replace(RECIPE, flaws=flaws), _batch)(0)
     assert torch.equal(tower.norm.running_mean, before) != moves
     assert torch.equal(original.norm.running_mean, before)
     assert tower.dropout.training
@@ -195,7 +198,7 @@ def test_statistics_of_a_shared_batch_need_cuda():
     runtime = Runtime(World(0, 2))
     recipe = replace(RECIPE, flaws=("batch-norm-on-attacked",))
     with pytest.raises(UsageError, match="needs CUDA"):
-        Stepper(_WithStatistics(), _WithStatistics(), FARE, recipe, _batch, runtime=runtime)
+        Stepper(_WithStatistics(), _WithStatistics(), fare, recipe, _batch, runtime=runtime)
 
 
 def test_frozen_restores_every_mode_and_flag():
@@ -243,8 +246,8 @@ def test_out_of_memory_names_the_micro_batch_that_fits():
             return super().forward(images)
 
     with pytest.raises(UsageError, match=r"8 images at once; 2 fit: add --micro-batch 2"):
-        Stepper(Small(), Small(), FARE, RECIPE, _batch)(0)
-    Stepper(Small(), Small(), FARE, RECIPE, _batch, runtime=Runtime(micro_batch=2))(0)
+        Stepper(Small(), Small(), fare, RECIPE, _batch)(0)
+    Stepper(Small(), Small(), fare, RECIPE, _batch, runtime=Runtime(micro_batch=2))(0)
 
 
 def test_trying_what_fits_asks_no_other_process_and_leaves_room_for_the_optimizer(monkeypatch):
@@ -254,7 +257,7 @@ def test_trying_what_fits_asks_no_other_process_and_leaves_room_for_the_optimize
         def forward(self, images):
             raise AssertionError("the other processes are not here")
 
-    stepper = Stepper(_Counting(), _Counting(), FARE, RECIPE, _batch)
+    stepper = Stepper(_Counting(), _Counting(), fare, RECIPE, _batch)
     stepper._last, stepper._parallel = _batch(), Together()
     held = []
     monkeypatch.setattr(torch, "empty_like", lambda p: held.append(p.shape) or p)
@@ -272,9 +275,9 @@ def test_out_of_memory_outside_the_passes_is_one_line(tmp_path, monkeypatch, err
     def fails(job, world):
         raise error
 
-    monkeypatch.setattr(job, "_run", fails)
+    monkeypatch.setattr(trainer, "_prepare", fails)
     with pytest.raises(UsageError, match="out of memory on cpu beside the passes of a step"):
-        job.run(job.Job("a", None, "folder:x", RECIPE, tmp_path, device="cpu"))
+        trainer.run(TrainingJob(objective="fare", arch="a", data="folder:x", output=tmp_path, device="cpu"))
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
@@ -298,7 +301,7 @@ def test_images_with_a_loss_that_is_not_finite_are_named():
 
     recipe = replace(RECIPE, eps_255=0.5)
     with pytest.raises(UsageError, match=r"not finite at step 7, on 1 images: photo5\.jpg"):
-        Stepper(Poisoned(), _Counting(), FARE, recipe, batches)(7)
+        Stepper(Poisoned(), _Counting(), fare, recipe, batches)(7)
 
 
 WORLD_RECIPE = Recipe("fare", 8, Schedule(5, 8, 1e-3, warmup=2), inner_steps=3, inner_step_255=4.0, clean_weight=0.2)
@@ -306,7 +309,7 @@ WORKER = """
     import sys
     from pathlib import Path
     import torch
-    from bench.train.adversarial import Runtime, finetune
+    from bench.train.adversarial import finetune
     from bench.train.distributed import join, leave
     from tests.bench.train.test_step import WORLD_RECIPE, _batch, _pair
 

@@ -17,7 +17,7 @@ from bench.cli import main
 from bench.errors import UsageError
 from bench.models.encoders.catalogue import EncoderRow
 from bench.models.encoders.load import load_encoder, load_row
-from bench.models.victims.llava import load_llava
+from bench.models.victims.llava.model import load_llava
 from bench.train.base import load_base
 from bench.trust import code as trust
 from tests.bench.models import checkpoints, llava_checkpoint

@@ -15,21 +15,28 @@ import bench
 from bench.cli import main
 from bench.config.reload import config_of
 from bench.errors import UsageError
-from bench.records import Run, load_run
-from bench.running.images import ImageStore
+from bench.records import load_run
+from bench.records.worst import kept_records
 from bench.running.load import prepare
-from bench.verify import _Judge, kept_records, verify
+from bench.verify import _Judge, verify
 from tasks.base import Answer
-from tests.bench.runs import make_header, make_record, make_run
+from tests.bench.runs import make_record, make_run
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
     """Plain CLIP on 16 samples of one dataset, attacked at two radii."""
     result = bench.run(
-        encoder="clip", task="zeroshot", dataset="mini-sketch", limit=16, attack="pgd", save_adversarial=True,
-        output=tmp_path_factory.mktemp("runs"), jobs=1, progress=False,
-    )  # fmt: skip
+        encoder="clip",
+        task="zeroshot",
+        dataset="mini-sketch",
+        limit=16,
+        attack="pgd",
+        save_adversarial=True,
+        output=tmp_path_factory.mktemp("runs"),
+        jobs=1,
+        progress=False,
+    )
     return result.runs[0].directory
 
 
@@ -44,7 +51,9 @@ def _fields(directory):
 
 
 def _image_of(run, eps=4.0):
-    (sample, radius), record = next((key, r) for key, r in kept_records(run).items() if key[1] == eps)
+    (sample, radius), record = next(
+        (key, r) for key, r in kept_records(run.header, run.records).items() if key[1] == eps
+    )
     return run.directory / "adversarial" / f"{radius:g}" / f"{sample}.safetensors", record
 
 
@@ -60,8 +69,8 @@ def _edit(run, record, **changes):
 def test_an_honest_run_is_verified(run):
     result = verify(run, progress=False)
     assert result.mismatches == ()
-    assert result.images == len(kept_records(run)) > 8
-    assert {eps for _, eps in kept_records(run)} == {2.0, 4.0}
+    assert result.images == len(kept_records(run.header, run.records)) > 8
+    assert {eps for _, eps in kept_records(run.header, run.records)} == {2.0, 4.0}
     assert result.clean == 16
     assert result.images + result.unkept + result.clean == len(run.records)
 
@@ -113,7 +122,7 @@ def test_a_changed_record_is_found(run, changes, field):
 
 def test_a_survivor_made_a_victim_and_a_victim_made_a_survivor_are_found(run):
     attacked = {r.sample_id for r in run.records if r.radius == 4}
-    fell = {sample for sample, _ in kept_records(run)}
+    fell = {sample for sample, _ in kept_records(run.header, run.records)}
     survivor = next(r for r in run.records if r.sample_id in attacked - fell and r.radius == 4)
     _edit(run, survivor, score=0.0)
     assert (survivor.sample_id, 4.0, "image") in _fields(run.directory)  # no image bears it out
@@ -186,29 +195,25 @@ def test_a_run_without_images_says_what_to_do(tmp_path):
         verify(run)
 
 
-@pytest.mark.parametrize(("worst", "better", "bad", "worse"), [("min", 100.0, 50.0, 0.0), ("max", 0.0, 50.0, 100.0)])
-def test_the_kept_image_is_the_last_that_made_things_worse(tmp_path, worst, better, bad, worse):
-    def of(*steps):
-        records = [make_record("s0", step, eps, score) for step, eps, score in steps]
-        run = Run(tmp_path, make_header(worst=worst), records)
-        return {key: record.step for key, record in kept_records(run).items()}
-
-    clean = ("clean", 0.0, better)
-    assert of(clean, ("a", 2.0, better)) == {}
-    assert of(clean, ("a", 2.0, bad), ("b", 2.0, bad), ("c", 2.0, worse)) == {("s0", 2.0): "c"}
-    assert of(clean, ("a", 2.0, bad), ("a", 4.0, bad)) == {("s0", 2.0): "a"}
-    assert of(clean, ("a", 2.0, bad), ("a", 4.0, worse)) == {("s0", 2.0): "a", ("s0", 4.0): "a"}
-
-
 def test_verdicts_that_a_protocol_takes_in_half_precision_are_asked_for_there(tmp_path):
     result = bench.run(
-        encoder="clip", task="zeroshot", dataset="mini-shape", limit=6, attack="pgd", eps=4, save_adversarial=True,
-        output=tmp_path, protocol="paper", precision="bf16", jobs=1, progress=False,
-    )  # fmt: skip
+        encoder="clip",
+        task="zeroshot",
+        dataset="mini-shape",
+        limit=6,
+        attack="pgd",
+        eps=4,
+        save_adversarial=True,
+        output=tmp_path,
+        protocol="paper",
+        precision="bf16",
+        jobs=1,
+        progress=False,
+    )
     run = result.runs[0]
     assert config_of(run.header).precision == "bf16"
     assert verify(run, progress=False).mismatches == ()
-    asked = _Judge(run, prepare(config_of(run.header)), ImageStore(tmp_path), False)
+    asked = _Judge(run, prepare(config_of(run.header)), tmp_path, False)
     asked.setup = replace(asked.setup, half=SimpleNamespace(victim=_Says("half")), victim=_Says("full"))
     records = [make_record(step="clean"), make_record(step="pgd"), make_record(step="again")]
     said = asked._ask(records, asked.setup.images[[0, 1, 2]], asked.setup.samples[:3])

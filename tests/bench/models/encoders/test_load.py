@@ -21,7 +21,7 @@ from bench.models.encoders.checkpoint import read_state_dict
 from bench.models.encoders.encoder import Encoder, PatchProjection
 from bench.models.encoders.load import digest, load_encoder
 from bench.models.encoders.stored import compile_blocks
-from bench.models.victims.llava import Llava, load_llava
+from bench.models.victims.llava.model import Llava, load_llava
 
 WEIGHTS = Path(catalogue.resolve_path("package:mini/weights"))
 PROMPTS = ("what color is the star ?", "is there a circle ?", "describe the image", "how many objects are there ?")

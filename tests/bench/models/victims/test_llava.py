@@ -15,7 +15,7 @@ from bench.data.images import open_image
 from bench.errors import UsageError
 from bench.models.encoders.encoder import Encoder
 from bench.models.victims import prefix
-from bench.models.victims.llava import Llava, load_llava, pad_to_square
+from bench.models.victims.llava.model import Llava, load_llava, pad_to_square
 from bench.models.victims.prompts import answer_ids, conversation
 from bench.running import load as setup
 from tasks.openings import Openings
@@ -324,7 +324,7 @@ def _prepared(**options):
 
 def test_a_run_with_the_native_tower_sees_through_it():
     own, swapped = _prepared(tower="native"), _prepared()
-    assert own.header.protocol["tower"] == "native"
+    assert own.header.tower == "native"
     assert own.header.weights["language"] != swapped.header.weights["language"]  # the tower is part of it
     assert torch.equal(own.images.pixels, swapped.images.pixels)
     assert own.victim.predict(own.images.pixels, own.samples) == swapped.victim.predict(

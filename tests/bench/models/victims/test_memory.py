@@ -10,7 +10,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 from bench.errors import UsageError
 from bench.models.encoders.encoder import Encoder, Preprocessing, TextTower
 from bench.models.victims import memory
-from bench.models.victims.llava import Llava, load_llava
+from bench.models.victims.llava.model import Llava, load_llava
 from tests.bench.models.llava_checkpoint import small_encoder, write_llava
 
 QUESTIONS = ["what is in the image? Answer the question using a single word or phrase."] * 3

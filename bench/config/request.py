@@ -1,0 +1,274 @@
+"""A request: everything a user can ask for, the same from the command line, the library and a finished run's header.
+
+An option is described here and nowhere else: the command line's help and `bench.run`'s come from these docstrings.
+"""
+
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from inspect import getdoc
+from pathlib import Path
+from typing import Any, Self
+
+from bench import registry
+from bench.data.specs import is_spec
+from bench.errors import UsageError
+from bench.records import RunHeader
+
+DEFAULT_OUTPUT = Path("results/runs")
+DEFAULT_PROTOCOL = "strict"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What holds alike for every run of a request.
+
+    Attributes:
+        suite: Which models, data and sample counts: a suite's name, or a .toml file of your own. Default: mini.
+        limit: Only the first N samples; marks the run as partial.
+        batch_size: Samples at once; never changes a result. Default: as many as memory holds.
+        device: auto, cpu, cuda, cuda:1, ... Default: auto.
+        output: Where run directories go. Default: results/runs.
+        data_root: Folder under which the datasets' files lie. Default: those embedded in the package.
+        save_adversarial: Keep the worst image of each sample and radius.
+        protocol: strict, or paper for the choices of the paper's released code. Default: strict.
+        compiled: torch.compile the models' blocks: for long runs on a GPU. Rounding may change a close result, hence
+            such runs lie apart.
+        tower: encoder, or native for the image tower that the vision-language model came with. Default: encoder.
+        arch: What an encoder given as a path holds: ViT-L-14-quickgelu; or ViT-B-32,TAG with the weights it began from.
+        vlm: Folder or hub id of the vision-language model. Default: the suite's.
+        force: Begin anew beside a run that cannot be resumed.
+        jobs: Runs at once. Default: one a core on the CPU, else 1.
+    """
+
+    suite: str = "mini"
+    limit: int | None = None
+    batch_size: int | None = None
+    device: str = "auto"
+    output: Path = DEFAULT_OUTPUT
+    data_root: Path | None = None
+    save_adversarial: bool = False
+    protocol: str = DEFAULT_PROTOCOL
+    compiled: bool = False
+    tower: str = "encoder"
+    arch: str | None = None
+    vlm: str | None = None
+    force: bool = False
+    jobs: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(Options):
+    """Everything a user can ask for.
+
+    Attributes:
+        encoder: Name, alias or checkpoint path; several comma-separated.
+        task: Task name; several comma-separated; 'all' for every task of the suite.
+        dataset: Only these datasets, comma-separated; or your own by where they lie, such as vqa:FOLDER.
+        eps: Radii in 1/255, e.g. 2,4 or 4/255; in plain units of pixels in [0, 1] for l2. Default: the suite's.
+        norm: linf, or l2. Default: the suite's.
+        attack: Attack preset, or 'none'. Default: the suite's choice for the task.
+        seed: Of all random starts. Default: the suite's.
+        surrogate: Make the images on this encoder and score them on the other (transfer); several give a matrix.
+        precision: Of the attack's search: float32, bf16 or fp16. Default: float32.
+    """
+
+    encoder: tuple[str, ...] = ()
+    task: tuple[str, ...] = ()
+    dataset: tuple[str, ...] = ()
+    eps: tuple[str | float, ...] = ()
+    norm: str | None = None
+    attack: str | None = None
+    seed: int | None = None
+    surrogate: tuple[str, ...] = ()
+    precision: str | None = None
+
+    @classmethod
+    def of(cls, **loose: Any) -> Self:
+        """The request that loosely typed options stand for; None stands for an option's default.
+
+        Names may come as comma-separated text or as lists, numbers as text or numpy scalars, paths as text.
+
+        Raises:
+            UsageError: an unknown option, or a value of the wrong kind; the message names the option.
+        """
+        known = {f.name for f in fields(cls)}
+        for name in loose.keys() - known:
+            raise registry.unknown("option", name, sorted(known))
+        return cls(**{name: _READERS[name](value, flag(name)) for name, value in loose.items() if value is not None})
+
+    def as_json(self) -> dict[str, Any]:
+        """Every field as JSON data; `of` reads it."""
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+
+
+def request_of(header: RunHeader, **changes: Any) -> Request:
+    """The request that makes a finished run again.
+
+    Args:
+        header: of the run. Headers of before requests were stored say the same in other fields.
+        changes: options to ask for differently.
+
+    Raises:
+        UsageError: as of `Request.of`.
+    """
+    stored = _former(header.config) if "encoder" not in header.config or "samples" in header.config else header.config
+    known = {f.name for f in fields(Request)}
+    kept = {name: value for name, value in (_of_header(header) | stored).items() if name in known}
+    return Request.of(**kept | changes)
+
+
+def _of_header(header: RunHeader) -> dict[str, Any]:
+    """What the header's own fields say of the request."""
+    surrogate = header.surrogate
+    return {
+        "suite": header.suite,
+        "encoder": [header.encoder],
+        "task": [header.task],
+        "dataset": [header.protocol.get("data", header.dataset)],
+        "eps": header.radii or None,
+        "norm": header.norm,
+        "attack": header.attack.removesuffix(f"-from-{surrogate}") if surrogate else header.attack,
+        "surrogate": [surrogate] if surrogate else None,
+        "seed": header.seed,
+        "limit": header.limit,
+        "protocol": header.protocol_name,
+        "precision": header.precision,
+        "compiled": header.protocol.get("compiled"),
+        "tower": header.tower,
+        "vlm": header.model,
+    }
+
+
+def _former(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a header stored before it stored the request: the run's own settings, and where its dataset lay."""
+    kept = {name: value for name, value in config.items() if value is not None}
+    for name in ("encoder", "task", "dataset", "surrogate"):
+        if name in kept:
+            kept[name] = [kept[name]]
+    if place := kept.pop("place", None):
+        kept["dataset"] = [place["where"]]
+    return kept
+
+
+def flag(name: str) -> str:
+    """How an option is written on the command line."""
+    return "--compile" if name == "compiled" else "--" + name.replace("_", "-")
+
+
+@cache
+def about() -> dict[str, str]:
+    """What each option is, in the words of the docstrings above."""
+    texts = {}
+    for kind in (Request, Options):
+        section = (getdoc(kind) or "").partition("Attributes:\n")[2]
+        found = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
+        texts |= {name: " ".join(text.split()) for name, text in found}
+    return {f.name: texts[f.name] for f in fields(Request)}
+
+
+def exists(path: str) -> bool:
+    """Whether there is such a path; False for what cannot be one."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
+# ---- From what users write to the types of the fields ----------------------------------------------------------------
+
+
+def _names(value: Any, option: str) -> tuple[str, ...]:
+    if isinstance(value, str) and "/" in value and exists(value):
+        return (value,)  # a path may hold spaces and commas
+    return _texts(value.replace(",", " ").split() if isinstance(value, str) else value, option)
+
+
+def _datasets(value: Any, option: str) -> tuple[str, ...]:
+    if isinstance(value, str) and is_spec(value) and exists(value.partition(":")[2].partition("?")[0]):
+        return (value,)
+    return _texts([part.strip() for part in value.split(",")] if isinstance(value, str) else value, option)
+
+
+def _texts(value: Any, option: str) -> tuple[str, ...]:
+    parts = [value] if isinstance(value, Path) or not isinstance(value, Iterable) else value
+    names = tuple(dict.fromkeys(_text(part, option) for part in parts))
+    if not names:
+        raise UsageError(f"{option}: no name given")
+    return names
+
+
+def _text(value: Any, option: str) -> str:
+    if not isinstance(value, str | Path) or not str(value):
+        raise UsageError(f"{option} takes a name, not {value!r}")
+    return str(value)
+
+
+def _path(value: Any, option: str) -> Path:
+    return Path(_text(value, option))
+
+
+def _radii(value: Any, option: str) -> tuple[str | float, ...]:
+    parts = value.replace(",", " ").split() if isinstance(value, str) else value
+    return tuple(_radius(part, option) for part in (parts if isinstance(parts, Iterable) else [parts]))
+
+
+def _radius(value: Any, option: str) -> str | float:
+    try:
+        return value if isinstance(value, str) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise UsageError(f"{option} takes numbers, not {value!r}") from None
+
+
+def _whole(value: Any, option: str, least: int = 0) -> int:
+    try:
+        number = int(value) if isinstance(value, str) else operator.index(value)
+    except (TypeError, ValueError):
+        raise UsageError(f"{option} takes a whole number, not {value!r}") from None
+    if isinstance(value, bool) or not least <= number < 2**63:
+        raise UsageError(f"{option} must be at least {least}, got {value!r}")
+    return number
+
+
+def _count(value: Any, option: str) -> int:
+    return _whole(value, option, least=1)
+
+
+def _batch_size(value: Any, option: str) -> int | None:
+    if isinstance(value, str) and not value.isdecimal():
+        if value == "auto":
+            return None
+        raise UsageError(f"{option} takes 'auto' or a number from 1, got {value!r}")
+    return _count(value, option)
+
+
+def _switch(value: Any, option: str) -> bool:
+    if value not in (True, False):
+        raise UsageError(f"{option} is on or off (True or False), not {value!r}")
+    return bool(value)
+
+
+_BY_TYPE: Mapping[Any, Callable[[Any, str], Any]] = {
+    tuple[str, ...]: _names,
+    str: _text,
+    str | None: _text,
+    bool: _switch,
+    Path: _path,
+    Path | None: _path,
+    int | None: _count,
+}
+_READERS: Mapping[str, Callable[[Any, str], Any]] = {
+    **{f.name: _BY_TYPE[f.type] for f in fields(Request) if f.type in _BY_TYPE},
+    "dataset": _datasets,
+    "eps": _radii,
+    "seed": _whole,
+    "batch_size": _batch_size,
+}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,36 @@
+"""What a loaded victim gives to tasks and runs."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+
+from tasks.base import ImageTextEncoder, VisionLanguageModel
+
+
+class LoadedVictim(VisionLanguageModel, Protocol):
+    """A victim in memory: what tasks ask of it (`tasks.base.VisionLanguageModel`), and what a run needs beside.
+
+    Attributes:
+        settings: those that were chosen and are not the default, for the header.
+    """
+
+    settings: Mapping[str, str]
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    @property
+    def encoder(self) -> ImageTextEncoder:
+        """The image encoder that it reads: the one that was put into it, or its own."""
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of its weights by part, for the header; the encoder's are not among them."""
+
+    def make_room(self, batch: int | None) -> str:
+        """Say what an attack on ``batch`` images needs (None: on one at least), save memory if it must, or refuse.
+
+        Raises:
+            UsageError: it does not fit; names a batch size that does.
+        """

@@ -1,0 +1,59 @@
+"""What a run asked: samples.jsonl in its directory, one JSON object per sample, written once when the run begins.
+
+    {"id": "q7", "prompt": "What colour is the bar?", "references": ["red", "dark red"]}
+
+It is for readers of the results: no score is computed from it.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from bench.records.files import RecordsError, explained, write_atomically
+
+FILE = "samples.jsonl"
+
+
+class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One sample.
+
+    Attributes:
+        id: The sample's, as in `Record.sample_id`.
+        prompt: The question; empty where a task asks none.
+        references: What an answer is compared with: answers, captions, the class, the target text.
+    """
+
+    id: str
+    prompt: str
+    references: tuple[str, ...]
+
+
+def write_samples(directory: Path, samples: Iterable[Asked]) -> None:
+    """Write the file, unless it is there."""
+    path = directory / FILE
+    if not path.exists():
+        lines = (json.dumps({"id": s.id, "prompt": s.prompt, "references": list(s.references)}) for s in samples)
+        write_atomically(path, "".join(line + "\n" for line in lines))
+
+
+def read_samples(directory: Path) -> dict[str, Asked]:
+    """Sample id -> what was asked; empty for a run from before it was kept.
+
+    Raises:
+        RecordsError: If a line is damaged.
+    """
+    path = directory / FILE
+    if not path.exists():
+        return {}
+    with explained("read", path):
+        lines = path.read_bytes().splitlines()
+    found = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            asked = msgspec.json.decode(line, type=Asked)
+        except msgspec.DecodeError as error:
+            raise RecordsError(f"{path}, line {number}: {error}; delete the file: only the report reads it") from error
+        found[asked.id] = asked
+    return found

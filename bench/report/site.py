@@ -1,0 +1,102 @@
+"""Names and links of a report's pages, and what turns templates into pages."""
+
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from bench.analysis.cells import AVERAGE, Measure
+from bench.records import Record, Run
+from bench.records.files import explained
+from bench.records.worst import eps_label
+from bench.tables.fill import ENCODERS
+from bench.tables.table import Cell
+from bench.trust.places import safe_name
+from bench.trust.text import for_terminal
+
+TEMPLATES = Path(__file__).parent / "templates"
+PALETTE = 8
+GLYPHS = "●■◆▲▼✚✖★"
+
+
+class Site:
+    """Names and links of a report's pages."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.runs = list(runs)
+        encoders = dict.fromkeys(run.header.encoder for run in runs)
+        self.encoders = [e for e in ENCODERS if e in encoders] + [e for e in encoders if e not in ENCODERS]
+        fixed = {encoder: place for place, encoder in enumerate(ENCODERS)}
+        others = [e for e in self.encoders if e not in fixed]
+        self.places = fixed | {e: (len(fixed) + i) % PALETTE for i, e in enumerate(others)}
+        self.protocols = {run.header.protocol_name for run in runs}
+
+    def page(self, directory: Path) -> str:
+        """The file name of a run's page, without its ending: legible, and unique by a digest of the whole path."""
+        plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_.+") else "-" for c in directory.name)
+        return f"{plain[:80]}-{_short_digest(str(directory), 6)}"
+
+    def link(self, measure: Measure) -> str:
+        """Where a number leads: to its run's page, or to the list of runs that an average is of."""
+        if measure.dataset == AVERAGE:
+            return f"#{self.average_anchor(measure)}"
+        return f"runs/{self.page(measure.directories[0])}.html#{self.radius_anchor(measure.radius)}"
+
+    def cell_link(self, cell: Cell) -> str:
+        """Where a cell of a table leads."""
+        return self.link(cell.measure)
+
+    def radius_anchor(self, radius: float) -> str:
+        """Of a radius on a run's page."""
+        return f"at-{radius:g}".replace(".", "-")
+
+    def sample_anchor(self, sample_id: str) -> str:
+        """Of a sample on a run's page."""
+        return f"sample-{safe_name(sample_id)}"
+
+    def average_anchor(self, measure: Measure) -> str:
+        """Of an average in the list of averages."""
+        return f"average-{_short_digest('|'.join(map(str, (*measure.directories, measure.radius))), 8)}"
+
+    def marker(self, encoder: str) -> str:
+        """The style class of an encoder's colour."""
+        return f"series-{self.places[encoder]}"
+
+    def glyph(self, encoder: str) -> str:
+        """The shape that stands for an encoder beside its colour."""
+        return GLYPHS[self.places[encoder] % len(GLYPHS)]
+
+
+def _short_digest(text: str, length: int) -> str:
+    return sha256(text.encode(errors="surrogatepass")).hexdigest()[:length]
+
+
+def distance_label(record: Record, norm: str) -> str:
+    """A record's distance to the clean image in the unit of its norm: "3.999/255", or "0.4998 (l2)"."""
+    short = f"{record.distance:.4g}"
+    return f"{short}/255" if norm == "linf" else f"{short} ({norm})"
+
+
+def environment() -> jinja2.Environment:
+    """Jinja2 with the report's templates, style sheet and script; all texts are escaped."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    for name in ("style.css", "script.js"):
+        made.globals[name.split(".")[0]] = Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+    made.filters["radius"] = eps_label
+    made.filters["distance"] = distance_label
+    return made
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write a page; what cannot be written, such as the bytes of a file's name that are no UTF-8, is shown escaped."""
+    with explained("write", path):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(for_terminal(page), encoding="utf-8")

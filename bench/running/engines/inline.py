@@ -1,0 +1,24 @@
+"""Carrying out one run after the other in this process."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.config import RunConfig
+from bench.progress import choose
+from bench.running.loop import execute
+
+
+class Inline:
+    """The plainest engine; ``jobs`` has no effect."""
+
+    def __init__(self, *, jobs: int | None = None, progress: bool = True) -> None:
+        self.display = choose(progress)
+        self.configs: tuple[RunConfig, ...] = ()
+
+    def submit(self, configs: Sequence[RunConfig]) -> None:
+        """Take note of the runs."""
+        self.configs = tuple(configs)
+
+    def watch(self) -> list[Path]:
+        """Carry them out."""
+        return [execute(config, display=self.display) for config in self.configs]

@@ -1,0 +1,46 @@
+"""What a run has recorded so far, sample by sample, so that nothing is looked for in all records at each batch."""
+
+from collections.abc import Iterable
+
+from bench.records import Record, RunHeader
+from bench.records.types import Key
+from bench.records.worst import worst_scores
+
+
+class History:
+    """The records of a run in order.
+
+    Attributes:
+        records: all of them.
+        done: keys of the records without an error: what is not done again.
+    """
+
+    def __init__(self, header: RunHeader, records: Iterable[Record]) -> None:
+        self.header = header
+        self.records: list[Record] = []
+        self.done: set[Key] = set()
+        self._by_sample: dict[str, list[Record]] = {}
+        self.add(records)
+
+    def add(self, records: Iterable[Record]) -> None:
+        """Take in what was recorded."""
+        for record in records:
+            self.records.append(record)
+            self._by_sample.setdefault(record.sample_id, []).append(record)
+            if record.error is None:
+                self.done.add(record.key)
+
+    def of(self, sample_id: str) -> list[Record]:
+        """A sample's records, in order."""
+        return self._by_sample.get(sample_id, [])
+
+    def scores(self, radius: float, samples: Iterable[str] | None = None) -> dict[str, float]:
+        """What samples (default: all) are left with at a radius; those whose attacks there all failed are absent."""
+        return worst_scores(self.header, self._records(samples), radius)
+
+    def sound_scores(self, radius: float, samples: Iterable[str] | None = None) -> dict[str, float]:
+        """The same by all that went well: a step that failed may be taken again."""
+        return worst_scores(self.header, [r for r in self._records(samples) if r.error is None], radius)
+
+    def _records(self, samples: Iterable[str] | None) -> list[Record]:
+        return self.records if samples is None else [record for key in samples for record in self.of(key)]

@@ -1,0 +1,41 @@
+"""The generated blocks of a Markdown file, between the lines ``<!-- bench:NAME -->`` and ``<!-- /bench:NAME -->``."""
+
+import re
+from pathlib import Path
+
+from bench.records import RecordsError, write_atomically
+from bench.tables.table import BANNER
+
+
+def write_block(markdown_file: Path | str, name: str, content: str) -> None:
+    """Put `content` between the lines of a block.
+
+    Raises:
+        ValueError: If `content` is empty or carries the banner of a partial result, or the file does not have
+            each of the two lines once, in this order.
+        RecordsError: If the file cannot be read or written.
+    """
+    if not content.strip():
+        raise ValueError(f"block {name} would be empty")
+    if BANNER in content:
+        raise ValueError(f"block {name} holds partial results; only whole runs enter a committed table")
+    before, _, after = _find_block(Path(markdown_file), name)
+    write_atomically(Path(markdown_file), before + content.strip() + after)
+
+
+def stale(markdown_file: Path | str, name: str, content: str) -> bool:
+    """Whether the block differs from `content`; raises as `write_block` does."""
+    return _find_block(Path(markdown_file), name)[1].strip() != content.strip()
+
+
+def _find_block(path: Path, name: str) -> tuple[str, str, str]:
+    """The file's text up to, inside and from the end of the block."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecordsError(f"cannot read {path}: {error.strerror}") from error
+    begin, end = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
+    found = re.search(f"{re.escape(begin)}\n(.*?)(?=\n?{re.escape(end)})", text, re.DOTALL)
+    if found is None or text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"{path} must have the lines {begin} and {end} once each, in this order")
+    return text[: found.start(1)], found[1], "\n" + text[found.end(1) :].lstrip("\n")

@@ -1,0 +1,76 @@
+"""What is written while a run trains: progress, metrics.jsonl, observers."""
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from bench.train.checkpoint import TrainingError
+from bench.train.hooks import Hooks, Update
+from bench.train.schedule import Schedule, logged
+
+
+class Log:
+    """Progress bar, metrics.jsonl and observers."""
+
+    def __init__(self, name: str, path: Path, schedule: Schedule, hooks: Hooks, first: int) -> None:
+        self._path, self._schedule, self._hooks = path, schedule, hooks
+        self._started = self._last = time.monotonic()
+        self._last_step = first
+        self._bar = tqdm(
+            desc=name, initial=first, total=schedule.steps, mininterval=5, unit="step", disable=not hooks.world.main
+        )
+        if hooks.world.main and path.exists():
+            keep_rows_before(first, path)
+
+    def note(self, step: int, rate: float, update: Update) -> None:
+        """One update is done; every tenth is written."""
+        self._bar.update()
+        if not logged(step, self._schedule):
+            return
+        now = time.monotonic()
+        speed = (step + 1 - self._last_step) * self._schedule.batch / max(now - self._last, 1e-9)
+        self._last, self._last_step = now, step + 1
+        row = {"step": step, "loss": update.loss, "rate": rate, **update.figures}
+        row |= {"images_per_second": round(speed, 2), "seconds": round(now - self._started, 1)}
+        self.write(row)
+        self._bar.set_postfix(
+            {k: f"{v:.3g}" for k, v in {**update.figures, "loss": update.loss, "lr": rate, "images/s": speed}.items()}
+        )
+
+    def write(self, row: dict[str, float]) -> None:
+        """Append a row and show it to the observers."""
+        if not self._hooks.world.main:
+            return
+        try:
+            with self._path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise TrainingError(f"cannot write {self._path}: {error.strerror}; fix that and run again") from error
+        self._hooks.observe(row)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.close()
+
+
+def keep_rows_before(first: int, path: Path) -> None:
+    """Drop the rows of steps that will be taken again; a crash leaves the file as it was."""
+    kept = [line for line in path.read_text().splitlines() if _step_of(line) < first]
+    shorter = path.with_suffix(".tmp")
+    try:
+        shorter.write_text("".join(line + "\n" for line in kept))
+        os.replace(shorter, path)
+    except OSError as error:
+        raise TrainingError(f"cannot write {path}: {error.strerror}; fix that and run again") from error
+
+
+def _step_of(line: str) -> float:
+    """The step of a row; infinity for a row that a crash cut short, so that it goes."""
+    try:
+        return float(json.loads(line)["step"])
+    except (json.JSONDecodeError, KeyError):
+        return math.inf

@@ -1,0 +1,100 @@
+"""Datasets named by their place."""
+
+import pytest
+
+from bench.data.images import fingerprint
+from bench.data.readers import load
+from bench.data.specs import is_spec, parse
+from bench.mini.data import build
+from tests.bench.data.small import picture, refused
+
+
+def test_places_are_told_from_names():
+    assert [is_spec(text) for text in ("coco", "vqa:x", "row.toml", "imagenet-r")] == [False, True, True, False]
+
+
+@pytest.fixture
+def questions(tmp_path):
+    folder = tmp_path / "mine"
+    picture(folder / "pictures" / "1.jpg")
+    for what in ("questions", "annotations"):
+        (folder / f"test_{what}.json").write_text("{}")
+    return folder
+
+
+def test_a_vqa_folder_shows_what_is_what(questions, tmp_path):
+    place = parse("vqa:mine", tmp_path, {"max_new_tokens": 4, "prompt": "unused", "prompt_suffix": "!"})
+    assert place.row == {
+        "format": "vqa",
+        "questions": "mine/test_questions.json",
+        "annotations": "mine/test_annotations.json",
+        "images": "mine/pictures",
+        "max_new_tokens": 4,
+        "prompt_suffix": "!",
+        "selection": "seed-42",
+    }
+    assert (place.name, place.root, place.where) == ("mine", tmp_path, f"vqa:{questions}")
+    assert parse(f"vqa:{questions}?max_new_tokens=9", None, {"max_new_tokens": 4}).row["max_new_tokens"] == 9
+    assert (place.suits("vqa"), place.suits("zeroshot"), place.suits("of a plugin")) == (True, False, True)
+
+
+def test_a_vqa_folder_that_is_ambiguous_is_settled_by_words(questions, tmp_path):
+    (questions / "train_questions.json").write_text("{}")
+    refused(lambda: parse("vqa:mine", tmp_path, {}), "2 files", "train_questions.json", "?questions=FILE")
+    row = parse("vqa:mine?questions=test_questions.json", tmp_path, {}).row
+    assert row["questions"] == "mine/test_questions.json"
+    (questions / "train_questions.json").unlink()
+    picture(questions / "others" / "1.jpg")
+    refused(lambda: parse("vqa:mine", tmp_path, {}), "several folders of images (others, pictures)", "?images=FOLDER")
+    assert parse("vqa:mine?images=others", tmp_path, {}).row["images"] == "mine/others"
+    (questions / "test_annotations.json").unlink()
+    refused(lambda: parse("vqa:mine?images=others", tmp_path, {}), "no file *annotations*.json")
+
+
+def test_a_karpathy_folder_leaves_coco_style_files_aside(tmp_path):
+    for name in ("dataset_flickr30k.json", "dataset_flickr30k_coco_style.json"):
+        (tmp_path / name).write_text("{}")
+    row = parse(f"karpathy:{tmp_path}", None, {"prompt": "describe", "max_new_tokens": 20}).row
+    assert row["annotations"] == str(tmp_path / "dataset_flickr30k.json")
+    assert (row["prompt"], row["max_new_tokens"]) == ("describe", 20)
+
+
+def test_a_parquet_file_takes_columns_after_a_question_mark(tmp_path):
+    (tmp_path / "q.parquet").write_bytes(b"")
+    place = parse("parquet:q.parquet?question=ask&answers=said", tmp_path, {"max_new_tokens": 5})
+    assert {k: place.row[k] for k in ("question", "answers")} == {"question": "ask", "answers": "said"}
+    assert (place.row["format"], place.row["source"], place.name) == ("parquet", "q.parquet", "q")
+
+
+def test_a_toml_file_is_a_row_beside_its_data(questions, tmp_path):
+    row = tmp_path / "harbour.toml"
+    row.write_text(
+        'format = "vqa"\nquestions = "mine/q.json"\nannotations = "mine/a.json"\nimages = "mine"\nsamples = 9\n'
+    )
+    place = parse(str(row), None, {"max_new_tokens": 4})
+    assert (place.name, place.root, place.where) == ("harbour", tmp_path, str(row))
+    assert (place.row["samples"], place.row["max_new_tokens"], place.row["selection"]) == (9, 4, "seed-42")
+
+
+@pytest.mark.parametrize(
+    ("text", "content", "words"),
+    [
+        ("voc:x", None, ["unknown format", "'voc'", "known: vqa, karpathy"]),
+        ("vqa:absent", None, ["no dataset at", "absent", "--data-root"]),
+        ("absent.toml", None, ["no such file", "absent.toml"]),
+        ("row.toml", "format = ", ["row.toml is not TOML"]),
+        ("row.toml", "a = 1", ["does not say format", "known: vqa"]),
+        ("karpathy:.?max_new_tokens=x", None, ["max_new_tokens must be a number from 1, got 'x'"]),
+    ],
+)
+def test_places_that_say_nothing_are_refused(tmp_path, text, content, words):
+    if content is not None:
+        (tmp_path / text).write_text(content)
+    refused(lambda: parse(text, tmp_path, {}), *words)
+
+
+def test_an_embedded_dataset_has_a_place_too(tmp_path):
+    place = parse("mini:mini-shape?size=7", tmp_path, {"max_new_tokens": 4})
+    assert (place.name, place.suits("zeroshot"), place.suits("vqa")) == ("mini-shape", True, False)
+    assert fingerprint(load(place.name, place.row, place.root)) == fingerprint(build("mini-shape", 7))
+    refused(lambda: parse("mini:mini-shap", tmp_path, {}), "embedded dataset 'mini-shap'; did you mean 'mini-shape'?")

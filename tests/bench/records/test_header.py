@@ -1,0 +1,52 @@
+"""What a header answers, whatever its protocol and request leave out."""
+
+import json
+
+import pytest
+
+from bench.records import RunHeader, former_ceiling
+from tests.bench.runs import make_header
+
+
+@pytest.mark.parametrize(
+    ("name", "absent", "protocol", "present"),
+    [
+        ("surrogate", None, {"surrogate": "clip"}, "clip"),
+        ("protocol_name", "strict", {"name": "paper"}, "paper"),
+        ("precision", "float32", {"precision": "bf16"}, "bf16"),
+        ("half_verdicts", False, {"half_verdicts": True}, True),
+        ("compiled", False, {"compiled": True}, True),
+        ("tower", "encoder", {"tower": "native"}, "native"),
+        ("defence", None, {"defence": "smoothing"}, "smoothing"),
+        ("selection", None, {"selection": "seed-42"}, "seed-42"),
+        ("data", None, {"data": "vqa:/data/harbour"}, "vqa:/data/harbour"),
+    ],
+)
+def test_a_header_answers_what_its_protocol_says(name, absent, protocol, present):
+    assert getattr(make_header(protocol={}), name) == absent
+    assert getattr(make_header(protocol=protocol), name) == present
+
+
+def test_a_header_answers_what_its_request_says():
+    bare, place = make_header(config={}), {"name": "x", "row": {}, "root": "/data", "where": "vqa:/data"}
+    assert (bare.data_root, bare.arch, bare.place) == (None, None, None)
+    full = make_header(config={"data_root": "/data", "arch": "ViT-B-32", "place": place})
+    assert (str(full.data_root), full.arch, full.place) == ("/data", "ViT-B-32", place)
+
+
+def test_the_steps_whose_answers_may_be_in_half_precision():
+    steps = [{"name": "apgd-ce", "precision": "search"}, {"name": "final", "precision": "float32"}, {"name": "old"}]
+    assert make_header(attack_steps=steps).half_steps == {"clean", "apgd-ce"}
+
+
+@pytest.mark.parametrize(("metric", "ceiling"), [("VQA accuracy (%)", 100.0), ("CIDEr", None)])
+def test_a_header_from_before_ceilings_were_kept_has_the_one_of_its_metric(metric, ceiling):
+    data = json.loads(make_header(metric=metric).to_json())
+    assert data.pop("ceiling") == ceiling
+    assert RunHeader.from_json(json.dumps(data)).ceiling == ceiling == former_ceiling(metric)
+
+
+@pytest.mark.parametrize("ceiling", [1.0, None])
+def test_a_ceiling_that_is_kept_is_the_one_that_counts(ceiling):
+    header = make_header(metric="VQA accuracy (%)", ceiling=ceiling)
+    assert RunHeader.from_json(header.to_json()).ceiling == ceiling
