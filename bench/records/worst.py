@@ -1,14 +1,14 @@
 """What each sample is left with at a radius: the one place that says so."""
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 from bench.records.header import RunHeader
 from bench.records.types import CLEAN, Record
 
 Direction = Literal["min", "max"]
-_COMPARE = {"min": operator.lt, "max": operator.gt}
+_COMPARE: Mapping[Direction, Callable[[float, float], bool]] = {"min": operator.lt, "max": operator.gt}
 
 
 def eps_label(eps: float, norm: str = "linf") -> str:
