@@ -8,7 +8,7 @@ clean images. Every sample of the run is accounted for: what has no record, or o
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.config.reload import config_of
+from bench.config import RunConfig, request_of, resolve
 from bench.errors import UsageError
-from bench.records import CLEAN, Record, RecordsError, Run
+from bench.records import CLEAN, Record, RecordsError, Run, RunHeader
 from bench.records.images import FOLDER, path_of, read_image, read_png, saved_paths
 from bench.records.worst import kept_records, worst_scores
 from bench.running.load import Setup, prepare
+from bench.trust.text import on_one_line
 from tasks.base import Answer, Sample
 
 BATCH = 64
@@ -138,12 +139,29 @@ def verify(
             f"{run.directory} kept no adversarial images, so there is nothing to verify; make the run again with "
             "--save-adversarial"
         )
-    setup = prepare(config_of(run.header, data_root=data_root, device=device, arch=arch))
+    changes = {"data_root": data_root, "device": device, "arch": arch}
+    setup = prepare(models_of(run.header, **{name: value for name, value in changes.items() if value is not None}))
     evidence = _Evidence(run, setup, progress)
     if not (found := list(_about_the_run(run, setup))):
         found = [*evidence.clean(), *evidence.attacked(), *evidence.totals(), *evidence.strangers()]
         found += evidence.untaken() if run.header.status == "complete" else ()
     return evidence.summary(found)
+
+
+def models_of(header: RunHeader, **changes: Any) -> RunConfig:
+    """A finished run without its attack: what loads its data, encoder and model.
+
+    Args:
+        header: of the run.
+        changes: options to ask for differently, such as where the data lie now.
+
+    Raises:
+        UsageError: the run's suite is not known here.
+    """
+    precision = header.precision if header.half_verdicts else "float32"  # other answers are all in float32
+    request = request_of(header, attack="none", surrogate=None, precision=precision, **changes)
+    (config,) = resolve(request)
+    return replace(config, samples=header.n_samples)
 
 
 def _about_the_run(run: Run, setup: Setup) -> Iterator[Mismatch]:
@@ -336,7 +354,7 @@ class _Evidence:
         return found
 
     def _batches(self, records: Sequence[Record], label: str) -> Iterator[Sequence[Record]]:
-        title = f"{self.run.header.encoder} {self.run.header.dataset} {label}"
+        title = on_one_line(f"{self.run.header.encoder} {self.run.header.dataset} {label}")
         with tqdm(total=len(records), desc=title, disable=None if self.progress else True, leave=False) as bar:
             for first in range(0, len(records), BATCH):
                 yield records[first : first + BATCH]

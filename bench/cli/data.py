@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench import registry
+from bench.cli.say import say
 from bench.config import load_suite
 from bench.data.specs import is_spec, parse
 from bench.errors import UsageError
@@ -45,7 +46,7 @@ def check(dataset: str | None, data_root: Path, suite: str, as_json: bool) -> No
 
     found = [presence(name, row, root) for name, row, root in _asked(dataset, data_root, suite)]
     if as_json:
-        click.echo(json.dumps([{**asdict(one), "ready": one.ready} for one in found], indent=1))
+        say(json.dumps([{**asdict(one), "ready": one.ready} for one in found], indent=1))
     else:
         for one in found:
             _show(one)
@@ -77,12 +78,10 @@ def fetch(dataset: str, data_root: Path, suite: str, quiet: bool) -> None:
             for one in missing:  # a folder of shards says how many there are only once its first files are there
                 tried.add(one.place)
                 network.fetch(str(one.url), root / one.place, progress=not quiet)
-                click.echo(f"{name}: fetched {root / one.place}")
+                say(f"{name}: fetched {root / one.place}")
         for one in [f for f in files_needed(name, row, root) if not f.present]:
             left += 1
-            click.echo(
-                f"{name}: put {root / one.place} there by hand; {one.page or 'no place is known to load it from'}"
-            )
+            say(f"{name}: put {root / one.place} there by hand; {one.page or 'no place is known to load it from'}")
     sys.exit(MISSING if left else 0)
 
 
@@ -107,12 +106,12 @@ def _asked(dataset: str | None, root: Path, suite: str) -> list[tuple[str, Mappi
 
 def _show(found: "Presence") -> None:
     words = f"ready, {found.samples} samples" if found.ready else "NOT READY"
-    click.echo(f"{found.name}: {words}")
+    say(f"{found.name}: {words}")
     for one in found.needed:
         source = "" if one.present or not one.page else f"  <- {one.page}"
-        click.echo(f"  {'present' if one.present else 'MISSING'}  {one.place}{source}")
+        say(f"  {'present' if one.present else 'MISSING'}  {one.place}{source}")
     for fault in found.faults:
-        click.echo(f"  FAULT    {fault}")
+        say(f"  FAULT    {fault}")
 
 
 @data.command()
@@ -128,4 +127,4 @@ def export(what: str, directory: Path, size: int | None) -> None:
     """  # noqa: D301
     exporter: Any = registry.resolve("bench.exporters", what)
     for path in exporter(directory, size):
-        click.echo(path)
+        say(path)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from bench.cli.root import CHECK_FAILED, DONE, USAGE
+from bench.cli.say import say
 from bench.errors import UsageError
 
 
@@ -55,11 +56,11 @@ def verify(
             continue
         done.append(result)
         if not as_json:
-            click.echo("\n".join([*(f"mismatch  {mismatch}" for mismatch in result.mismatches), str(result)]))
+            say("\n".join([*(f"mismatch  {mismatch}" for mismatch in result.mismatches), str(result)]))
     if as_json:
-        click.echo(json.dumps([asdict(result) | {"outcome": result.outcome} for result in done], indent=1))
+        say(json.dumps([asdict(result) | {"outcome": result.outcome} for result in done], indent=1))
     for message in impossible:
-        click.echo(f"bench: {message}", err=True)
+        say(f"bench: {message}", err=True)
     if any(result.outcome != library.VERIFIED for result in done):
         sys.exit(CHECK_FAILED)
     sys.exit(USAGE if impossible else DONE)

@@ -14,7 +14,7 @@ from typing import Any, cast
 from attacks.presets import EMBEDDING, AttackStep
 from attacks.threat import Norm, ThreatModel
 from bench.batch_size import TOO_LARGE, BatchSize, within_memory
-from bench.config import RunConfig, preset
+from bench.config import RunConfig
 from bench.errors import UsageError
 from bench.progress import Display, Silent
 from bench.records import CLEAN, Record, RunStore, open_run, read_records
@@ -27,6 +27,7 @@ from bench.running.images import ImageStore
 from bench.running.load import Setup, prepare
 from bench.running.sanity_checks import run_checks
 from bench.running.volley import Volley
+from bench.trust.text import on_one_line
 from tasks.base import Answer, Sample
 from tasks.protocol import PROTOCOLS
 
@@ -96,7 +97,7 @@ class _Runner:
         self.display = display
         self.samples = {sample.id: sample for sample in setup.samples}
         self.batches = BatchSize(config.batch_size, setup.images.device, max(setup.images[[0]].shape[-2:]))
-        self.steps: Sequence[AttackStep] = () if config.attack == "none" else preset(config.attack).steps
+        self.steps: Sequence[AttackStep] = config.steps
         keep = config.save_adversarial or any(step.start == "best" for step in self.steps)
         self.store = ImageStore(run.directory / "adversarial") if keep else None
         if self.store is not None:
@@ -210,7 +211,7 @@ class _Runner:
         Returns the rows that do not fit into memory even alone.
         """
         too_large = []
-        self.display.begin(f"{self.config.encoder} {self.config.dataset} {label}", len(rows))
+        self.display.begin(on_one_line(f"{self.config.encoder} {self.config.dataset} {label}"), len(rows))
         scores = self.history.scores(eps)
         while rows:
             batch = rows[: max(1, self.batches.size // width)]

@@ -16,7 +16,7 @@ from attacks.kinds import run_apgd
 from attacks.objective import Classification, Progress
 from attacks.presets import PRESETS, AttackStep, Preset
 from bench import registry
-from bench.config import RunConfig, load_suite, resolve
+from bench.config import Request, RunConfig, load_suite, resolve
 from bench.errors import UsageError
 from bench.records import RecordsError, load_run, read_records
 from bench.records.worst import worst_scores
@@ -29,7 +29,7 @@ from tests.bench.toy_runs import put_kind
 def _config(tmp_path, **changes) -> RunConfig:
     options = {"encoder": "fare", "task": "zeroshot", "limit": 12, "output": tmp_path} | changes
     dataset = options.pop("dataset", "mini-shape")
-    return next(c for c in resolve(**options) if c.dataset == dataset)
+    return next(c for c in resolve(Request.of(**options)) if c.dataset == dataset)
 
 
 def _run(config):
@@ -283,7 +283,7 @@ def test_the_best_start_goes_on_from_the_worst_image(tmp_path, monkeypatch):
         AttackStep("first", "apgd", 15, "reference-0", "clean", 2.0),
         AttackStep("again", "apgd", 0, "best", "best", 1.0),
     )
-    monkeypatch.setattr("bench.config.run_config.PRESETS", {"two": Preset("", steps)})
+    monkeypatch.setattr("bench.config.suite.PRESETS", {"two": Preset("", steps)})
     run = _run(_config(tmp_path, task="captioning", dataset="mini-caption", attack="two", eps=4, limit=6))
     first = {r.sample_id: r for r in run.records if r.step == "first"}
     clean = {r.sample_id: r for r in run.records if r.step == "clean"}
