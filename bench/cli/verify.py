@@ -40,6 +40,7 @@ def verify(
     from dataclasses import asdict
 
     from bench.records import load_runs
+    from bench.records.verification import VERIFIED
 
     found = load_runs(runs)
     from bench import verify as library
@@ -61,7 +62,7 @@ def verify(
         say(json.dumps([asdict(result) | {"outcome": result.outcome} for result in done], indent=1))
     for message in impossible:
         say(f"bench: {message}", err=True)
-    if any(result.outcome != library.VERIFIED for result in done):
+    if any(result.outcome != VERIFIED for result in done):
         sys.exit(CHECK_FAILED)
     sys.exit(USAGE if impossible else DONE)
 
