@@ -22,6 +22,7 @@ from bench.config import RunConfig, request_of, resolve
 from bench.errors import UsageError
 from bench.records import CLEAN, Record, RecordsError, Run, RunHeader
 from bench.records.images import FOLDER, path_of, read_image, read_png, saved_paths
+from bench.records.samples import read_samples
 from bench.records.verification import Mismatch, Verification
 from bench.records.worst import kept_records, worst_scores
 from bench.running.load import Setup, prepare
@@ -68,7 +69,7 @@ def verify(
     setup = prepare(models_of(run.header, **{name: value for name, value in changes.items() if value is not None}))
     evidence = _Evidence(run, setup, progress)
     if not (found := list(_about_the_run(run, setup))):
-        found = [*evidence.clean(), *evidence.attacked(), *evidence.totals(), *evidence.strangers()]
+        found = [*evidence.asked(), *evidence.clean(), *evidence.attacked(), *evidence.totals(), *evidence.strangers()]
         found += evidence.untaken() if run.header.status == "complete" else ()
     return evidence.summary(found)
 
@@ -111,6 +112,15 @@ class _Evidence:
         self.kept = kept_records(run.header, run.records)
         self.recomputed: list[tuple[Record, float]] = []  # records with the scores of now
         self.pngs = self.originals = 0
+
+    def asked(self) -> Iterator[Mismatch]:
+        """The stored questions and expected answers, against those of the data."""
+        samples = {sample.id: sample for sample in self.setup.samples}
+        for one in read_samples(self.run.directory).values():
+            sample = samples.get(one.id)
+            now = None if sample is None else (sample.prompt, tuple(sample.references))
+            if now != (one.prompt, one.references):
+                yield Mismatch(str(self.run.directory), one.id, 0.0, "question", (one.prompt, one.references), now)
 
     def clean(self) -> Iterator[Mismatch]:
         """The answers to the clean images, and the saved clean images."""

@@ -149,6 +149,7 @@ def test_free_form_fields_may_be_nested_but_not_deeply(run, levels):
         ({"prediction": None}, "prediction must be a string"),
         ({"loss_curve": [[1.0]]}, "is not a number"),
         ({"loss": {}}, "is not a number"),
+        ({"group": "another"}, "sample 's0' has two groups"),
     ],
     ids=str,
 )

@@ -193,3 +193,11 @@ def test_runs_with_and_without_images_are_told_apart(run, tmp_path):
     assert "bare kept no adversarial images" in result.output.splitlines()[1]
     data = json.loads(command(tmp_path, "--json").stdout)
     assert [(one["outcome"], one["samples"], one["missing"]) for one in data] == [("verified", 16, [])]
+
+
+def test_a_stored_question_that_is_not_that_of_the_data_is_found(run):
+    path = run.directory / "samples.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[2]["references"] = ["another answer"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert fields_of(run.directory) == {(lines[2]["id"], 0.0, "question")}
