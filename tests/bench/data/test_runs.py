@@ -20,6 +20,7 @@ from bench.data.images import fingerprint
 from bench.data.selection import select
 from bench.data.specs import parse
 from bench.errors import UsageError
+from bench.mini.data import build
 from bench.mini.export import export_mini
 from bench.running.load import load_dataset, prepare
 from tasks.base import Dataset, Sample
@@ -319,6 +320,19 @@ def test_a_third_party_imagefolder_and_webdataset_run(mini, tmp_path, brief):
         ("wds_strange", "complete", SIZE),
     ]
     assert any(r.score == 100 for r in runs[0].records)
+
+
+def test_two_places_of_one_name_both_run(mini, tmp_path, capfd):
+    for parent in ("a", "b"):
+        for sample in build("mini-shape", 4).samples:
+            folder = tmp_path / parent / "val" / sample.references[0]
+            folder.mkdir(parents=True, exist_ok=True)
+            sample.image.save(folder / f"{sample.id}.png")
+    (tmp_path / "a" / "val" / "none").mkdir()
+    specs = f"imagefolder:{tmp_path}/a/val,imagefolder:{tmp_path}/b/val"
+    runs = _run(task="zeroshot", dataset=specs, attack="none", output=tmp_path / "runs").runs
+    assert [(run.header.dataset, run.header.status) for run in runs] == [("a-val", "complete"), ("b-val", "complete")]
+    assert "a-val: the class 'none' has no images" in capfd.readouterr().err
 
 
 def test_two_places_of_one_name_have_directories_of_their_own(mini, tmp_path):
