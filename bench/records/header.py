@@ -78,6 +78,8 @@ def _typed(data: Any, kind: type[T], name: str = "") -> T:
         problem, _, place = str(error).partition(" - at `$")
         where = (name + place.rstrip("`")).removeprefix(".")
         raise RecordsError(f"{where}: {problem[:1].lower()}{problem[1:]}") from error
+    except UnicodeEncodeError as error:
+        raise RecordsError(f"{name or 'a field'} holds {error.object!r}, which is no text") from error
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,9 @@ OTHER = {
 def test_other_conditions_are_refused_by_name_unless_allowed(name):
     a = in_memory({0: UP, 4: UP})
     b = in_memory({0: UP, 4: DOWN}, name="other", **{name: OTHER[name]})
-    with pytest.raises(UsageError, match=f"run and other cannot be compared: {name}.* is .* in the second; --allow {name}"):
+    with pytest.raises(
+        UsageError, match=f"run and other cannot be compared: {name}.* is .* in the second; --allow {name}"
+    ):
         compare([a], [b])
     another = next(field for field in CONDITIONS if field != name)
     with pytest.raises(UsageError, match=f"{name}.* is"):

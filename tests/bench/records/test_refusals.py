@@ -41,6 +41,7 @@ def rewrite_record(directory, number, **changes):
         ("metric", {"name": "accuracy"}),
         ("metric", None),
         ("worst", "least"),
+        ("worst", "\ud800"),
         ("norm", "l7"),
         ("radii", 4),
         ("radii", ["four"]),
@@ -88,7 +89,7 @@ def rewrite_record(directory, number, **changes):
 )
 def test_a_header_of_wrong_types_or_values_is_refused_naming_file_and_field(run, field, value):
     rewrite_header(run, **{field: value})
-    with pytest.raises(RecordsError, match=rf"run\.json: .*({field}|number)"):
+    with pytest.raises(RecordsError, match=rf"run\.json: .*({field}|number|no text)"):
         load_run(run)
 
 
