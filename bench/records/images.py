@@ -11,14 +11,16 @@ The image of a sample at a radius is that of the record in `bench.records.worst.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 
-from bench.records.files import RecordsError, unlinked
+from bench.records.files import RecordsError, read_inside, unlinked
 from bench.trust.places import safe_name
 
 FOLDER, WAITING = "adversarial", "waiting"
@@ -75,6 +77,21 @@ def worst_path(folder: Path, sample_id: str, radius: float) -> Path | None:
 def digest(pixels: npt.NDArray[Any]) -> str:
     """sha256 of an image's bytes."""
     return sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+def read_png(path: Path) -> npt.NDArray[np.uint8]:
+    """The 8-bit image (3, H, W) beside a saved image.
+
+    Raises:
+        RecordsError: If it is absent, a link, or no PNG in RGB.
+    """
+    try:
+        with Image.open(BytesIO(read_inside(unlinked(path, path.parents[2]))), formats=["PNG"]) as image:
+            if image.mode != "RGB":
+                raise ValueError(f"its mode is {image.mode}")
+            return np.asarray(image).transpose(2, 0, 1)
+    except (RecordsError, OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise RecordsError(f"{path} is no PNG that a run saved: {error}") from error
 
 
 def read_image(path: Path) -> SavedImage:
