@@ -235,7 +235,7 @@ def test_a_chart_by_itself_has_its_numbers_beside_it(tmp_path):
     run = make_run(tmp_path / "run", {0: [100.0], 4: [0.0]})
     text = write_report([run], tmp_path / "report", facts=SUITE_FACTS, progress=False).read_text()
     assert text.count("--columns: 1") == text.count('class="panel said"') > 1
-    assert "clean 100.0, 4/255 0.0" in text
+    assert "100.0 clean, 0.0 at 4/255" in text
 
 
 @pytest.mark.parametrize(("count", "wanted"), [(1, 1), (2, 2), (3, 3), (4, 2), (5, 3), (6, 3), (7, 4), (8, 4), (9, 3)])
