@@ -1,6 +1,7 @@
 """A configuration made again from a run's header."""
 
 from bench.config.reload import config_of
+
 from tests.bench.runs import make_header
 
 

@@ -4,11 +4,11 @@ import json
 import shutil
 from pathlib import Path
 
+from bench.config.reload import config_of
 from safetensors.numpy import save_file
 
 import bench
 from bench.config.facts import SUITE_FACTS
-from bench.config.reload import config_of
 from bench.records import Run, load_runs
 from bench.records.images import FOLDER, TENSOR, path_of
 from bench.report.pages import write_report

@@ -24,6 +24,7 @@ from bench.records.samples import read_samples
 from bench.report import attacks, charts, gallery
 from bench.report.chapters import columns
 from bench.report.pages import write_report
+from bench.verify import models_of
 from tests.bench.report.site import SCRIPT, make_site
 from tests.bench.runs import make_header, make_record, make_run
 
@@ -351,3 +352,11 @@ def test_a_report_shows_loss_curves_where_runs_recorded_them(site, tmp_path):
     run = make_run(tmp_path / "run", {0: [100.0], 4: [0.0]})
     text = write_report([run], tmp_path / "report", facts=SUITE_FACTS, progress=False).read_text()
     assert "before loss curves were recorded" in text
+
+
+def test_where_the_data_lay_is_taken_from_the_run(tmp_path):
+    header = make_header(config={"data_root": str(tmp_path), "arch": "ViT-L-14"}, limit=30, n_samples=30)
+    config = models_of(header)
+    assert (config.data_root, config.arch, config.n_samples, config.attack) == (tmp_path, "ViT-L-14", 30, "none")
+    assert models_of(header, data_root=tmp_path / "moved").data_root == tmp_path / "moved"
+    assert models_of(make_header()).data_root is None
