@@ -189,7 +189,7 @@ def test_no_dataset_model_or_torch_is_needed(site, tmp_path):
     shutil.copytree(source, tmp_path / "run")
     code = (
         "import sys\n"
-        "for name in ('torch', 'transformers', 'bench.running', 'bench.models', 'bench.verify'):\n"
+        "for name in ('torch', 'transformers', 'bench.running', 'bench.verify'):\n"
         "    sys.modules[name] = None\n"
         "from bench.cli import main\n"
         f"main(['report', {str(tmp_path / 'run')!r}, '-o', {str(tmp_path / 'report')!r}, '--quiet'])\n"
