@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from bench.analysis.cells import Measure
 from bench.records.worst import eps_label
 from bench.tables.plot import MARKERS, draw_scores
+from bench.trust.text import on_one_line
 
 SIZE = (4.1, 2.9)  # inches of 72 px: readable on a phone without scaling
 WIDE = (8.6, 3.0)  # of a chart that has its row to itself
@@ -23,6 +24,7 @@ _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "bench",
     "font.size": 10,
     "text.color": INK,
+    "text.parse_math": False,  # names come from outside: a dollar sign is a dollar sign
     "axes.labelcolor": INK,
     "xtick.color": INK,
     "ytick.color": INK,
@@ -102,7 +104,7 @@ def scatter(
             )
             dots.set_urls([link(robust)])
         axes.grid(axis="x")
-        axes.set_xlabel(f"{header.metric}, clean")
+        axes.set_xlabel(on_one_line(f"{header.metric}, clean"))
         axes.set_ylabel(f"at {eps_label(pairs[0][1].radius, header.norm)}")
         axes.set_xlim(0, 1.03 * high)
         axes.set_ylim(0, 1.03 * high)
