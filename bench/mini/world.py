@@ -238,7 +238,7 @@ def _polygon(sides: int, turn: float, inradius: float) -> Callable[[Array, Array
 
 
 def _box(u: Array, v: Array, half_width: float, half_height: float) -> Array:
-    return cast(Array, np.maximum(np.abs(u) - half_width, np.abs(v) - half_height))
+    return np.maximum(np.abs(u) - half_width, np.abs(v) - half_height)
 
 
 def _star(u: Array, v: Array) -> Array:
