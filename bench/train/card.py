@@ -11,7 +11,9 @@ from bench.analysis.cells import averaged, measured
 from bench.config.facts import SUITE_FACTS
 from bench.provenance import code_state
 from bench.records import RecordsError, Run, find_runs, load_run
+from bench.records.worst import eps_label
 from bench.train.recipe import FLAWS
+from bench.trust.text import for_markdown
 
 CARD = "README.md"
 TRAINING = "training.json"
@@ -40,13 +42,9 @@ def write_card(directory: Path, results: Path | None = None) -> Path:
     facts = json.loads((directory / TRAINING).read_text())
     rows = read_metrics(directory / METRICS)
     draw_curves(rows, directory / CURVES)
-    text = "\n\n".join(
-        part for part in (
-            _head(facts), _recipe(facts), _data(facts), _course(rows), _scores(facts, results, directory),
-            _use(directory),
-        ) if part
-    )  # fmt: skip
-    (directory / CARD).write_text(text + "\n")
+    scores = _scores(facts, results, directory)
+    parts = (_head(facts), _recipe(facts), _data(facts), _curves(rows), scores, _use(directory))
+    (directory / CARD).write_text("\n\n".join(parts) + "\n")
     return directory / CARD
 
 
@@ -117,9 +115,9 @@ def _data(facts: Mapping[str, Any]) -> str:
     )
 
 
-def _course(rows: Sequence[Mapping[str, float]]) -> str:
+def _curves(rows: Sequence[Mapping[str, float]]) -> str:
     """The picture, and the last evaluation."""
-    text = f"## Course\n\n![Loss, cosines and learning rate over the updates]({CURVES})"
+    text = f"## Training curves\n\n![Loss, cosines and learning rate over the updates]({CURVES})"
     last = next((row for row in reversed(rows) if "eval_cosine_clean" in row), None)
     if last is None:
         return text
@@ -149,8 +147,8 @@ def _scores(facts: Mapping[str, Any], results: Path | None, directory: Path) -> 
         e, partial = m.estimate, m.header.partial
         note = f" (partial: {partial})" if partial else ""
         lines.append(
-            f"| {m.header.task} | {m.dataset} | {m.radius:g}/255 | {e.value:.1f} | {e.low:.1f} to {e.high:.1f} | "
-            f"{e.n}{note} |"
+            f"| {for_markdown(m.header.task)} | {for_markdown(m.dataset)} | {eps_label(m.radius, m.header.norm)} | "
+            f"{e.value:.1f}{'!' if m.doubts else ''} | {e.low:.1f} to {e.high:.1f} | {e.n}{note} |"
         )
     return "## Scores\n\n" + "\n".join(lines)
 
