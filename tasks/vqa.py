@@ -39,7 +39,7 @@ class VQA:
 
     def bind(self, model: VisionLanguageModel) -> "_Answerer":
         """Prompts are the questions, with the dataset's suffix."""
-        return _Answerer(model, self.dataset, Openings(model.token_texts()))
+        return _Answerer(model, self.dataset, Openings(model.token_texts()), self.protocol)
 
     def score(self, prediction: str, sample: Sample) -> float:
         """Official accuracy of the first phrase of an answer."""
@@ -83,6 +83,7 @@ class _Answerer:
     model: VisionLanguageModel
     dataset: Dataset
     openings: Openings
+    protocol: Protocol
 
     def prompts(self, samples: Sequence[Sample]) -> list[str]:
         return [s.prompt + self.dataset.prompt_suffix for s in samples]
@@ -96,6 +97,8 @@ class _Answerer:
         """Goals as of `reference_rank` (away from the N-th most frequent answer) and "target:TEXT" (towards it)."""
         prompts = self.prompts(samples)
         accepted = torch.stack([self.openings.of(s.references) for s in samples]).to(images.device)
+        if not self.protocol.stops_at_answers:
+            accepted = torch.ones_like(accepted)  # whatever is said, the attack goes on
         if goal.startswith(TARGET):
             wanted = [goal.removeprefix(TARGET)] * len(samples)
             return AnswerObjective(self.model.answers(prompts, wanted), accepted, sign=-1.0)

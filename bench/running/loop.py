@@ -19,7 +19,7 @@ from bench.errors import UsageError
 from bench.progress import Display, Silent
 from bench.records import CLEAN, Record, RunStore, open_run, read_records
 from bench.records.samples import Asked, write_samples
-from bench.records.worst import Direction, WorstSoFar, eps_label, is_worse
+from bench.records.worst import Counts, Direction, WorstSoFar, counts_of, eps_label, is_worse, up_to
 from bench.running.attack_batch import AttackedImage, Attacker, scored, threat_model
 from bench.running.certify import AttackBatch, Conditions
 from bench.running.history import History
@@ -66,7 +66,9 @@ def _refuse_lost_images(directory: Path, records: Sequence[Record]) -> None:
         )
 
 
-def best_goal(steps: Sequence[AttackStep], records: Sequence[Record], eps: float, worst: Direction) -> str:
+def best_goal(
+    steps: Sequence[AttackStep], records: Sequence[Record], eps: float, worst: Direction, counts: Counts = up_to
+) -> str:
     """The goal of the first step to which a sample owes its worst score; the first goal if none did harm.
 
     As in the released code of arXiv 2402.12336: only a strictly worse result counts, ties keep the earlier one.
@@ -76,9 +78,10 @@ def best_goal(steps: Sequence[AttackStep], records: Sequence[Record], eps: float
         records: of the sample, in order, its clean one among them.
         eps: radius as recorded.
         worst: where the attacker pushes the score.
+        counts: which radii count.
     """
     goals = {step.name: step.goal for step in steps if step.goal != "best"}
-    so_far = WorstSoFar(worst)
+    so_far = WorstSoFar(worst, counts)
     for record in records:
         if record.step == CLEAN or record.step in goals:
             so_far.add(record)
@@ -99,7 +102,7 @@ class _Runner:
         self.batches = BatchSize(config.batch_size, setup.images.device, max(setup.images[[0]].shape[-2:]))
         self.steps: Sequence[AttackStep] = config.steps
         keep = config.save_adversarial or any(step.start == "best" for step in self.steps)
-        self.store = ImageStore(run.directory / "adversarial") if keep else None
+        self.store = ImageStore(run.directory / "adversarial", counts_of(setup.header)) if keep else None
         if self.store is not None:
             self.store.settle(self.history.done)  # what an earlier process recorded but did not live to put in place
         conditions = Conditions(
@@ -142,7 +145,8 @@ class _Runner:
     def attack(self) -> None:
         """Take the attack's steps at each radius, smallest first, on the samples that are still robust.
 
-        An image that breaks a sample lies in every larger ball too, so a broken sample is not attacked again.
+        An image that breaks a sample lies in every larger ball too, so a broken sample is not attacked again, unless
+        the protocol counts each radius by itself.
         """
         for eps in self.config.eps if self.steps else ():
             threat = threat_model(cast(Norm, self.config.norm), eps)
@@ -171,7 +175,8 @@ class _Runner:
     def _goal(self, step: AttackStep, sample: Sample, eps: float) -> str:
         if step.goal != "best":
             return step.goal
-        return best_goal(self.steps, self.history.of(sample.id), eps, self.setup.header.worst)
+        header = self.setup.header
+        return best_goal(self.steps, self.history.of(sample.id), eps, header.worst, counts_of(header))
 
     def _take(self, steps: tuple[AttackStep, ...], rows: list[int], eps: float, threat: ThreatModel) -> None:
         """Take one step, or the steps of a volley side by side; one by one where memory has no room for them."""
