@@ -21,6 +21,8 @@ class Protocol:
         cumulative_radii: a sample is left with the worst of this radius and all smaller ones, and one that a smaller
             radius broke is attacked no more; otherwise each radius is attacked and scored by itself.
         shortcuts: steps that only save later ones work are taken: see `attacks.presets.AttackStep.shortcut`.
+        yes_no: how an answer is read as yes or no: a name of `tasks.pope.RULES`.
+        letter: how an answer is read as an option: a name of `tasks.scienceqa.RULES`.
     """
 
     name: str
@@ -33,6 +35,8 @@ class Protocol:
     stops_at_answers: bool
     cumulative_radii: bool
     shortcuts: bool
+    yes_no: str
+    letter: str
 
 
 STRICT = Protocol(
@@ -46,6 +50,8 @@ STRICT = Protocol(
     stops_at_answers=True,
     cumulative_radii=True,
     shortcuts=True,
+    yes_no="first-word",
+    letter="stated",
 )
 """Our default: no answer in half precision counts, images as people see them."""
 
@@ -60,6 +66,8 @@ PAPER = Protocol(
     stops_at_answers=False,
     cumulative_radii=False,
     shortcuts=False,
+    yes_no="anything-but-no",
+    letter="published",
 )
 """The choices of the released code of Schlarmann et al. 2024 (arXiv 2402.12336) that move numbers.
 

@@ -6,7 +6,7 @@ sample, step, radius), so results depend on neither batch size nor order nor res
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +25,8 @@ from bench.running.certify import AttackBatch, Conditions
 from bench.running.history import History
 from bench.running.images import ImageStore
 from bench.running.load import Setup, prepare
-from bench.running.sanity_checks import run_checks
+from bench.running.plugins import ask, blaming_plugins
+from bench.running.sanity_checks import BATCH_CHECK, run_checks
 from bench.running.volley import Volley
 from bench.trust.text import on_one_line
 from tasks.base import Answer, Sample
@@ -39,7 +40,8 @@ def execute(config: RunConfig, *, display: Display | None = None) -> Path:
         UsageError: something that was asked for cannot be loaded.
         RecordsError: the directory holds another run, is in use, or cannot be written.
     """
-    return carry_out(config, prepare(config), display=display)
+    with blaming_plugins():
+        return carry_out(config, prepare(config), display=display)
 
 
 def carry_out(config: RunConfig, setup: Setup, *, display: Display | None = None) -> Path:
@@ -95,7 +97,7 @@ class _Runner:
     def __init__(
         self, config: RunConfig, setup: Setup, run: RunStore, recorded: Sequence[Record], display: Display
     ) -> None:
-        self.config, self.setup, self.append = config, setup, run.append
+        self.config, self.setup, self.run = config, setup, run
         self.history = History(setup.header, recorded)
         self.display = display
         self.samples = {sample.id: sample for sample in setup.samples}
@@ -113,6 +115,8 @@ class _Runner:
             store=self.store,
         )
         self.attacker = Attacker(config, setup, conditions)
+        if BATCH_CHECK in {check["name"] for check in run.header.checks}:
+            self.attacker.checks = ()  # an earlier process has looked at its first batch, and noted what it saw
 
     def clean(self) -> None:
         """Ask every sample unattacked."""
@@ -123,7 +127,7 @@ class _Runner:
     def _ask(self, batch: list[int]) -> list[Record]:
         began = time.monotonic()
         samples, images = [self.setup.samples[i] for i in batch], self.setup.images[batch]
-        answers = self.attacker.victim("search").predict(images, samples)
+        answers = ask(self.attacker.victim("search"), images, samples)
         seconds = (time.monotonic() - began) / len(batch)
         records = [
             scored(self.setup.task, sample, CLEAN, 0.0, answer, seconds=seconds)
@@ -184,7 +188,10 @@ class _Runner:
         def attack(rows: list[int]) -> list[Record]:
             volley = Volley(steps, [self.setup.samples[row] for row in rows])
             batch = AttackBatch(volley, self.setup.images[rows], eps, threat)
+            unseen = self.attacker.checks is None
             kept = self.attacker.to_keep(batch, self.attacker.attack(batch))
+            if unseen and self.attacker.checks:
+                self.run.note([asdict(check) for check in self.attacker.checks])
             self._keep_worst(kept, eps)
             return [one.record for one in kept]
 
@@ -249,7 +256,7 @@ class _Runner:
 
     def _enter(self, records: list[Record]) -> None:
         """Write records, then put their images in place."""
-        self.append(records)
+        self.run.append(records)
         if self.store is not None:
             self.store.settle(record.key for record in records)
         self.history.add(records)
@@ -279,5 +286,7 @@ class _Runner:
 
     def checks(self) -> list[dict[str, Any]]:
         """Sanity checks on the finished run, to be stored with it."""
-        records, first = self._without_moot_errors(), self.attacker.checks or ()
-        return run_checks(self.config, self.setup.task, self.steps, records, first)
+        task = self.setup.task
+        of_task = task.checks(self.setup.victim) if hasattr(task, "checks") else []
+        first = [*of_task, *(self.attacker.checks or ())]
+        return run_checks(self.config, task, self.steps, self._without_moot_errors(), first)
