@@ -84,8 +84,12 @@ class RunConfig(Options):
 
     @property
     def steps(self) -> tuple[AttackStep, ...]:
-        """The steps of the attack; none for a clean run."""
-        return () if self.attack == NO_ATTACK else preset(self.attack, load_suite(self.suite)).steps
+        """The steps of the attack that the protocol has; none for a clean run."""
+        if self.attack == NO_ATTACK:
+            return ()
+        steps = preset(self.attack, load_suite(self.suite)).steps
+        shortcuts = PROTOCOLS[self.protocol].shortcuts
+        return tuple(step for step in steps if shortcuts or not step.shortcut)
 
     @property
     def n_samples(self) -> int:

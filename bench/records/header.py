@@ -25,6 +25,7 @@ class _Chosen(msgspec.Struct, frozen=True):
     name: str = "strict"
     precision: str = "float32"
     half_verdicts: bool = False
+    cumulative_radii: bool = True
     compiled: bool = False
     tower: str = "encoder"
     surrogate: str | None = None
@@ -202,6 +203,11 @@ class RunHeader:
     def half_verdicts(self) -> bool:
         """Whether an answer of the model in half precision is final."""
         return self._chosen.half_verdicts
+
+    @property
+    def cumulative_radii(self) -> bool:
+        """Whether a sample is left with the worst of a radius and all smaller ones, or of that radius alone."""
+        return self._chosen.cumulative_radii
 
     @property
     def compiled(self) -> bool:
