@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench import registry
+from bench.cli.say import say
 from bench.config import load_suite
-from bench.data.specs import is_spec, parse_all
+from bench.data.specs import is_spec, parse, told_apart
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
+    from bench.config.suite import Suite
     from bench.data.presence import Presence
 
 MISSING = 1
@@ -45,7 +47,7 @@ def check(dataset: str | None, data_root: Path | None, suite: str, as_json: bool
 
     found = [presence(name, row, root) for name, row, root in _asked(dataset, data_root, suite)]
     if as_json:
-        click.echo(json.dumps([{**asdict(one), "ready": one.ready} for one in found], indent=1))
+        say(json.dumps([{**asdict(one), "ready": one.ready} for one in found], indent=1))
     else:
         for one in found:
             _show(one)
@@ -77,12 +79,10 @@ def fetch(dataset: str, data_root: Path, suite: str, quiet: bool) -> None:
             for one in missing:  # a folder of shards says how many there are only once its first files are there
                 tried.add(one.place)
                 network.fetch(str(one.url), root / one.place, progress=not quiet)
-                click.echo(f"{name}: fetched {root / one.place}")
+                say(f"{name}: fetched {root / one.place}")
         for one in [f for f in files_needed(name, row, root) if not f.present]:
             left += 1
-            click.echo(
-                f"{name}: put {root / one.place} there by hand; {one.page or 'no place is known to load it from'}"
-            )
+            say(f"{name}: put {root / one.place} there by hand; {one.page or 'no place is known to load it from'}")
     sys.exit(MISSING if left else 0)
 
 
@@ -90,35 +90,32 @@ def _asked(dataset: str | None, root: Path | None, suite: str) -> list[tuple[str
     """Name, row and root of each dataset asked for."""
     known = load_suite(suite)
     names = [part.strip() for part in dataset.split(",")] if dataset else list(known.datasets)
-    chosen = [_of_suite(name, known.datasets, root, suite) for name in names if not is_spec(name)]
-    defaults = {key: value for plan in known.tasks.values() for key, value in plan.defaults.items()}
-    places = parse_all([name for name in names if is_spec(name)], root, defaults)
-    chosen += [(place.name, place.row, place.root) for place in places]
-    if not chosen:
+    if not names:
         raise UsageError(f"suite {suite!r} has no datasets")
-    return chosen
+    return [_found(name, known, root) for name in told_apart(names, root)]
 
 
-def _of_suite(
-    name: str, rows: Mapping[str, Mapping[str, Any]], root: Path | None, suite: str
-) -> tuple[str, Mapping[str, Any], Path]:
-    if name not in rows:
-        raise registry.unknown(f"dataset of suite {suite!r}", name, rows)
+def _found(name: str, suite: "Suite", root: Path | None) -> tuple[str, Mapping[str, Any], Path]:
+    if is_spec(name):
+        place = parse(name, root, {key: value for plan in suite.tasks.values() for key, value in plan.defaults.items()})
+        return place.name, place.row, place.root
+    if name not in suite.datasets:
+        raise registry.unknown(f"dataset of suite {suite.name!r}", name, suite.datasets)
     if root is None:
         raise UsageError(f"say where the files of {name!r} lie: --data-root DIR")
-    return name, rows[name], root
+    return name, suite.datasets[name], root
 
 
 def _show(found: "Presence") -> None:
     words = f"ready, {found.samples} samples" if found.ready else "NOT READY"
-    click.echo(f"{found.name}: {words}")
+    say(f"{found.name}: {words}")
     for one in found.needed:
         source = "" if one.present or not one.page else f"  <- {one.page}"
-        click.echo(f"  {'present' if one.present else 'MISSING'}  {one.place}{source}")
+        say(f"  {'present' if one.present else 'MISSING'}  {one.place}{source}")
     for fault in found.faults:
-        click.echo(f"  FAULT    {fault}")
+        say(f"  FAULT    {fault}")
     for note in found.notes:
-        click.echo(f"  note     {note}")
+        say(f"  note     {note}")
 
 
 @data.command()
@@ -134,4 +131,4 @@ def export(what: str, directory: Path, size: int | None) -> None:
     """  # noqa: D301
     exporter: Any = registry.resolve("bench.exporters", what)
     for path in exporter(directory, size):
-        click.echo(path)
+        say(path)

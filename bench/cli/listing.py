@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from attacks.presets import AttackStep
+from bench.cli.say import say
 from bench.config import load_suite, preset, suite_names
 
 
@@ -22,13 +23,13 @@ def list_group() -> None:
 
 def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        say(json.dumps(rows, indent=1))
         return
     columns = list(rows[0]) if rows else []
     widths = {c: max(len(c), *(len(str(r[c])) for r in rows)) for c in columns}
-    click.echo("  ".join(c.ljust(widths[c]) for c in columns).rstrip())
+    say("  ".join(c.ljust(widths[c]) for c in columns).rstrip())
     for row in rows:
-        click.echo("  ".join(str(row[c]).ljust(widths[c]) for c in columns).rstrip())
+        say("  ".join(str(row[c]).ljust(widths[c]) for c in columns).rstrip())
 
 
 @list_group.command(name="encoders")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench import registry
+from bench.cli.say import say
 from bench.config import DEFAULT_OUTPUT
 from bench.errors import UsageError
 from bench.train.job import RECIPES, TrainingJob, help_of_fields
@@ -129,7 +130,7 @@ def _objective(ctx: click.Context, **options: Any) -> None:
     job = TrainingJob(objective=str(ctx.info_name), **options)
     from bench.train.trainer import run
 
-    click.echo(run(job, _score))
+    say(run(job, _score))
 
 
 def _score(job: TrainingJob, suite: str, device: str) -> None:
@@ -165,7 +166,7 @@ def recipe(model: str, work: Path | None, output: Path | None, seed: int, thread
 
     torch.set_num_threads(threads)
     work = work or Path("runs/train") / model
-    click.echo(train_model(model, work, output or work / "export", seed=seed))
+    say(train_model(model, work, output or work / "export", seed=seed))
 
 
 @train.command()
@@ -183,7 +184,7 @@ def blend(arch: str, weights: str | None, trained: Path, share: float, output: P
     """  # noqa: D301
     from bench.train import trainer
 
-    click.echo(trainer.blend(arch, weights, trained, share, output))
+    say(trainer.blend(arch, weights, trained, share, output))
 
 
 @train.command()
@@ -200,4 +201,4 @@ def card(directory: Path, results: Path) -> None:
 
     if not (directory / TRAINING).is_file():
         raise UsageError(f"{directory} is not the folder of a finished training run: it has no {TRAINING}")
-    click.echo(write_card(directory, results))
+    say(write_card(directory, results))

@@ -41,6 +41,12 @@ class Scripted:
         return score
 
 
+def test_captions_of_one_image_are_refused_for_cider_is_not_defined():
+    one, two = (tuple(_sample(["a bar"], key=str(k)) for k in range(n)) for n in (1, 2))
+    assert "one image" in Captioning.fits(Dataset("d", one))
+    assert Captioning.fits(Dataset("d", two)) is None
+
+
 ANSWERS = ["red"] * 6 + ["crimson"] * 4
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import LlavaForConditionalGeneration
 
-from bench.config import load_suite, resolve
+from bench.config import Request, load_suite, resolve
 from bench.data.images import open_image
 from bench.errors import UsageError
 from bench.models.encoders.encoder import Encoder
@@ -319,7 +319,9 @@ def test_half_precision_search_is_close_and_gives_float32(folder, encoder, image
 
 
 def _prepared(**options):
-    return setup.prepare(resolve(encoder="clip", task="vqa", limit=2, device="cpu", attack="none", **options)[0])
+    return setup.prepare(
+        resolve(Request.of(encoder="clip", task="vqa", limit=2, device="cpu", attack="none", **options))[0]
+    )
 
 
 def test_a_run_with_the_native_tower_sees_through_it():
