@@ -40,8 +40,8 @@ def no_bars_in_logs(enabled: bool, disable: Callable[[], None], enable: Callable
 class Display(Protocol):
     """Shows one stage after the other, e.g. an attack step at a radius."""
 
-    def begin(self, label: str, total: int) -> None:
-        """A stage of ``total`` samples begins."""
+    def begin(self, label: str, total: int, done: int = 0) -> None:
+        """A stage of ``total`` samples begins; so many of them were done before, in a run that goes on."""
 
     def advance(self, count: int, detail: str = "") -> None:
         """So many samples more are done; ``detail`` says how things stand, e.g. "12 of 40 robust, accuracy 53.2"."""
@@ -53,7 +53,7 @@ class Display(Protocol):
 class Silent:
     """Shows nothing."""
 
-    def begin(self, label: str, total: int) -> None:
+    def begin(self, label: str, total: int, done: int = 0) -> None:
         """Nothing."""
 
     def advance(self, count: int, detail: str = "") -> None:
@@ -70,10 +70,19 @@ class Bars:
         self.stream, self.place = stream or sys.stderr, place
         self.size: dict[str, Any] = {"dynamic_ncols": True} if _has_size(self.stream) else {"ncols": 79, "nrows": 24}
 
-    def begin(self, label: str, total: int) -> None:
+    def begin(self, label: str, total: int, done: int = 0) -> None:
         """Show an empty bar."""
-        self.bar: Any = tqdm(total=total, desc=label, file=self.stream, leave=False, mininterval=0,
-                             position=self.place, bar_format=BAR, **self.size)  # fmt: skip
+        self.bar: Any = tqdm(
+            total=total,
+            initial=done,
+            desc=label,
+            file=self.stream,
+            leave=False,
+            mininterval=0,
+            position=self.place,
+            bar_format=BAR,
+            **self.size,
+        )
 
     def advance(self, count: int, detail: str = "") -> None:
         """Move the bar; the time left is tqdm's estimate."""
@@ -99,9 +108,9 @@ class Lines:
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.stream, self.clock = stream or sys.stderr, clock
 
-    def begin(self, label: str, total: int) -> None:
+    def begin(self, label: str, total: int, done: int = 0) -> None:
         """Say nothing yet: a short stage gets one line, at its end."""
-        self.label, self.total, self.done, self.detail = label, total, 0, ""
+        self.label, self.total, self.first, self.done, self.detail = label, total, done, done, ""
         self.began = self.spoke = self.clock()
 
     def advance(self, count: int, detail: str = "") -> None:
@@ -109,12 +118,12 @@ class Lines:
         self.done, self.detail = self.done + count, detail
         if self.clock() - self.spoke >= LINE_EVERY and self.done < self.total:
             self.spoke = self.clock()
-            left = (self.spoke - self.began) * (self.total - self.done) / self.done
+            left = (self.spoke - self.began) * (self.total - self.done) / (self.done - self.first)
             self._say(f"about {_duration(left)} left")
 
     def end(self) -> None:
         """One line of what was done, and how long it took."""
-        if self.done:
+        if self.done > self.first:
             self._say(f"took {_duration(self.clock() - self.began)}")
 
     def _say(self, last: str) -> None:
@@ -128,9 +137,9 @@ class Relay:
     def __init__(self, send: Callable[[Event], object], who: int) -> None:
         self.send, self.who = send, who
 
-    def begin(self, label: str, total: int) -> None:
+    def begin(self, label: str, total: int, done: int = 0) -> None:
         """A stage begins there."""
-        self.send((self.who, "begin", (label, total)))
+        self.send((self.who, "begin", (label, total, done)))
 
     def advance(self, count: int, detail: str = "") -> None:
         """So many samples more are done there."""

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.models.encoders import catalogue
-from bench.models.encoders.attention import FoldedAttention
+from bench.models.encoders.attention import unfold_attention
 from bench.train.base import load_base
 from bench.train.batch import Batch
 from bench.train.distributed import World
@@ -106,9 +106,7 @@ def sides(arguments: argparse.Namespace, schedule: Schedule, batches) -> dict[st
     visual = copy.deepcopy(bare.visual)
     if hasattr(visual, "conv1") and not isinstance(visual.conv1, nn.Conv2d):
         visual.conv1 = as_convolution(visual.conv1)
-    for module in visual.modules():
-        if isinstance(module, FoldedAttention):
-            module.__class__ = nn.MultiheadAttention
+    unfold_attention(visual)
     plain, plain_original = (PlainTower(copy.deepcopy(visual), bare.mean, bare.std).to(device) for _ in range(2))
     plain_original.eval().requires_grad_(False)
     for encoder in (ours, original):
@@ -185,9 +183,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
             "seconds_per_step": round(typical, 4),
             "processor_seconds_per_step": round(statistics.median(processor[name]), 4),
             "images_per_second": round(arguments.batch / typical, 2),
-            "peak_memory_gb": round(memory[name], 2), "hours_for_20000_steps_of_128": round(hours, 1),
+            "peak_memory_gb": round(memory[name], 2),
+            "hours_for_20000_steps_of_128": round(hours, 1),
             "cost": None if arguments.price is None else round(hours * arguments.price, 2),
-        }  # fmt: skip
+        }
     if len(chosen) == 2:
         result["speedup"] = round(statistics.median(p / b for p, b in zip(*seconds.values(), strict=True)), 3)
         ratios = (p / b for p, b in zip(*processor.values(), strict=True))

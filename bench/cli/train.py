@@ -1,6 +1,7 @@
 """``bench train``: make a robust encoder."""
 
 import copy
+from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from bench.train.job import RECIPES, TrainingJob, help_of_fields
 from bench.train.recipe import ATTACKS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 PATH = click.Path(path_type=Path)
 HELP = """Fine-tune an image tower with the objective {name}; resumable by the same command.
@@ -82,12 +83,9 @@ def _option(*names: str, kind: Any = str) -> "Callable[[Callable[..., None]], Ca
     name = next((name for name in names if not name.startswith("-")), names[0].removeprefix("--").replace("-", "_"))
     default = _FIELDS[name].default
     extra: dict[str, Any] = {"is_flag": True} if kind is bool else {"type": kind, "show_default": True}
-    if default is MISSING:
-        extra["required"] = True
-    elif default == ():
+    extra |= {"required": True} if default is MISSING else {"default": default}
+    if default == ():
         extra["multiple"] = True
-    else:
-        extra["default"] = default
     return click.option(*names, help=_ABOUT[name], **extra)
 
 
@@ -124,13 +122,29 @@ def _option(*names: str, kind: Any = str) -> "Callable[[Callable[..., None]], Ca
 @_option("--compile", "compiled", kind=bool)
 @_option("--checkpoint-activations", kind=bool)
 @_option("--checkpoint-every", kind=int)
-@click.pass_context
-def _objective(ctx: click.Context, **options: Any) -> None:
+def _objective(**options: Any) -> None:
     """Train with the objective that the command is named after."""
-    job = TrainingJob(objective=str(ctx.info_name), **options)
+    job = TrainingJob(objective=str(click.get_current_context().info_name), **options)
     from bench.train.trainer import run
 
-    say(run(job, _score))
+    with _stoppable():
+        say(run(job, _score))
+
+
+@contextmanager
+def _stoppable() -> "Iterator[None]":
+    """One line and exit code 128 plus the signal's number for a run that is told to stop."""
+    from bench.train.stopping import Interrupted
+
+    try:
+        yield
+    except Interrupted as stopped:
+        if stopped.main:
+            click.echo(f"bench: {stopped}", err=True)
+        raise SystemExit(stopped.code) from None
+    except KeyboardInterrupt:
+        click.echo("bench: stopped at once; the same command goes on from the last checkpoint", err=True)
+        raise SystemExit(130) from None
 
 
 def _score(job: TrainingJob, suite: str, device: str) -> None:
@@ -166,7 +180,8 @@ def recipe(model: str, work: Path | None, output: Path | None, seed: int, thread
 
     torch.set_num_threads(threads)
     work = work or Path("runs/train") / model
-    say(train_model(model, work, output or work / "export", seed=seed))
+    with _stoppable():
+        say(train_model(model, work, output or work / "export", seed=seed))
 
 
 @train.command()

@@ -3,6 +3,7 @@
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ IMAGES = 102_400  # six epochs
 CAPTIONS = 6
 
 
-def model_config() -> dict[str, object]:
+def model_config() -> dict[str, Any]:
     """open_clip's model configuration of the miniature."""
     tokenizer = clip_tokenizer()
     return {
@@ -45,8 +46,8 @@ def model_config() -> dict[str, object]:
 def new_model() -> CLIP:
     """The untrained miniature CLIP."""
     config = model_config()
-    text = {k: v for k, v in config["text_cfg"].items() if k != "hf_tokenizer_name"}  # type: ignore[attr-defined]
-    return CLIP(config["embed_dim"], config["vision_cfg"], text)  # type: ignore[arg-type]
+    text = {k: v for k, v in config["text_cfg"].items() if k != "hf_tokenizer_name"}
+    return CLIP(config["embed_dim"], config["vision_cfg"], text)
 
 
 def normalise(images: np.ndarray | Tensor) -> Tensor:
@@ -94,7 +95,7 @@ def train(directory: Path, *, seed: int = 0, schedule: Schedule = SCHEDULE, imag
 def _captioned(count: int, seed: int) -> tuple[Tensor, Tensor]:
     tokenizer, rng = clip_tokenizer(), random.Random(seed)
     pixels, texts = [], []
-    for start in tqdm(range(0, count, world.BLOCK), desc="scenes", mininterval=5):
+    for start in tqdm(range(0, count, world.BLOCK), desc="scenes", mininterval=5, disable=None):
         scenes = world.draw_scenes("train", min(world.BLOCK, count - start), start=start)
         pixels.append(torch.from_numpy(world.render(scenes)))
         for index in range(len(scenes)):

@@ -37,21 +37,28 @@ def new_model(encoder: Encoder) -> LlavaForConditionalGeneration:
     config = LlavaConfig(
         vision_config=vision_config(encoder.visual).to_dict(),
         text_config=LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=96, intermediate_size=256, num_hidden_layers=3,
-            num_attention_heads=3, num_key_value_heads=3, max_position_embeddings=256,
-            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+            vocab_size=len(tokenizer),
+            hidden_size=96,
+            intermediate_size=256,
+            num_hidden_layers=3,
+            num_attention_heads=3,
+            num_key_value_heads=3,
+            max_position_embeddings=256,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         ).to_dict(),
         image_token_index=tokenizer.get_vocab()[IMAGE_TOKEN],
         image_seq_length=PATCHES,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
-    )  # fmt: skip
+    )
     model = LlavaForConditionalGeneration(config)
     model.model.vision_tower.load_state_dict(to_clip_vision_model(encoder.visual).state_dict())
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return model.eval()
+    model.train(False)
+    return model
 
 
 def train(
@@ -68,8 +75,11 @@ def train(
     model = new_model(encoder)
     model.model.vision_tower.requires_grad_(False)
     per_epoch = images // schedule.batch
-    parts = {"projector": model.model.multi_modal_projector, "language": model.model.language_model,
-             "head": model.lm_head}  # fmt: skip
+    parts = {
+        "projector": model.model.multi_modal_projector,
+        "language": model.model.language_model,
+        "head": model.lm_head,
+    }
 
     def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
         epoch, position = divmod(step, per_epoch)
@@ -84,7 +94,8 @@ def train(
     settings = {"seed": seed, "images": images, "world": world.WORLD_VERSION, "contrast": world.CONTRAST}
     fit("llava", parts, loss_of_step, schedule, directory, settings=settings)
     _fold_standardisation(model.model.multi_modal_projector.linear_1, mean, std)
-    return model.eval()
+    model.train(False)
+    return model
 
 
 def _fold_standardisation(linear: nn.Linear, mean: Tensor, std: Tensor) -> None:
@@ -101,7 +112,7 @@ def _conversations(encoder: Encoder, count: int, seed: int) -> tuple[Tensor, lis
     rng = random.Random(seed)
     ids = llava_tokenizer().get_vocab()
     features, sequences = [], []
-    for start in tqdm(range(0, count, world.BLOCK), desc="scenes", mininterval=5):
+    for start in tqdm(range(0, count, world.BLOCK), desc="scenes", mininterval=5, disable=None):
         scenes = world.draw_scenes("train", min(world.BLOCK, count - start), start=start, stream=1)
         pixels = torch.from_numpy(world.render(scenes)).permute(0, 3, 1, 2).float() / 255
         with torch.no_grad():
@@ -128,10 +139,11 @@ def _sequence(scenes: world.Scenes, index: int, rng: random.Random, ids: dict[st
 def collate(sequences: list[Sequence]) -> tuple[Tensor, Tensor, Tensor]:
     """Pad on the right: ids, turns (-1 at padding) and answer flags, each (B, T)."""
     length = max(len(tokens) for tokens, _, _ in sequences)
-    pad = [(0, -1, 0)] * length
-    columns = zip(*(zip(*s, strict=True) for s in (list(zip(*q, strict=True)) + pad[len(q[0]):] for q in sequences)),
-                  strict=True)  # fmt: skip
-    ids, turns, answers = (torch.tensor(column) for column in columns)
+    columns = []
+    for number, padding in enumerate((0, -1, 0)):
+        rows = [sequence[number] + [padding] * (length - len(sequence[number])) for sequence in sequences]
+        columns.append(torch.tensor(rows))
+    ids, turns, answers = columns
     return ids, turns, answers
 
 
@@ -161,7 +173,7 @@ def conversation_loss(
 
 def export(model: LlavaForConditionalGeneration, directory: Path) -> None:
     """Write a transformers checkpoint folder: configuration, half-precision weights, tokenizer, processor."""
-    processor = LlavaProcessor(
+    processor = LlavaProcessor(  # type: ignore[no-untyped-call]
         image_processor=CLIPImageProcessor(
             size={"shortest_edge": world.IMAGE_SIZE},
             crop_size={"height": world.IMAGE_SIZE, "width": world.IMAGE_SIZE},
@@ -176,4 +188,4 @@ def export(model: LlavaForConditionalGeneration, directory: Path) -> None:
         chat_template=CHAT_TEMPLATE,
     )
     processor.save_pretrained(directory)
-    model.half().save_pretrained(directory)
+    model.half().save_pretrained(directory)  # type: ignore[no-untyped-call]

@@ -1,10 +1,9 @@
 """The model that training starts from: any architecture of open_clip."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import open_clip
 import torch
@@ -13,7 +12,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from bench.errors import UsageError
-from bench.models.encoders.checkpoint import read_state_dict
+from bench.models.encoders.checkpoint import load_fitting, read_state_dict
 from bench.models.encoders.encoder import Encoder, TextTower
 from bench.models.encoders.formats import read_preprocessing
 from bench.trust import code as trust
@@ -72,27 +71,20 @@ def load_base(arch: str, weights: str | None, *, seed: int = 0) -> Base:
 
 
 def _load_file(clip: nn.Module, file: Path) -> None:
+    """Load an image tower's weights, or those of a whole CLIP."""
     state = read_state_dict(file)
-    target = clip if any(name.startswith("visual.") for name in state) else clip.visual
-    expected = {name: tuple(t.shape) for name, t in target.state_dict().items()}  # type: ignore[union-attr]
-    wrong = sorted(name for name in expected.keys() | state.keys() if _shape(state, name) != expected.get(name))
-    if wrong:
-        raise UsageError(f"{file} does not fit the architecture: {len(wrong)} tensors differ, e.g. {wrong[:3]}")
-    target.load_state_dict(state)  # type: ignore[union-attr, operator]
-
-
-def _shape(state: Mapping[str, torch.Tensor], name: str) -> tuple[int, ...] | None:
-    return tuple(state[name].shape) if name in state else None
+    whole = any(name.startswith("visual.") for name in state)
+    load_fitting(clip if whole else cast(nn.Module, clip.visual), state, file, "the architecture")
 
 
 def _model_config(arch: str, folder: Path | None, clip: nn.Module) -> dict[str, Any]:
     """open_clip's configuration, with the activation that the weights were trained with."""
     if folder is not None:
-        return json.loads((folder / CONFIG).read_text())["model_cfg"]
-    config = open_clip.get_model_config(arch)
-    if config is None:
+        return cast(dict[str, Any], json.loads((folder / CONFIG).read_text())["model_cfg"])
+    found = open_clip.get_model_config(arch)
+    if found is None:
         raise UsageError(f"open_clip has no configuration of {arch}")
-    config = json.loads(json.dumps(config))
+    config: dict[str, Any] = json.loads(json.dumps(found))
     if any(isinstance(module, QuickGELU) for module in clip.modules()):
         config["quick_gelu"] = True
     return config

@@ -42,13 +42,9 @@ def write_card(directory: Path, results: Path | None = None) -> Path:
     facts = json.loads((directory / TRAINING).read_text())
     rows = read_metrics(directory / METRICS)
     draw_curves(rows, directory / CURVES)
-    text = "\n\n".join(
-        part for part in (
-            _head(facts), _recipe(facts), _data(facts), _course(rows), _scores(facts, results, directory),
-            _use(directory),
-        ) if part
-    )  # fmt: skip
-    (directory / CARD).write_text(text + "\n")
+    scores = _scores(facts, results, directory)
+    parts = (_head(facts), _recipe(facts), _data(facts), _curves(rows), scores, _use(directory))
+    (directory / CARD).write_text("\n\n".join(parts) + "\n")
     return directory / CARD
 
 
@@ -119,9 +115,9 @@ def _data(facts: Mapping[str, Any]) -> str:
     )
 
 
-def _course(rows: Sequence[Mapping[str, float]]) -> str:
+def _curves(rows: Sequence[Mapping[str, float]]) -> str:
     """The picture, and the last evaluation."""
-    text = f"## Course\n\n![Loss, cosines and learning rate over the updates]({CURVES})"
+    text = f"## Training curves\n\n![Loss, cosines and learning rate over the updates]({CURVES})"
     last = next((row for row in reversed(rows) if "eval_cosine_clean" in row), None)
     if last is None:
         return text

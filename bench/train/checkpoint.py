@@ -1,14 +1,15 @@
 """Checkpoints: written atomically, with everything that the next update depends on."""
 
 import os
-import pickle
 import random
 import shutil
+import warnings
+import zipfile
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -18,6 +19,31 @@ from bench.errors import UsageError
 
 CHECKPOINT = "checkpoint.pt"
 REMEMBERED = 50  # losses
+_FORM = {"identity": dict, "step": int, "modules": dict, "optimizer": dict, "random": dict}  # of a checkpoint
+FLAGS = {  # how `bench train` calls what makes another run of one
+    "arch": "--arch",
+    "weights": "--weights",
+    "weights_sha256": "--weights of SHA-256",
+    "data": "--data",
+    "fingerprint": "--data with",
+    "held_out": "--eval-images (held out)",
+    "bfloat16": "--bf16",
+    "classnames": "class names (--classnames) of SHA-256",
+    "recipe.objective": "the objective",
+    "recipe.eps_255": "--eps",
+    "recipe.inner_steps": "--inner-steps",
+    "recipe.inner_step_255": "--inner-step",
+    "recipe.ramp": "--ramp",
+    "recipe.seed": "--seed",
+    "recipe.attack": "--attack",
+    "recipe.clean_weight": "--clean-weight",
+    "recipe.flaws": "--flaw",
+    "schedule.steps": "--steps",
+    "schedule.batch": "--batch",
+    "schedule.learning_rate": "--lr",
+    "schedule.warmup": "--warmup",
+    "schedule.weight_decay": "--weight-decay",
+}
 
 
 class TrainingError(UsageError):
@@ -86,21 +112,32 @@ class Run:
         if not self.path.exists():
             return 0
         state = _read(self.path)
-        _refuse_changes(self.path, _flat(state["identity"]), _flat(self.identity))
+        _refuse_changes(self.path, flat(state["identity"]), flat(self.identity))
+        self._load_modules(state["modules"])
+        try:
+            self._load_rest(state)
+        except Exception as error:  # whatever torch, numpy and random raise at values that are none of theirs
+            raise _damaged(self.path) from error
+        return cast(int, state["step"])
+
+    def _load_modules(self, states: dict[str, Any]) -> None:
         for key, module in self.modules.items():
             try:
-                module.load_state_dict(state["modules"][key])
-            except (RuntimeError, KeyError) as error:
+                module.load_state_dict(states[key])
+            except (RuntimeError, KeyError, TypeError, AttributeError) as error:
                 raise TrainingError(
                     f"{self.path} does not fit the architecture of {key}: {str(error).splitlines()[-1].strip()}; give "
                     "another output directory"
                 ) from error
+
+    def _load_rest(self, state: dict[str, Any]) -> None:
+        """Optimizer, place in the data, random states, last losses."""
         self.optimizer.load_state_dict(state["optimizer"])
+        _check_optimizer(self.optimizer)
         if self.position is not None:
             self.position.load_state_dict(state["position"])
         restore_random_states(state["random"])
-        self.recent.extend(state.get("recent", ()))
-        return state["step"]
+        self.recent.extend(float(loss) for loss in state.get("recent", ()))
 
 
 def random_states() -> dict[str, Any]:
@@ -147,29 +184,55 @@ def prepare_directory(directory: Path, modules: Mapping[str, nn.Module]) -> None
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, whole and of the right form."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        if zipfile.ZipFile(path).testzip() is not None:  # torch does not look at the checksums
+            raise _damaged(path)
+        with warnings.catch_warnings(action="ignore"):  # about pickles that are refused just below
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError as error:
         raise TrainingError(f"may not read {path}; fix its permission") from error
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError) as error:
-        raise TrainingError(
-            f"{path} is damaged ({_reason(error)}); remove it to start again, or put back a copy of it"
-        ) from error
+    except TrainingError:
+        raise
+    except Exception as error:  # zipfile and torch raise nearly anything at damaged bytes; torch advises to run them
+        raise _damaged(path) from error
+    if not isinstance(state, dict) or not all(isinstance(state.get(key), kind) for key, kind in _FORM.items()):
+        raise TrainingError(f"{path} is no checkpoint of bench train; move it away, or give another output directory")
+    if isinstance(state["step"], bool) or state["step"] < 0:
+        raise _damaged(path)
+    return state
+
+
+def _damaged(path: Path) -> TrainingError:
+    return TrainingError(f"{path} is damaged; remove it to start again, or put back a copy of it")
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """That what the optimizer remembers of a weight has the weight's shape.
+
+    Raises:
+        ValueError: it has not.
+    """
+    for parameter, memory in optimizer.state.items():
+        for value in memory.values():
+            if not isinstance(value, torch.Tensor) or (value.ndim > 0 and value.shape != parameter.shape):
+                raise ValueError("an optimizer of other weights")
 
 
 def _refuse_changes(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    for key in sorted(old.keys() | new.keys()):
+    for key in sorted(old.keys() | new.keys(), key=lambda key: (key not in FLAGS, key)):
         if old.get(key) != new.get(key):
             raise TrainingError(
-                f"{path} was trained with {key} = {old.get(key)!r}, this run has {new.get(key)!r}; give another output "
-                "directory, or remove that one to start again"
+                f"{path} was trained with {FLAGS.get(key, key)} {old.get(key)!r}, this run has {new.get(key)!r}; give "
+                "another output directory, or remove that one to start again"
             )
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping with one level of keys: "recipe.schedule.steps"."""
     found: dict[str, Any] = {}
     for key, value in values.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found
 
 

@@ -37,8 +37,16 @@ class World:
         dist.all_reduce(total)
         return (total / self.size).tolist()
 
+    def most(self, value: float) -> float:
+        """The largest over processes."""
+        if self.size == 1:
+            return value
+        found = torch.tensor(value, dtype=torch.float64).to(self.device)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return found.item()
+
     def gather(self, value: object) -> list[object]:
-        """One object a process, in the order of ranks."""
+        """One object per process, in the order of ranks."""
         if self.size == 1:
             return [value]
         found: list[object] = [None] * self.size

@@ -6,7 +6,6 @@ from itertools import islice
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from bench.errors import UsageError
 from bench.models.encoders.encoder import Encoder
@@ -14,6 +13,7 @@ from bench.train.batch import Batch, check_labels
 from bench.train.distributed import World
 from bench.train.evaluate import HeldOut
 from bench.train.job import TrainingJob
+from bench.train.log import say
 from bench.train.sources import IndexedSource, Raw, ShardSource, open_source
 from bench.train.stream import ImageStream
 
@@ -36,7 +36,7 @@ def split(source: IndexedSource | ShardSource, job: TrainingJob) -> tuple[Indexe
         singles = other.batches(job.seed, 0, 1, 0)
         return source, [raw for (raw,) in islice(singles, job.eval_images)]
     if not isinstance(source, IndexedSource):
-        tqdm.write("no evaluation while training: images are not held out of shards; give --eval-data")
+        say("no evaluation while training: images are not held out of shards; give --eval-data")
         return source, []
     return source.split(min(job.eval_images, int(len(source) * LARGEST_SHARE)), job.seed)
 

@@ -3,43 +3,49 @@
 import json
 import math
 import os
+import sys
 import time
 from pathlib import Path
 
 from tqdm import tqdm
 
+from bench import progress
 from bench.train.checkpoint import TrainingError
 from bench.train.hooks import Hooks, Update
 from bench.train.schedule import Schedule, logged
 
 
+def say(text: str) -> None:
+    """A line on stderr, above the bar if there is one."""
+    tqdm.write(text, file=sys.stderr)
+
+
 class Log:
-    """Progress bar, metrics.jsonl and observers."""
+    """Progress, metrics.jsonl and observers."""
 
     def __init__(self, name: str, path: Path, schedule: Schedule, hooks: Hooks, first: int) -> None:
         self._path, self._schedule, self._hooks = path, schedule, hooks
         self._started = self._last = time.monotonic()
-        self._last_step = first
-        self._bar = tqdm(
-            desc=name, initial=first, total=schedule.steps, mininterval=5, unit="step", disable=not hooks.world.main
-        )
+        self._last_step, self._detail = first, ""
         if hooks.world.main and path.exists():
             keep_rows_before(first, path)
+        self._display = progress.choose(hooks.world.main)
+        self._display.begin(name, schedule.steps, first)
 
     def note(self, step: int, rate: float, update: Update) -> None:
         """One update is done; every tenth is written."""
-        self._bar.update()
-        if not logged(step, self._schedule):
-            return
+        if logged(step, self._schedule):
+            self._write_update(step, rate, update)
+        self._display.advance(1, self._detail)
+
+    def _write_update(self, step: int, rate: float, update: Update) -> None:
         now = time.monotonic()
         speed = (step + 1 - self._last_step) * self._schedule.batch / max(now - self._last, 1e-9)
         self._last, self._last_step = now, step + 1
         row = {"step": step, "loss": update.loss, "rate": rate, **update.figures}
         row |= {"images_per_second": round(speed, 2), "seconds": round(now - self._started, 1)}
         self.write(row)
-        self._bar.set_postfix(
-            {k: f"{v:.3g}" for k, v in {**update.figures, "loss": update.loss, "lr": rate, "images/s": speed}.items()}
-        )
+        self._detail = f"loss {update.loss:.4g}, {speed:.3g} images/s"
 
     def write(self, row: dict[str, float]) -> None:
         """Append a row and show it to the observers."""
@@ -54,7 +60,7 @@ class Log:
 
     def close(self) -> None:
         """Take the bar away."""
-        self._bar.close()
+        self._display.end()
 
 
 def keep_rows_before(first: int, path: Path) -> None:

@@ -7,6 +7,7 @@ the very steps of an uninterrupted one.
 
 import json
 import math
+import signal
 import statistics
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -21,6 +22,7 @@ from bench.train.distributed import World
 from bench.train.hooks import Hooks, Update
 from bench.train.log import Log
 from bench.train.schedule import Schedule
+from bench.train.stopping import Interrupted, Stop
 
 EXPLODED = 100.0  # times the median of the last losses
 LEAST = 10  # losses, before one is called exploded
@@ -87,6 +89,7 @@ def train(
     Raises:
         TrainingError: the loss or a gradient is not finite or explodes, the checkpoint belongs to other settings or
             another architecture, or the directory cannot be written.
+        Interrupted: Ctrl-C or SIGTERM, once the update under way is saved.
     """
     hooks = hooks or Hooks()
     prepare_directory(directory, trained)
@@ -94,15 +97,18 @@ def train(
     optimizer = _optimizer(trained, schedule)
     run = Run(directory / CHECKPOINT, trained, optimizer, identity, hooks.position)
     first = _same_everywhere(run.resume(), hooks.world)
-    with closing(Log(name, directory / "metrics.jsonl", schedule, hooks, first)) as log:
+    with Stop() as stop, closing(Log(name, directory / "metrics.jsonl", schedule, hooks, first)) as log:
         updates = _Updates(name, run, gradients, schedule, hooks, log)
         for step in range(first, schedule.steps):
             updates.take(step)
             done, last = step + 1, step + 1 == schedule.steps
             if hooks.evaluate is not None and (done % hooks.evaluate_every == 0 or last):
                 log.write({"step": step, **hooks.evaluate(done)})
-            if done % checkpoint_every == 0 or last:
+            asked = stop.asked(hooks.world)
+            if done % checkpoint_every == 0 or last or asked:
                 _save(run, done, hooks.world)
+            if asked and not last:
+                raise _interrupted(asked, run, done, schedule.steps, hooks.world)
 
 
 def _optimizer(trained: Mapping[str, nn.Module], schedule: Schedule) -> torch.optim.Optimizer:
@@ -121,6 +127,15 @@ def _save(run: Run, done: int, world: World) -> None:
     if world.main:
         run.save(done)
     world.wait()
+
+
+def _interrupted(number: int, run: Run, done: int, steps: int, world: World) -> Interrupted:
+    return Interrupted(
+        f"stopped by {signal.Signals(number).name} after {done} of {steps} updates, which are saved in {run.path}; the "
+        "same command goes on from there",
+        number,
+        main=world.main,
+    )
 
 
 def _same_everywhere(step: int, world: World) -> int:

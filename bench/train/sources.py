@@ -14,6 +14,7 @@ import torch
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from bench.data.hub import image_bytes, local_table, undecoded
 from bench.errors import UsageError
 
 KINDS = "imagefolder:DIR, folder:DIR, webdataset:PATTERN or hf:NAME"
@@ -112,16 +113,20 @@ def open_source(spec: str) -> IndexedSource | ShardSource:
     """A source by what the user calls it.
 
     Args:
-        spec: ``imagefolder:DIR`` (a subfolder a class), ``folder:DIR`` (images at any depth), ``webdataset:PATTERN``
-            (braces or a glob), ``hf:NAME?split=train&config=...&image=image&label=label`` (hub or local folder).
+        spec: ``imagefolder:DIR`` (a subfolder per class), ``folder:DIR`` (images at any depth), ``webdataset:PATTERN``
+            (braces or a glob), ``hf:NAME?split=train&config=...&image=image&label=label`` (a folder, or a dataset in
+            the local cache of the hub).
 
     Raises:
         UsageError: unknown kind, missing folder, no images, a library that is not installed.
     """
     kind, _, where = spec.partition(":")
     openers: dict[str, Callable[[str, str], IndexedSource | ShardSource]] = {
-        "imagefolder": _image_folder, "folder": _folder, "webdataset": _shards, "hf": _hugging_face,
-    }  # fmt: skip
+        "imagefolder": _image_folder,
+        "folder": _folder,
+        "webdataset": _shards,
+        "hf": _hugging_face,
+    }
     if kind not in openers or not where:
         raise UsageError(f"--data {spec!r} is not one of {KINDS}")
     return openers[kind](spec, where)
@@ -205,42 +210,55 @@ def _raw_of_sample(sample: dict[str, Any]) -> Raw | None:
 
 
 def _hugging_face(spec: str, where: str) -> IndexedSource:
-    try:
-        import datasets
-    except ImportError as error:
-        raise UsageError("hf: needs the library: pip install datasets") from error
     name, _, query = where.partition("?")
     options = HF_DEFAULTS | dict(parse_qsl(query))
     if unknown := sorted(options.keys() - HF_DEFAULTS.keys()):
         raise UsageError(f"{spec}: unknown option {unknown[0]!r}; there are {', '.join(HF_DEFAULTS)}")
     image, label = options["image"], options["label"]
-    try:
-        if any((Path(name) / file).is_file() for file in ("state.json", "dataset_dict.json")):
-            data = datasets.load_from_disk(name)
-        else:
-            data = datasets.load_dataset(name, options["config"] or None, split=options["split"])
-        if isinstance(data, dict):
-            data = data[options["split"]]
-        missing = {image, *({label} if "label=" in query else ())} - {*data.column_names}
-        if missing:
-            raise ValueError(f"no column {sorted(missing)[0]!r}; there are {', '.join(data.column_names)}")
-        pictures = data.cast_column(image, datasets.Image(decode=False)).select_columns([image])
-    except Exception as error:  # every hub, network and format error of that library ends here
-        raise UsageError(f"{spec}: {type(error).__name__}: {str(error).splitlines()[0]}") from error
-    feature = data.features.get(label)
-    classes = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None
-    numbered = classes is not None or str(getattr(feature, "dtype", "")).startswith(("int", "uint"))
-    labels = list(data.select_columns([label])[label]) if numbered else None
+    rows = _table(name, options["split"], options["config"] or None)
+    for column in (image, *((label,) if "label=" in query else ())):
+        if column not in rows.column_names:
+            raise UsageError(f"{spec}: no column {column!r}; there are {', '.join(rows.column_names)}")
+    pictures = rows.select_columns([image])
+    classes, labels = _labels(rows, label)
 
     def item(row: int) -> Raw:
         return Raw(f"{name}[{row}]", partial(_cell, pictures, row, image), None if labels is None else labels[row])
 
-    return IndexedSource(spec, len(data), item, f"{len(data)} rows, {data._fingerprint}", classes)
+    return IndexedSource(spec, len(rows), item, f"{len(rows)} rows, {rows._fingerprint}", classes)
+
+
+def _table(name: str, split: str, config: str | None) -> Any:
+    """The rows of a dataset, images not decoded."""
+    if any((Path(name) / file).is_file() for file in ("state.json", "dataset_dict.json")):
+        return _saved(name, split)
+    return local_table(name, Path(), split, config)
+
+
+def _saved(name: str, split: str) -> Any:
+    """The rows of a dataset that was written by its ``save_to_disk``."""
+    import datasets
+
+    try:
+        data = datasets.load_from_disk(name)
+    except (ValueError, KeyError, OSError, datasets.exceptions.DatasetsError) as error:
+        raise UsageError(f"{name} cannot be loaded: {str(error).splitlines()[0]}; save it again") from error
+    if isinstance(data, dict) and split not in data:
+        raise UsageError(f"{name} has no split {split!r}; there are {', '.join(data)}")
+    return undecoded(data[split] if isinstance(data, dict) else data)
+
+
+def _labels(rows: Any, column: str) -> tuple[tuple[str, ...] | None, list[int] | None]:
+    """Names of the classes and the labels of the rows, where a column of whole numbers holds them."""
+    import datasets
+
+    feature = rows.features.get(column)
+    classes = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None
+    if classes is None and not str(getattr(feature, "dtype", "")).startswith(("int", "uint")):
+        return None, None
+    return classes, list(rows.select_columns([column])[column])
 
 
 def _cell(pictures: Any, row: int, column: str) -> bytes:
     """The encoded image of one row; read by the thread that decodes it."""
-    stored = pictures[row][column]
-    if stored is None:
-        raise ValueError("the row has no image")
-    return Path(stored["path"]).read_bytes() if stored["bytes"] is None else stored["bytes"]
+    return image_bytes(pictures[row][column], f"row {row}, column {column!r}")

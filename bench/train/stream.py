@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from bench.data.images import Stored, open_image
 from bench.errors import UsageError
 from bench.train.batch import Batch
 from bench.train.checkpoint import TrainingError
 from bench.train.distributed import World
+from bench.train.log import say
 from bench.train.sources import IndexedSource, Raw, Source
 
 BATCHES_AHEAD = 3
@@ -142,7 +142,7 @@ class ImageStream:
         with self._lock:
             self.skipped[name] = reason
             if len(self.skipped) <= SHOWN:
-                tqdm.write(f"skipped: {reason}")
+                say(f"skipped: {reason}")
             if self._skipped_file is None or name in self._named:
                 return
             self._named.add(name)
@@ -163,12 +163,12 @@ def skipped_names(file: Path | None) -> set[str]:
     """Names in a file of skipped images; none if there is no such file."""
     if file is None or not file.is_file():
         return set()
-    return {row["id"] for line in file.read_text().splitlines() if (row := _parsed(line))}
+    return {name for line in file.read_text().splitlines() if (name := _name(line)) is not None}
 
 
-def _parsed(line: str) -> dict[str, str]:
-    """A row; an empty one for a line that a crash cut short."""
+def _name(line: str) -> str | None:
+    """The image that a line names; None for a line that a crash cut short."""
     try:
-        return json.loads(line)
-    except json.JSONDecodeError:
-        return {}
+        return str(json.loads(line)["id"])
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return None

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,7 @@ def run(job: TrainingJob, score: Score | None = None) -> Path:
     Raises:
         UsageError: the model, the data or the directory is not what it should be.
         TrainingError: see `bench.train.adversarial.finetune`.
+        Interrupted: Ctrl-C or SIGTERM, once the update under way is saved.
     """
     world = join(job.device)
     try:
@@ -111,7 +113,6 @@ def _prepare(job: TrainingJob, world: World) -> _Setup:
 def _train(setup: _Setup) -> None:
     """Fine-tune the base's image tower in place."""
     job, world, tower = setup.job, setup.world, setup.base.encoder
-    recipe, identity = job.resolved(), setup.identity()
     stream = ImageStream(
         setup.source,
         tower.preprocess,
@@ -121,10 +122,20 @@ def _train(setup: _Setup) -> None:
         threads=job.data_threads,
         skipped_file=_skipped_file(job, world),
     )
+    observe, close = tensorboard(job.output / "tensorboard") if world.main else (lambda row: None, lambda: None)
+    with ExitStack() as stack:
+        stack.callback(stream.close)
+        stack.callback(close)
+        _finetune(setup, stream, observe)
+    world.wait()  # now all have named the images that they skipped
+
+
+def _finetune(setup: _Setup, stream: ImageStream, observe: Callable[[dict[str, float]], None]) -> None:
+    job, world, tower = setup.job, setup.world, setup.base.encoder
+    recipe, identity = job.resolved(), setup.identity()
     for encoder in (tower, setup.original):
         _to_device(encoder, world.device)
     evaluate = evaluation(tower, setup.original, setup.held_out, stream, job, classes=setup.classes, world=world)
-    observe, close = tensorboard(job.output / "tensorboard") if world.main else (lambda row: None, lambda: None)
     finetune(
         job.objective,
         tower,
@@ -139,9 +150,6 @@ def _train(setup: _Setup) -> None:
         runtime=Runtime(world, job.micro_batch, job.bf16, job.compiled),
         hooks=Hooks(position=stream, observe=observe, evaluate=evaluate, evaluate_every=job.eval_every),
     )
-    stream.close()
-    close()
-    world.wait()  # now all have named the images that they skipped
 
 
 def _skipped_file(job: TrainingJob, world: World) -> Path:

@@ -45,6 +45,30 @@ def test_captions_of_one_image_are_refused_for_cider_is_not_defined():
     one, two = (tuple(_sample(["a bar"], key=str(k)) for k in range(n)) for n in (1, 2))
     assert "one image" in Captioning.fits(Dataset("d", one))
     assert Captioning.fits(Dataset("d", two)) is None
+def _dataset(classes=(), prompt="what ?"):
+    samples = tuple(_sample(["red"], key=key, prompt=prompt) for key in ("1", "2"))
+    return Dataset("d", samples, classnames=classes)
+
+
+@pytest.mark.parametrize(
+    ("task", "ceiling", "part_scores_as_whole", "asked"),
+    [
+        (ZeroShot, 100, True, _dataset(("red", "blue"), prompt="")),
+        (VQA, 100, True, _dataset()),
+        (Captioning, None, False, _dataset()),
+        (Stealth, 100, True, _dataset()),
+    ],
+)
+def test_a_task_says_what_fits_how_high_it_goes_and_whether_a_part_scores_as_the_whole(
+    task, ceiling, part_scores_as_whole, asked
+):
+    assert (task.ceiling, task.part_scores_as_whole) == (ceiling, part_scores_as_whole)
+    assert task.fits(asked) is None
+    if task is ZeroShot:
+        assert task.fits(_dataset()) == "has no classes"
+    else:
+        assert task.fits(_dataset(("red", "blue"))) == "has classes where prompts are needed"
+        assert "without a prompt; give its row prompt" in task.fits(_dataset(prompt=""))
 
 
 ANSWERS = ["red"] * 6 + ["crimson"] * 4

@@ -196,7 +196,7 @@ def test_what_is_computed_after_the_end_of_an_answer_does_not(model, pictures, m
     first = model.answers(PROMPTS, ["x"] * 4)(pictures, torch.arange(4)).first
     row = 1
     assert (first == first[row]).tolist() == [False, True, False, False]
-    monkeypatch.setattr(model, "_ends", lambda: [2, int(first[row])])
+    monkeypatch.setattr(model, "ends", lambda: [2, int(first[row])])
     expected = model.generate(pictures, PROMPTS, max_new_tokens=4)
     _spoil_logits(model, monkeypatch, 2, row=row, value=torch.nan)
     assert model.generate(pictures, PROMPTS, max_new_tokens=4) == expected
@@ -204,7 +204,7 @@ def test_what_is_computed_after_the_end_of_an_answer_does_not(model, pictures, m
 
 
 def _spoil_logits(model, monkeypatch, step, row, value):
-    steps, original = [], model._logits
+    steps, original = [], model.logits
 
     def logits(hidden):
         found = original(hidden).clone()
@@ -213,7 +213,7 @@ def _spoil_logits(model, monkeypatch, step, row, value):
         steps.append(step)
         return found
 
-    monkeypatch.setattr(model, "_logits", logits)
+    monkeypatch.setattr(model, "logits", logits)
 
 
 @pytest.mark.parametrize("task", ["vqa", "captioning", "stealth"])

@@ -131,6 +131,12 @@ def test_random_states_are_part_of_a_checkpoint(tmp_path):
 
 def test_fit_is_the_loop_for_a_plain_loss(tmp_path):
     model = torch.nn.Linear(1, 1)
-    fit("t", {"m": model}, lambda step: (model(torch.ones(1, 1)).square().sum(), {}), Schedule(2, 1, 0.1), tmp_path,
-        settings={})  # fmt: skip
+    fit(
+        "t",
+        {"m": model},
+        lambda step: (model(torch.ones(1, 1)).square().sum(), {}),
+        Schedule(2, 1, 0.1),
+        tmp_path,
+        settings={},
+    )
     assert (tmp_path / "checkpoint.pt").exists()

@@ -157,7 +157,7 @@ def test_columns_of_a_hugging_face_dataset_by_name(tmp_path):
     stream = ImageStream(open_source(f"{spec}?image=picture&label=kind"), to_tensor, 8)
     batch = stream(0)
     assert batch.labels.tolist() == [level % 3 for level in _levels(batch)]
-    assert ["the row has no image" in reason for reason in stream.skipped.values()] == [True]
+    assert ["row 2, column 'picture' holds no image" in reason for reason in stream.skipped.values()] == [True]
     assert open_source(f"{spec}?image=picture").item(0).label is None
     for query, message in [
         ("", "no column 'image'; there are picture, kind"),
@@ -226,7 +226,7 @@ def test_decoding_runs_ahead_of_the_step(folder):
         ("folder:/no/such/place", "no such folder: /no/such/place"),
         ("webdataset:/no/{00..03}.tar", r"4 of 4 shards are missing, e\.g\. /no/00\.tar"),
         ("webdataset:/no/*.tar", "no shard of that name"),
-        ("hf:/no/such/dataset", "hf:/no/such/dataset: "),
+        ("hf:/no/such/dataset", "no file or folder /no/such/dataset, .* get it with `hf download"),
     ],
 )
 def test_a_source_that_is_not_there_is_named(spec, message):

@@ -17,15 +17,30 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_T
 
 
 KILLS = [  # moment, and its which visit; every line is the same command again
-    ("attacking", 3), ("saving", 1), ("updating", 2), ("replacing", 2), ("resuming", 1), ("forgetting", 1),
-    ("resumed", 1), ("updated", 1), ("evaluating", 1), ("replaced", 3), ("exporting", 1), ("none", 0),
-]  # fmt: skip
+    ("attacking", 3),
+    ("saving", 1),
+    ("updating", 2),
+    ("replacing", 2),
+    ("resuming", 1),
+    ("forgetting", 1),
+    ("resumed", 1),
+    ("updated", 1),
+    ("evaluating", 1),
+    ("replaced", 3),
+    ("exporting", 1),
+    ("none", 0),
+]
 
 
 def _killed(plan):
     """How real processes end that give commands and die at planned moments."""
-    done = subprocess.run([sys.executable, "-m", "tests.bench.train.kills", json.dumps(plan)], env=ENVIRONMENT,
-                          stdout=subprocess.PIPE, check=True, timeout=600)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.train.kills", json.dumps(plan)],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=600,
+    )
     return json.loads(done.stdout)
 
 
@@ -53,8 +68,17 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(images, finished, t
 
 
 def _in_two_processes(*arguments):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-               "-m", "tests.bench.train.kills", *arguments]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "tests.bench.train.kills",
+        *arguments,
+    ]
     return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
 
 

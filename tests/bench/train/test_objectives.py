@@ -60,13 +60,15 @@ def test_the_patch_term_weighs_relative_drift_as_the_embedding_does():
 
 
 def test_an_objective_that_hides_a_need_is_found_out():
-    with pytest.raises(TypeError, match="needs"):
+    with pytest.raises(UsageError, match="needs"):
         fare.loss(Features(torch.ones(1, 2)), Target())
 
 
 def test_objectives_of_other_packages(monkeypatch):
-    points = {"mine": EntryPoint("mine", "bench.train.objectives:cosine", "bench.objectives"),
-              "wrong": EntryPoint("wrong", "bench.train.objectives:fare_loss", "bench.objectives")}  # fmt: skip
+    points = {
+        "mine": EntryPoint("mine", "bench.train.objectives:cosine", "bench.objectives"),
+        "wrong": EntryPoint("wrong", "bench.train.objectives:classes_of", "bench.objectives"),
+    }
     monkeypatch.setattr(registry, "plugins", lambda group: points if group == "bench.objectives" else {})
     assert load_objective("mine") is cosine
     with pytest.raises(UsageError, match="not a TrainingObjective"):
@@ -95,9 +97,14 @@ def test_the_published_code_takes_its_first_update_at_the_full_rate():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"flaws": ("typo",)}, "unknown flaw 'typo'"), ({"eps_255": 0}, "eps"), ({"clean_weight": 1.0}, "clean weight"),
-     ({"attack": "fab"}, "attack must be"), ({"inner_steps": 0}, "steps >= 1")],
-)  # fmt: skip
+    [
+        ({"flaws": ("typo",)}, "unknown flaw 'typo'"),
+        ({"eps_255": 0}, "eps"),
+        ({"clean_weight": 1.0}, "clean weight"),
+        ({"attack": "fab"}, "attack must be"),
+        ({"inner_steps": 0}, "steps >= 1"),
+    ],
+)
 def test_bad_recipes_are_refused(change, message):
     with pytest.raises(UsageError, match=message):
         Recipe(**{"objective": "fare", "eps_255": 4.0, "schedule": PAPER, **change})

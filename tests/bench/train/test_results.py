@@ -54,7 +54,7 @@ def test_the_run_directory_is_an_encoder_and_its_scores_enter_the_card(finished,
 @pytest.mark.parametrize(
     ("asked", "steps", "expected"),
     [(None, 20_000, "mini"), (None, 8, None), ("none", 20_000, None), ("paper", 8, "paper")],
-)  # fmt: skip
+)
 def test_scores_for_the_card_are_measured_where_they_are_asked_for_or_cheap(asked, steps, expected):
     job = TrainingJob(objective="fare", arch="a", data="folder:x", output=Path("out"), steps=steps, score=asked)
     assert job.suite_to_score() == expected
@@ -70,10 +70,17 @@ def test_training_ends_with_the_scores_of_a_suite(images, tmp_path, monkeypatch)
     assert "| zeroshot | mini-shape | clean |" in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_the_card_tells_recipe_data_and_course(finished):
+def test_the_card_tells_recipe_data_and_curves(finished):
     card = (finished / "README.md").read_text()
-    for part in ("8 updates of 4 images", "4/255", "49 files, sha256", "2 images held out",
-                 "1 images could not be read", "| cosine to the original |", "curves.png"):  # fmt: skip
+    for part in (
+        "8 updates of 4 images",
+        "4/255",
+        "49 files, sha256",
+        "2 images held out",
+        "1 images could not be read",
+        "| cosine to the original |",
+        "curves.png",
+    ):
         assert part in card, part
     assert np.asarray(Image.open(finished / "curves.png").convert("L")).std() > 5
     assert json.loads((finished / "skipped.jsonl").read_text().splitlines()[0])["id"] == "circle/broken.png"

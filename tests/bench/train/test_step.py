@@ -311,6 +311,7 @@ WORKER = """
     import torch
     from bench.train.adversarial import finetune
     from bench.train.distributed import join, leave
+    from bench.train.step import Runtime
     from tests.bench.train.test_step import WORLD_RECIPE, _batch, _pair
 
     torch.set_num_threads(1)
@@ -335,8 +336,9 @@ def test_two_processes_with_micro_batches_equal_one(tmp_path):
     script.write_text(textwrap.dedent(WORKER))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run([*command, str(script), str(tmp_path)], env=environment, capture_output=True, text=True,
-                          timeout=600)  # fmt: skip
+    done = subprocess.run(
+        [*command, str(script), str(tmp_path)], env=environment, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr
     (first, size), (second, _) = (torch.load(tmp_path / f"rank{r}.pt", weights_only=True) for r in (0, 1))
     assert size == 2

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.models.stored import StoredLinear
+from bench.models.encoders.stored import StoredLinear
 
 
 class StoredNorm(nn.LayerNorm):
