@@ -46,6 +46,12 @@ def apgd(
     `first_checkpoint="reference"` does the same. It attacks fooled samples on and returns the last image that
     fooled; here the first one is returned.
 
+    >>> from attacks.objective import Classification
+    >>> goal = Classification(lambda images: images.mean((2, 3)), torch.tensor([0]))
+    >>> image = torch.tensor([0.5, 0.4, 0.3])[None, :, None, None].expand(1, 3, 2, 2)
+    >>> apgd(goal, image, ThreatModel("linf", 0.1), steps=10).fooled
+    tensor([True])
+
     Args:
         objective: what to ascend, for the B samples.
         images: (B, 3, H, W) float32 clean images in [0, 1].
@@ -101,7 +107,11 @@ def apgd(
 
 
 def checkpoints(steps: int) -> list[int]:
-    """After how many steps the step size is reviewed, e.g. 22, 41, 57, 70, 80, 87, 93, 99 for 100 steps."""
+    """After how many steps the step size is reviewed.
+
+    >>> checkpoints(100)
+    [22, 41, 57, 70, 80, 87, 93, 99]
+    """
     reached, result = 0, []
     for window in _windows(steps):
         reached += window

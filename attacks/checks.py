@@ -68,6 +68,11 @@ def logits_check(objective: Objective, images: Tensor) -> SanityCheck | None:
     """Whether a classifier gives logits (b, K), not probabilities, which flatten losses made for logits.
 
     None if the objective is not that of a classifier.
+
+    >>> from attacks.objective import Classification
+    >>> softmax = Classification(lambda images: images.mean((2, 3)).softmax(1), torch.tensor([0]))
+    >>> logits_check(softmax, torch.rand(1, 3, 2, 2)).ok
+    False
     """
     model = getattr(objective, "model", None)
     if model is None:

@@ -38,7 +38,12 @@ class NotDifferentiableError(RuntimeError):
 
 
 def evaluate(objective: Objective, images: Tensor, rows: Tensor) -> Progress:
-    """One forward pass without gradient: float32 losses (b,) and whether they fool (b,), of images (b, 3, H, W)."""
+    """One forward pass without gradient: float32 losses (b,) and whether they fool (b,), of images (b, 3, H, W).
+
+    >>> model = lambda images: images.flatten(1)[:, :3]
+    >>> evaluate(Classification(model, torch.tensor([0])), torch.ones(1, 3, 2, 2), torch.tensor([0])).fooled
+    tensor([False])
+    """
     with torch.no_grad():
         return _checked(objective(images, rows), rows)
 
@@ -107,7 +112,11 @@ def _checked(progress: Progress, rows: Tensor) -> Progress:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy (b,) in nats, of logits (b, K) and labels (b,) int64."""
+    """Cross-entropy (b,) in nats, of logits (b, K) and labels (b,) int64.
+
+    >>> cross_entropy(torch.zeros(1, 4), torch.tensor([2])).exp()
+    tensor([4.])
+    """
     return F.cross_entropy(logits.float(), labels, reduction="none")
 
 
@@ -116,6 +125,9 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
 
     -(z_y - max_{i != y} z_i) / (z_(1) - z_(3)), with z_(k) the k-th largest logit. Invariant to shift and
     scale of the logits, so that it does not saturate as cross-entropy does; positive where misclassified.
+
+    >>> dlr(torch.tensor([[4.0, 2.0, 0.0]]), torch.tensor([0]))
+    tensor([-0.5000])
 
     Raises:
         ValueError: fewer than 3 classes.
@@ -133,6 +145,9 @@ def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
 
     -(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2) of logits (b, K), labels (b,) and targets (b,), both int64.
 
+    >>> targeted_dlr(torch.tensor([[4.0, 3.0, 1.0, 1.0]]), torch.tensor([0]), torch.tensor([1]))
+    tensor([-0.3333])
+
     Raises:
         ValueError: fewer than 4 classes.
     """
@@ -148,6 +163,9 @@ def squared_l2(embeddings: Tensor, reference: Tensor) -> Tensor:
 
     The objective of FARE (Schlarmann et al. 2024, arXiv 2402.12336, section 3). Its gradient vanishes where
     the two agree: attack it from a random start.
+
+    >>> squared_l2(torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2))
+    tensor([25.])
     """
     return (embeddings.float() - reference.float()).square().sum(dim=-1)
 
@@ -156,6 +174,9 @@ def runner_up(logits: Tensor, labels: Tensor, rank: int) -> Tensor:
     """The `rank`-th most likely class other than the label, (b,) int64; rank 1 is the strongest rival.
 
     For correctly classified samples and ranks 1 to 9 these are the targets of APGD-T in AutoAttack.
+
+    >>> runner_up(torch.tensor([[4.0, 1.0, 3.0]]), torch.tensor([0]), rank=1)
+    tensor([2])
 
     Raises:
         ValueError: rank is not in 1..K-1.
@@ -225,6 +246,11 @@ def side_by_side(objectives: Sequence[Objective]) -> Objective:
     """One objective for G goals on the same B samples: row g B + i is the i-th sample under the g-th goal.
 
     One forward pass then serves rows of any goal.
+
+    >>> labels = torch.tensor([0, 0])
+    >>> goals = [TargetedClassification(abs, labels, labels + rank) for rank in (1, 2)]
+    >>> side_by_side(goals).targets
+    tensor([1, 1, 2, 2])
 
     Raises:
         TypeError: several objectives that are not `TargetedClassification`, or of different models.

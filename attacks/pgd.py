@@ -21,7 +21,11 @@ Velocity: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 def accumulated(momentum: float) -> Velocity:
-    """Gather gradients scaled to unit l1 norm, as MI-FGSM does (Dong et al. 2018, arXiv 1710.06081, section 3.1)."""
+    """Gather gradients scaled to unit l1 norm, as MI-FGSM does (Dong et al. 2018, arXiv 1710.06081, section 3.1).
+
+    >>> accumulated(0.5)(torch.ones(1, 1, 1, 2), torch.tensor([[[[3.0, -1.0]]]]))
+    tensor([[[[1.2500, 0.2500]]]])
+    """
     return lambda velocity, gradient: momentum * velocity + _unit_l1(gradient)
 
 
@@ -29,6 +33,9 @@ def signed_anew(momentum: float) -> Velocity:
     """Take the sign of the velocity at each step, as the code published with arXiv 2402.12336 does.
 
     sign(0.9 v + sign g) equals sign g wherever g is not zero: this momentum does nothing.
+
+    >>> signed_anew(0.9)(torch.tensor([-1.0]), torch.tensor([0.1]))
+    tensor([1.])
     """
     return lambda velocity, gradient: (momentum * velocity + gradient.sign()).sign()
 
@@ -168,6 +175,12 @@ def pgd(
     A step goes along the sign of the velocity for linf, along its l2-normalised direction for l2. The code published
     with arXiv 2402.12336 has another velocity (`signed_anew`) and returns the last iterate; here the image of highest
     loss is returned.
+
+    >>> from attacks.objective import Classification
+    >>> goal = Classification(lambda images: images.mean((2, 3)), torch.tensor([0]))
+    >>> image = torch.tensor([0.5, 0.4, 0.3])[None, :, None, None].expand(1, 3, 2, 2)
+    >>> pgd(goal, image, ThreatModel("linf", 0.1), steps=10, step_size=0.02).fooled
+    tensor([True])
 
     Costs at most `steps` + 1 forward and `steps` backward passes.
 

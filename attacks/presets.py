@@ -53,6 +53,7 @@ EMBEDDING = "embedding"
 TARGET_CLASSES = 9  # the strongest rivals, as in APGD-T of AutoAttack (Croce & Hein 2020, arXiv 2003.01690)
 SQUARE_QUERIES = 5000  # as in AutoAttack
 PAPER_RESTARTS = 5  # of APGD on cross-entropy in the zero-shot evaluation of arXiv 2402.12336; AutoAttack has one
+OPTIONS = 5  # that a question of ScienceQA may have
 REFERENCES = 5  # captions an image has in COCO and Flickr30k; answers taken of a question
 
 # Attacks on vision-language models follow Schlarmann et al. 2024 (arXiv 2402.12336), section 4 and appendix:
@@ -135,6 +136,13 @@ PRESETS: dict[str, Preset] = {
             AttackStep("reference-0", "apgd", 100, "reference-0", "random", 2.0),
             AttackStep("reference-1", "apgd", 100, "reference-1", "clean", 1.0),
             _AGAIN,
+        ),
+    ),
+    "choices": Preset(
+        "away from the right option of a multiple-choice question, then 100 steps towards each of the others",
+        (
+            AttackStep("right", "apgd", 100, "untargeted", "clean", 1.0),
+            *(AttackStep(f"wrong-{n}", "apgd", 100, f"wrong-{n}", "clean", 1.0) for n in range(1, OPTIONS)),
         ),
     ),
     "captions": Preset(

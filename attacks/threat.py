@@ -53,6 +53,9 @@ class ThreatModel:
 
         Who projects often computes `box` once.
 
+        >>> ThreatModel("linf", 0.25).project(torch.tensor([[[[0.9]]]]), torch.tensor([[[[0.5]]]]))
+        tensor([[[[0.7500]]]])
+
         The second move stays in the ball: clean pixels lie in [0, 1], so clamping brings every pixel nearer.
         An l2 candidate that already lies inside is returned bit for bit.
         """
@@ -69,6 +72,9 @@ class ThreatModel:
 
         The sign for linf, the gradient over its length for l2; zero where the whole gradient is zero. The l2
         length is taken after scaling by the largest entry, so that gradients near underflow keep a direction.
+
+        >>> ThreatModel("l2", 1.0).steepest(torch.tensor([[[[3.0, -4.0]]]]))
+        tensor([[[[ 0.6000, -0.8000]]]])
         """
         if self.norm == "linf":
             return gradient.sign()
@@ -108,6 +114,9 @@ class ThreatModel:
     def distance(self, candidate: Tensor, clean: Tensor) -> Tensor:
         """Distance (B,) of each candidate from its clean image in this norm, pixel units, in float32.
 
+        >>> ThreatModel("l2", 1.0).distance(torch.tensor([[[[3.0, 4.0]]]]), torch.zeros(1, 1, 1, 2))
+        tensor([5.])
+
         Raises:
             ValueError: the two shapes differ (broadcasting would hide a mix-up).
         """
@@ -121,6 +130,10 @@ class ThreatModel:
 
         Rounding of `clean + delta` is forgiven by one ulp of 1.0 (2^-23) a pixel: the ball may be exceeded by
         2^-23 for linf and by sqrt(3HW) 2^-23 for l2. The box is exact, and so is eps = 0.
+
+        >>> clean = torch.full((2, 3, 4, 4), 0.5)
+        >>> ThreatModel("linf", 0.1).contains(clean + torch.tensor([0.1, 0.2])[:, None, None, None], clean)
+        tensor([ True, False])
         """
         pixels = candidate.float().flatten(1)
         box = ((pixels >= 0) & (pixels <= 1)).all(dim=1)  # false for NaN and infinities too

@@ -7,7 +7,7 @@ its clean image, that it is an image, what the model answers, and what that scor
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.config.reload import config_of
+from bench.config import RunConfig, request_of, resolve
 from bench.errors import UsageError
-from bench.records import CLEAN, Record, RecordsError, Run
+from bench.records import CLEAN, Record, RecordsError, Run, RunHeader
 from bench.records.images import FOLDER, path_of, read_image, saved_paths
 from bench.records.worst import kept_records, worst_scores
 from bench.running.load import Setup, prepare
+from bench.trust.text import on_one_line
 from tasks.base import Answer, Sample
 
 BATCH = 64
@@ -96,7 +97,8 @@ def verify(
             f"{run.directory} kept no adversarial images, so there is nothing to verify; make the run again with "
             "--save-adversarial"
         )
-    setup = prepare(config_of(run.header, data_root=data_root, device=device, arch=arch))
+    changes = {"data_root": data_root, "device": device, "arch": arch}
+    setup = prepare(models_of(run.header, **{name: value for name, value in changes.items() if value is not None}))
     attacks = sum(record.step != CLEAN for record in run.records)
     clean = [record for record in run.records if record.step == CLEAN and record.error is None]
     if found := list(_about_the_run(run, setup)):
@@ -105,6 +107,22 @@ def verify(
     found = [*judge.clean(clean), *judge.attacked(kept), *_strangers(run, folder, kept)]
     found += judge.totals()
     return Verification(str(run.directory), len(kept), len(clean), attacks - len(kept), tuple(found))
+
+
+def models_of(header: RunHeader, **changes: Any) -> RunConfig:
+    """A finished run without its attack: what loads its data, encoder and model.
+
+    Args:
+        header: of the run.
+        changes: options to ask for differently, such as where the data lie now.
+
+    Raises:
+        UsageError: the run's suite is not known here.
+    """
+    precision = header.precision if header.half_verdicts else "float32"  # other answers are all in float32
+    request = request_of(header, attack="none", surrogate=None, precision=precision, **changes)
+    (config,) = resolve(request)
+    return replace(config, samples=header.n_samples)
 
 
 def _about_the_run(run: Run, setup: Setup) -> Iterator[Mismatch]:
@@ -209,7 +227,7 @@ class _Judge:
         found: list[Mismatch] = []
         bar = tqdm(
             total=len(records),
-            desc=f"{self.run.header.encoder} {self.run.header.dataset} {label}",
+            desc=on_one_line(f"{self.run.header.encoder} {self.run.header.dataset} {label}"),
             disable=None if self.progress else True,
             leave=False,
         )

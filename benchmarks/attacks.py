@@ -25,7 +25,7 @@ import torch
 
 from attacks.apgd import apgd
 from attacks.threat import ThreatModel
-from bench.config import resolve
+from bench.config import Request, resolve
 from bench.records import load_run
 from bench.records.worst import worst_scores
 from bench.running.load import Setup, prepare
@@ -59,10 +59,10 @@ class Case:
 
 def load(case: Case, output: Path) -> tuple[object, Setup]:
     """The run and what it works with."""
-    (config,) = resolve(
+    (config,) = resolve(Request.of(
         encoder=case.encoder, task=case.task, dataset=case.dataset, attack=case.attack, eps=case.eps,
         limit=case.samples, suite="mini-full", output=output, device="cpu",
-    )  # fmt: skip
+    ))  # fmt: skip
     setup = prepare(config)
     everything = setup.images[range(len(setup.samples))]  # one tensor, for peers that know nothing of batches
     return config, replace(setup, images=everything)  # type: ignore[arg-type]

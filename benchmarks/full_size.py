@@ -26,8 +26,9 @@ from attacks.apgd import apgd
 from attacks.objective import Objective, Progress, squared_l2
 from attacks.threat import ThreatModel
 from bench.models.encoders.encoder import Encoder, Preprocessing, TextTower
-from bench.models.victims import memory
+from bench.models.victims.llava.memory import estimate
 from bench.models.victims.llava.model import Llava
+from bench.models.victims.memory import GB
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 THREAT = ThreatModel("linf", 4 / 255)
@@ -109,22 +110,25 @@ def main() -> None:
     device = torch.device(options.device)
     images = torch.rand(options.batch, 3, 224, 224, generator=torch.Generator().manual_seed(1)).to(device)
     if options.model == "vit":
-        objective, estimate = _of_encoder(vit_l_14(device).at(options.precision), images), ""
+        objective, estimated = _of_encoder(vit_l_14(device).at(options.precision), images), ""
     else:
         model = llava_7b(device).at(options.precision)
         if options.checkpointing:
             model.checkpoint_activations()
-        need = memory.estimate(
-            memory.shapes(model), options.batch, checkpointing=options.checkpointing, text=QUESTION + ANSWER + 1,
+        need = estimate(
+            model.shapes(),
+            options.batch,
+            checkpointing=options.checkpointing,
+            text=QUESTION + ANSWER + 1,
             answer=ANSWER + 1,
-        )  # fmt: skip
+        )
         objective = _of_llava(model, options.batch)
-        estimate = f", estimated {need.total / memory.GB:.1f} GB"
+        estimated = f", estimated {need.total / GB:.1f} GB"
     seconds, cpu, peak = _timed(objective, images, options.steps)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     print(
         f"{options.model} {options.precision} batch {options.batch} on {name}: {seconds:.2f} s a step "
-        f"({cpu:.2f} s of CPU time), peak {peak / memory.GB:.2f} GB{estimate}"
+        f"({cpu:.2f} s of CPU time), peak {peak / GB:.2f} GB{estimated}"
     )
 
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.models.encoders import catalogue
-from bench.models.encoders.attention import FoldedAttention
+from bench.models.encoders.attention import unfold_attention
 from bench.train.base import load_base
 from bench.train.batch import Batch
 from bench.train.distributed import World
@@ -106,9 +106,7 @@ def sides(arguments: argparse.Namespace, schedule: Schedule, batches) -> dict[st
     visual = copy.deepcopy(bare.visual)
     if hasattr(visual, "conv1") and not isinstance(visual.conv1, nn.Conv2d):
         visual.conv1 = as_convolution(visual.conv1)
-    for module in visual.modules():
-        if isinstance(module, FoldedAttention):
-            module.__class__ = nn.MultiheadAttention
+    unfold_attention(visual)
     plain, plain_original = (PlainTower(copy.deepcopy(visual), bare.mean, bare.std).to(device) for _ in range(2))
     plain_original.eval().requires_grad_(False)
     for encoder in (ours, original):

@@ -37,6 +37,8 @@ class Sample:
         group: what to cluster by in statistics: the image.
         label: index of the true class in `Dataset.classnames`, which may hold a name twice; None: its name tells it.
         attack_references: texts that an attack leads away from, where they are others than the references.
+        choices: the options of a multiple-choice question, the first being A.
+        categories: what a table may split scores by, such as "subject: natural science".
     """
 
     id: str
@@ -46,6 +48,8 @@ class Sample:
     group: str
     label: int | None = None
     attack_references: tuple[str, ...] | None = None
+    choices: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Dataset:
         chance: score in percent of guessing, where it is known.
         native_size: images are attacked at the size they have; the encoder resizes them.
         broken_below: CIDEr below which a caption counts as broken and is attacked no more.
+        answer_words: how "yes" and "no" are spelled where a model is led to say them.
         notes: what whoever runs this should know of it, such as classes without images.
     """
 
@@ -72,6 +77,7 @@ class Dataset:
     chance: float | None = None
     native_size: bool = False
     broken_below: float = 10.0
+    answer_words: tuple[str, str] = ("yes", "no")
     notes: tuple[str, ...] = ()
 
 

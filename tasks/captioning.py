@@ -30,7 +30,9 @@ class Captioning:
 
     @classmethod
     def fits(cls, dataset: Dataset) -> str | None:
-        """Each sample needs a prompt."""
+        """Each sample needs a prompt, and CIDEr two images."""
+        if len(dataset.samples) == 1:
+            return "holds one image, and CIDEr weighs words by how many images have them: take at least two"
         return asks_prompts(dataset)
 
     def __init__(self, dataset: Dataset, protocol: Protocol = STRICT) -> None:

@@ -17,6 +17,8 @@ class Protocol:
         asks_at_checkpoints: attacks of the kind "apgd-confirm" end as soon as the model is seen to be broken at a
             checkpoint of APGD, not only after all steps.
         first_checkpoint: what APGD compares the loss after its first step with: see `attacks.apgd.apgd`.
+        yes_no: how an answer is read as yes or no: a name of `tasks.pope.RULES`.
+        letter: how an answer is read as an option: a name of `tasks.scienceqa.RULES`.
     """
 
     name: str
@@ -26,14 +28,17 @@ class Protocol:
     half_verdicts: bool
     asks_at_checkpoints: bool
     first_checkpoint: str
+    yes_no: str
+    letter: str
 
 
 STRICT = Protocol("strict", upright=True, rounded_scores=False, most_periods=None, half_verdicts=False,
-                  asks_at_checkpoints=True, first_checkpoint="start")  # fmt: skip
+                  asks_at_checkpoints=True, first_checkpoint="start", yes_no="first-word", letter="stated")  # fmt: skip
 """Our default: no verdict in half precision, images as people see them."""
 
 PAPER = Protocol("paper", upright=False, rounded_scores=True, most_periods=32, half_verdicts=True,
-                 asks_at_checkpoints=False, first_checkpoint="reference")  # fmt: skip
+                 asks_at_checkpoints=False, first_checkpoint="reference", yes_no="anything-but-no",
+                 letter="published")  # fmt: skip
 """The choices of the released code of Schlarmann et al. 2024 (arXiv 2402.12336) that move numbers.
 
 Not followed even here: images may not leave the ball by rounding (there, half-precision images reach 4.046/255), random

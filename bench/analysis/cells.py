@@ -62,10 +62,24 @@ def radii(header: RunHeader) -> list[float]:
     return [0.0, *sorted(radius for radius in set(header.radii) if radius > 0)]
 
 
+def undefined(run: Run) -> str | None:
+    """Why a run's scores mean nothing, whatever they are; None where they mean something."""
+    images = {record.group for record in run.records}
+    if run.header.metric.casefold().startswith("cider") and run.header.n_samples == 1 and len(images) == 1:
+        return (
+            f"{run.directory}: CIDEr weighs words by how many images have them, so that one image has no score; take "
+            "at least two"
+        )
+    return None
+
+
 def measured(runs: Iterable[Run]) -> list[Measure]:
-    """One number per run and radius; a radius at which nothing was scored has none: that is not 0."""
+    """One number per run and radius; a radius at which nothing was scored has none: that is not 0.
+
+    Nor has a run whose scores mean nothing (`undefined`).
+    """
     found = []
-    for run in runs:
+    for run in (run for run in runs if undefined(run) is None):
         groups = groups_of(run.records)
         for radius in radii(run.header):
             if scores := worst_scores(run.header, run.records, radius):
@@ -84,7 +98,7 @@ def averaged(runs: Iterable[Run], facts: Facts, task: str = "zeroshot") -> list[
     families: dict[tuple[object, ...], dict[str, dict[str, list[Run]]]] = {}
     for run in runs:
         h = run.header
-        if h.task == task and not facts.optional(h):
+        if h.task == task and not facts.optional(h) and undefined(run) is None:
             encoders = families.setdefault((h.suite, h.attack, h.metric, h.model, *conditions(h)), {})
             encoders.setdefault(h.encoder, {}).setdefault(h.dataset, []).append(run)
     found = []

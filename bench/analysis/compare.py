@@ -1,5 +1,6 @@
 """Comparing two runs, or two sets of runs, sample by sample."""
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -50,7 +51,7 @@ class Comparison:
         change: The paired comparison; its difference is b - a.
         p_holm: Its p-value corrected for the number of comparisons.
         left_out: Samples that only one of the two has scored.
-        flips: The samples that scored differently, the largest differences first.
+        flips: The samples that scored differently, the largest differences first, then by the numbers in their ids.
     """
 
     name: str
@@ -188,6 +189,15 @@ def _at(a: Run, b: Run, eps: float, subset_allowed: bool) -> Comparison:
     groups = groups_of(record for record in a.records if record.sample_id in shared)
     change = paired(second, first, groups, ceiling=header.ceiling)
     flips = [Flip(s, first[s], second[s], *(side[s].prediction for side in worst)) for s in change.flipped]
-    flips.sort(key=lambda flip: -abs(flip.b_score - flip.a_score))
+    flips.sort(key=lambda flip: (-abs(flip.b_score - flip.a_score), _natural(flip.sample_id)))
     before, after = (sum(side[s] for s in sorted(shared)) / len(shared) for side in (first, second))
     return Comparison(name, a, b, eps, before, after, change, change.p, len(lone), tuple(flips))
+
+
+def _natural(text: str) -> tuple[tuple[int, str, str], ...]:
+    """A sort key with which "q9" comes before "q10"."""
+    key = []
+    for place, part in enumerate(re.split(r"([0-9]+)", text)):  # every other part is a number
+        digits = part.lstrip("0") if place % 2 else ""
+        key.append((len(digits), digits, part))  # of two numbers the longer is the larger
+    return tuple(key)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli.root import CHECK_FAILED, DONE
+from bench.cli.say import say
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def check(
         if document:
             committed.write(document, committed.load_runs([baseline]))
         _print(changes, as_json)
-        click.echo(f"{baseline} rewritten: {len(written)} runs; review the change with git diff", err=True)
+        say(f"{baseline} rewritten: {len(written)} runs; review the change with git diff", err=True)
         sys.exit(DONE)
     if isinstance(before, gate.Finding):
         findings = [before]
@@ -87,7 +88,7 @@ def check(
             findings += gate.rerun(before, rerun, jobs)
     _print(findings, as_json)
     failed = [finding for finding in findings if not finding.ok]
-    click.echo(f"check failed: {len(failed)} of {len(findings)}" if failed else "check passed", err=as_json)
+    say(f"check failed: {len(failed)} of {len(findings)}" if failed else "check passed", err=as_json)
     sys.exit(CHECK_FAILED if failed else DONE)
 
 
@@ -95,8 +96,8 @@ def _print(findings: "list[Finding]", as_json: bool) -> None:
     """What failed comes last, next to the summary, where a reader of a log looks."""
     findings = sorted(findings, key=lambda finding: not finding.ok)
     if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
+        say(json.dumps([asdict(finding) for finding in findings], indent=1))
         return
     width = max((len(finding.outcome) for finding in findings), default=0)
     for finding in findings:
-        click.echo(f"{finding.outcome.upper() if not finding.ok else finding.outcome:<{width}}  {finding.words}")
+        say(f"{finding.outcome.upper() if not finding.ok else finding.outcome:<{width}}  {finding.words}")

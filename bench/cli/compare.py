@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.analysis.compare import ALL, ALLOWABLE
+from bench.cli.say import say
 
 if TYPE_CHECKING:
     from bench.analysis.compare import Comparison
@@ -49,7 +50,7 @@ def compare(a: Path, b: Path, flips: int, allow: tuple[str, ...], allow_differen
 
     results = compare_runs(load_runs([a]), load_runs([b]), (ALL,) if allow_differences else allow)
     if as_json:
-        click.echo(json.dumps([result.to_dict() for result in results], indent=1))
+        say(json.dumps([result.to_dict() for result in results], indent=1))
         return
     for result in results:
         _show(result, flips)
@@ -60,17 +61,17 @@ def _show(result: "Comparison", flips: int) -> None:
 
     change, fell = result.change, len(result.flips) - result.rose
     corrected = f"; corrected {p_label(result.p_holm)}" if result.p_holm != change.p else ""
-    click.echo(f"{_sides(result)}{result.name}: {result.a_value:.1f} -> {result.b_value:.1f}")
-    click.echo(f"  difference {change.in_words()}{corrected} ({change.test})")
-    click.echo(f"  samples: {result.rose} score more, {fell} less, {change.n - len(result.flips)} the same")
+    say(f"{_sides(result)}{result.name}: {result.a_value:.1f} -> {result.b_value:.1f}")
+    say(f"  difference {change.in_words()}{corrected} ({change.test})")
+    say(f"  samples: {result.rose} score more, {fell} less, {change.n - len(result.flips)} the same")
     if result.left_out:
-        click.echo(f"  left out: {result.left_out} samples that only one of the two has scored")
+        say(f"  left out: {result.left_out} samples that only one of the two has scored")
     for label, run in (("first", result.a), ("second", result.b)):
         if run.header.partial:
-            click.echo(f"  the {label} run is partial ({run.header.partial}): do not quote this")
+            say(f"  the {label} run is partial ({run.header.partial}): do not quote this")
     for flip in result.flips[:flips]:
         scores = f"{flip.a_score:.1f} -> {flip.b_score:.1f}"
-        click.echo(f"    {flip.sample_id}: {scores}  {flip.a_answer!r} -> {flip.b_answer!r}")
+        say(f"    {flip.sample_id}: {scores}  {flip.a_answer!r} -> {flip.b_answer!r}")
 
 
 def _sides(result: "Comparison") -> str:

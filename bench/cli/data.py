@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench import registry
+from bench.cli.say import say
 from bench.config import load_suite
-from bench.data.specs import is_spec, parse
+from bench.data.specs import is_spec, parse_all
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,10 +28,10 @@ def data() -> None:
 
 @data.command()
 @click.option("--dataset", default=None, help="Names of the suite, comma-separated, or FORMAT:FOLDER. Default: all.")
-@click.option("--data-root", type=click.Path(path_type=Path), required=True, help="Folder under which datasets lie.")
+@click.option("--data-root", type=click.Path(path_type=Path), help="Folder under which the suite's datasets lie.")
 @click.option("--suite", default="paper", show_default=True, help="Whose datasets.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def check(dataset: str | None, data_root: Path, suite: str, as_json: bool) -> None:
+def check(dataset: str | None, data_root: Path | None, suite: str, as_json: bool) -> None:
     """Say which official files are present, which are missing, and where those are published.
 
     Exits with 1 when something is missing or cannot be read. Never uses the network.
@@ -39,13 +40,13 @@ def check(dataset: str | None, data_root: Path, suite: str, as_json: bool) -> No
     Examples:
       bench data check --data-root DIR --dataset textvqa
       bench data check --data-root DIR --suite paper
-      bench data check --data-root DIR --dataset vqa:my-questions
+      bench data check --dataset vqa:my-questions
     """  # noqa: D301
     from bench.data.presence import presence
 
     found = [presence(name, row, root) for name, row, root in _asked(dataset, data_root, suite)]
     if as_json:
-        click.echo(json.dumps([{**asdict(one), "ready": one.ready} for one in found], indent=1))
+        say(json.dumps([{**asdict(one), "ready": one.ready} for one in found], indent=1))
     else:
         for one in found:
             _show(one)
@@ -77,42 +78,46 @@ def fetch(dataset: str, data_root: Path, suite: str, quiet: bool) -> None:
             for one in missing:  # a folder of shards says how many there are only once its first files are there
                 tried.add(one.place)
                 network.fetch(str(one.url), root / one.place, progress=not quiet)
-                click.echo(f"{name}: fetched {root / one.place}")
+                say(f"{name}: fetched {root / one.place}")
         for one in [f for f in files_needed(name, row, root) if not f.present]:
             left += 1
-            click.echo(
-                f"{name}: put {root / one.place} there by hand; {one.page or 'no place is known to load it from'}"
-            )
+            say(f"{name}: put {root / one.place} there by hand; {one.page or 'no place is known to load it from'}")
     sys.exit(MISSING if left else 0)
 
 
-def _asked(dataset: str | None, root: Path, suite: str) -> list[tuple[str, Mapping[str, Any], Path]]:
+def _asked(dataset: str | None, root: Path | None, suite: str) -> list[tuple[str, Mapping[str, Any], Path]]:
     """Name, row and root of each dataset asked for."""
     known = load_suite(suite)
-    rows = known.datasets
+    names = [part.strip() for part in dataset.split(",")] if dataset else list(known.datasets)
+    chosen = [_of_suite(name, known.datasets, root, suite) for name in names if not is_spec(name)]
     defaults = {key: value for plan in known.tasks.values() for key, value in plan.defaults.items()}
-    chosen: list[tuple[str, Mapping[str, Any], Path]] = []
-    for one in [part.strip() for part in dataset.split(",")] if dataset else rows:
-        if is_spec(one):
-            place = parse(one, root, defaults)
-            chosen.append((place.name, place.row, place.root))
-        elif one in rows:
-            chosen.append((one, rows[one], root))
-        else:
-            raise registry.unknown(f"dataset of suite {suite!r}", one, rows)
+    places = parse_all([name for name in names if is_spec(name)], root, defaults)
+    chosen += [(place.name, place.row, place.root) for place in places]
     if not chosen:
         raise UsageError(f"suite {suite!r} has no datasets")
     return chosen
 
 
+def _of_suite(
+    name: str, rows: Mapping[str, Mapping[str, Any]], root: Path | None, suite: str
+) -> tuple[str, Mapping[str, Any], Path]:
+    if name not in rows:
+        raise registry.unknown(f"dataset of suite {suite!r}", name, rows)
+    if root is None:
+        raise UsageError(f"say where the files of {name!r} lie: --data-root DIR")
+    return name, rows[name], root
+
+
 def _show(found: "Presence") -> None:
     words = f"ready, {found.samples} samples" if found.ready else "NOT READY"
-    click.echo(f"{found.name}: {words}")
+    say(f"{found.name}: {words}")
     for one in found.needed:
         source = "" if one.present or not one.page else f"  <- {one.page}"
-        click.echo(f"  {'present' if one.present else 'MISSING'}  {one.place}{source}")
+        say(f"  {'present' if one.present else 'MISSING'}  {one.place}{source}")
     for fault in found.faults:
-        click.echo(f"  FAULT    {fault}")
+        say(f"  FAULT    {fault}")
+    for note in found.notes:
+        say(f"  note     {note}")
 
 
 @data.command()
@@ -128,4 +133,4 @@ def export(what: str, directory: Path, size: int | None) -> None:
     """  # noqa: D301
     exporter: Any = registry.resolve("bench.exporters", what)
     for path in exporter(directory, size):
-        click.echo(path)
+        say(path)

@@ -1,4 +1,4 @@
-"""``bench list``: what there is."""
+"""``bench list``: what there is. A plugin that is broken is named, and the rest is listed."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -7,8 +7,10 @@ from typing import Any
 
 import click
 
-from attacks.presets import AttackStep
+from attacks.presets import AttackStep, Preset
+from bench.cli.say import say
 from bench.config import load_suite, preset, suite_names
+from bench.errors import UsageError
 
 
 def _json_option(command: Callable[..., None]) -> Callable[..., None]:
@@ -17,18 +19,18 @@ def _json_option(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group(name="list")
 def list_group() -> None:
-    """Show what there is: encoders, tasks, attacks, suites, datasets."""
+    """Show what there is, by kind; plugins of other packages among them."""
 
 
 def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        say(json.dumps(rows, indent=1))
         return
     columns = list(rows[0]) if rows else []
     widths = {c: max(len(c), *(len(str(r[c])) for r in rows)) for c in columns}
-    click.echo("  ".join(c.ljust(widths[c]) for c in columns).rstrip())
+    say("  ".join(c.ljust(widths[c]) for c in columns).rstrip())
     for row in rows:
-        click.echo("  ".join(str(row[c]).ljust(widths[c]) for c in columns).rstrip())
+        say("  ".join(str(row[c]).ljust(widths[c]) for c in columns).rstrip())
 
 
 @list_group.command(name="encoders")
@@ -52,8 +54,8 @@ def list_encoders(suite: str, as_json: bool) -> None:
     names = {target: alias for alias, target in catalogue.aliases().items()}
     found = catalogue.rows(load_suite(suite).encoders).values()
     rows = [_encoder_facts(row, names.get(row.name, "")) for row in found]
-    for name, point in registry.plugins("bench.encoders").items():
-        plugin = catalogue.EncoderRow(name, licence="", about=f"plugin {point.value}")
+    for name in registry.plugins("bench.encoders"):
+        plugin = catalogue.EncoderRow(name, licence="", about=_plugin("bench.encoders", name))
         rows.append({**_encoder_facts(plugin, ""), "on disk": "plugin"})
     if not as_json:
         columns = ("name", "alias", "architecture", "training", "published", "on disk", "licence", "about")
@@ -100,7 +102,8 @@ def list_tasks(as_json: bool) -> None:
         "vqa": "visual question answering; official VQA accuracy",
         "stealth": "targeted attacks: the model is made to say a given text; attack success rate",
     }
-    _print_rows([{"name": n, "about": about.get(n, "plugin")} for n in registry.names("bench.tasks")], as_json)
+    group = "bench.tasks"
+    _print_rows([{"name": n, "about": about.get(n) or _plugin(group, n)} for n in registry.names(group)], as_json)
 
 
 @list_group.command(name="attacks")
@@ -114,7 +117,10 @@ def list_attacks(as_json: bool) -> None:
 
     rows = []
     for name in [*PRESETS, *registry.plugins("bench.attacks")]:
-        found = preset(name)
+        try:
+            found = preset(name)
+        except UsageError as error:
+            found = Preset(f"broken: {error}", ())
         steps = [asdict(step) for step in found.steps] if as_json else _steps(found.steps)
         rows.append({"name": name, "steps": steps, "about": found.description})
     _print_rows(rows, as_json)
@@ -157,3 +163,65 @@ def list_datasets(suite: str, as_json: bool) -> None:
         for d in (*plan.datasets, *plan.optional)
     ]
     _print_rows(rows, as_json)
+
+
+@list_group.command(name="victims")
+@_json_option
+def list_victims(as_json: bool) -> None:
+    """Families of vision-language models (and endpoints), with the settings that a suite can give them."""
+    from bench.models.victims.load import families
+
+    rows = []
+    for name, found in families():
+        settings: dict[str, str] = {}
+        if isinstance(found, UsageError):
+            about = f"broken: {found}"
+        else:
+            settings, about = {key: setting.about for key, setting in found.settings.items()}, found.about
+        rows.append({"name": name, "settings": settings if as_json else ", ".join(settings), "about": about})
+    _print_rows(rows, as_json)
+
+
+_REGISTERED = {
+    "readers": ("bench.readers", "Formats that datasets are read from."),
+    "kinds": ("bench.attack_kinds", "Kinds of attack, which the steps of attack presets name."),
+    "objectives": ("bench.objectives", "What encoders can be trained for."),
+    "layouts": ("bench.layouts", "Layouts of tables."),
+    "engines": ("bench.engines", "Where runs can be carried out."),
+}
+
+
+def _add_registered(name: str, group: str, about: str) -> None:
+    @list_group.command(name=name, help=about)
+    @_json_option
+    def listed(as_json: bool) -> None:
+        from bench import registry
+
+        _print_rows([{"name": n, "about": _words_of(group, n)} for n in registry.names(group)], as_json)
+
+
+for _name, (_group, _about) in _REGISTERED.items():
+    _add_registered(_name, _group, _about)
+
+
+def _plugin(group: str, name: str) -> str:
+    """Where a plugin's thing comes from, once it is seen that it can be imported."""
+    from bench import registry
+
+    try:
+        registry.resolve(group, name)
+    except UsageError as error:
+        return f"broken: {error}"
+    return f"plugin {registry.plugins(group)[name].value}"
+
+
+def _words_of(group: str, name: str) -> str:
+    """What a registered thing says of itself: ``about``, or the first line of its docstring."""
+    from bench import registry
+
+    try:
+        thing = registry.resolve(group, name)
+    except UsageError as error:
+        return f"broken: {error}"
+    about = getattr(thing, "about", None) or (thing.__doc__ or "").strip()
+    return str(about).split("\n")[0]

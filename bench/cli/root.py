@@ -4,6 +4,8 @@ from typing import Any
 
 import click
 
+from bench.cli.completion import SHELLS, install_completion
+from bench.cli.say import say
 from bench.errors import UsageError
 
 DONE, CHECK_FAILED, USAGE = 0, 1, 2
@@ -18,12 +20,20 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (UsageError, RecordsError) as error:
-            click.echo(f"bench: {error}", err=True)
+            say(f"bench: {error}", err=True)
             ctx.exit(USAGE)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="robust-vlm-bench")
+@click.option(
+    "--install-completion",
+    type=click.Choice(list(SHELLS)),
+    expose_value=False,
+    is_eager=True,
+    callback=install_completion,
+    help="Let a shell complete commands, options and names; then exit.",
+)
 def main() -> None:
     """Can this vision-language model be fooled? Robustness benchmarks for CLIP encoders.
 

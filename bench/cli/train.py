@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench import registry
+from bench.cli.say import say
 from bench.config import DEFAULT_OUTPUT
 from bench.errors import UsageError
 from bench.train.job import RECIPES, TrainingJob, help_of_fields
@@ -127,7 +128,7 @@ def _objective(**options: Any) -> None:
     from bench.train.trainer import run
 
     with _stoppable():
-        click.echo(run(job, _score))
+        say(run(job, _score))
 
 
 @contextmanager
@@ -180,7 +181,7 @@ def recipe(model: str, work: Path | None, output: Path | None, seed: int, thread
     torch.set_num_threads(threads)
     work = work or Path("runs/train") / model
     with _stoppable():
-        click.echo(train_model(model, work, output or work / "export", seed=seed))
+        say(train_model(model, work, output or work / "export", seed=seed))
 
 
 @train.command()
@@ -198,7 +199,7 @@ def blend(arch: str, weights: str | None, trained: Path, share: float, output: P
     """  # noqa: D301
     from bench.train import trainer
 
-    click.echo(trainer.blend(arch, weights, trained, share, output))
+    say(trainer.blend(arch, weights, trained, share, output))
 
 
 @train.command()
@@ -215,4 +216,4 @@ def card(directory: Path, results: Path) -> None:
 
     if not (directory / TRAINING).is_file():
         raise UsageError(f"{directory} is not the folder of a finished training run: it has no {TRAINING}")
-    click.echo(write_card(directory, results))
+    say(write_card(directory, results))

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from bench.cli.root import CHECK_FAILED, DONE, USAGE
+from bench.cli.say import say
 from bench.errors import UsageError
 
 
@@ -44,13 +45,13 @@ def verify(
             result = library.verify(run, data_root=data_root, device=device, arch=arch, progress=not quiet)
         except UsageError as error:
             impossible.append(error)
-            click.echo(f"bench: {error}", err=True)
+            say(f"bench: {error}", err=True)
             continue
         done.append(result)
         if not as_json:
             _show(result)
     if as_json:
-        click.echo(json.dumps([asdict(result) for result in done], indent=1))
+        say(json.dumps([asdict(result) for result in done], indent=1))
     if any(result.mismatches for result in done):
         sys.exit(CHECK_FAILED)
     sys.exit(USAGE if impossible else DONE)
@@ -61,9 +62,9 @@ def _show(result: object) -> None:
 
     assert isinstance(result, Verification)
     for mismatch in result.mismatches:
-        click.echo(f"mismatch  {mismatch}")
+        say(f"mismatch  {mismatch}")
     verdict = f"{len(result.mismatches)} mismatches" if result.mismatches else "verified"
-    click.echo(
+    say(
         f"{verdict}: {result.run}: {result.images} adversarial and {result.clean} clean images judged again; "
         f"{result.unkept} attacks made nothing worse, or a later one did, and left no image"
     )

@@ -1,22 +1,9 @@
-"""What to run: suites (data), run configurations (validated), and the parsing of radii. Never imports torch."""
+"""What to run: suites (data), a user's request, and the runs it stands for. Never imports torch."""
 
-from bench.config.run_config import (
-    DEFAULT_OUTPUT,
-    DEFAULT_PROTOCOL,
-    NORMS,
-    PRECISIONS,
-    TOWERS,
-    TRANSFER,
-    RunConfig,
-    Suite,
-    TaskPlan,
-    load_suite,
-    parse_eps,
-    preset,
-    resolve,
-    resolve_all,
-    suite_names,
-)
+from bench.config.radii import NORMS, parse_eps
+from bench.config.request import DEFAULT_OUTPUT, DEFAULT_PROTOCOL, Request, request_of
+from bench.config.run_config import PRECISIONS, TOWERS, TRANSFER, RunConfig, resolve, resolve_all
+from bench.config.suite import Suite, TaskPlan, load_suite, preset, suite_names
 
 __all__ = [
     "DEFAULT_OUTPUT",
@@ -25,12 +12,14 @@ __all__ = [
     "PRECISIONS",
     "TOWERS",
     "TRANSFER",
+    "Request",
     "RunConfig",
     "Suite",
     "TaskPlan",
     "load_suite",
     "parse_eps",
     "preset",
+    "request_of",
     "resolve",
     "resolve_all",
     "suite_names",

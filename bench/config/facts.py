@@ -1,7 +1,7 @@
 """What the suites say of the data behind a finished run, for tables and reports."""
 
 from bench.analysis.facts import Facts
-from bench.config.run_config import load_suite, suite_names
+from bench.config.suite import load_suite, suite_names
 from bench.records import RunHeader
 
 

@@ -100,7 +100,7 @@ class Request(Options):
         return cls(**{name: _READERS[name](value, flag(name)) for name, value in loose.items() if value is not None})
 
     def as_json(self) -> dict[str, Any]:
-        """Every field as JSON data; `of` reads it."""
+        """Every field as JSON data, null for a choice that is left to the suite; `of` reads it."""
         return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
 
 
@@ -114,7 +114,8 @@ def request_of(header: RunHeader, **changes: Any) -> Request:
     Raises:
         UsageError: as of `Request.of`.
     """
-    stored = _former(header.config) if "encoder" not in header.config or "samples" in header.config else header.config
+    is_request = isinstance(header.config.get("encoder"), list)
+    stored = header.config if is_request else _former(header.config)
     known = {f.name for f in fields(Request)}
     kept = {name: value for name, value in (_of_header(header) | stored).items() if name in known}
     return Request.of(**kept | changes)
@@ -122,34 +123,33 @@ def request_of(header: RunHeader, **changes: Any) -> Request:
 
 def _of_header(header: RunHeader) -> dict[str, Any]:
     """What the header's own fields say of the request."""
-    surrogate = header.surrogate
     return {
         "suite": header.suite,
         "encoder": [header.encoder],
         "task": [header.task],
-        "dataset": [header.protocol.get("data", header.dataset)],
+        "dataset": [header.data or header.dataset],
         "eps": header.radii or None,
         "norm": header.norm,
-        "attack": header.attack.removesuffix(f"-from-{surrogate}") if surrogate else header.attack,
-        "surrogate": [surrogate] if surrogate else None,
+        "attack": header.attack.removesuffix(f"-from-{header.surrogate}"),
+        "surrogate": [header.surrogate] if header.surrogate else None,
         "seed": header.seed,
         "limit": header.limit,
         "protocol": header.protocol_name,
         "precision": header.precision,
-        "compiled": header.protocol.get("compiled"),
+        "compiled": header.compiled,
         "tower": header.tower,
-        "vlm": header.model,
+        "vlm": header.vlm,
     }
 
 
 def _former(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a header stored before it stored the request: the run's own settings, and where its dataset lay."""
-    kept = {name: value for name, value in config.items() if value is not None}
+    """What headers stored before they stored the request: the run's own settings, and where its dataset lay."""
+    kept = dict(config)
     for name in ("encoder", "task", "dataset", "surrogate"):
-        if name in kept:
+        if kept.get(name) is not None:
             kept[name] = [kept[name]]
-    if place := kept.pop("place", None):
-        kept["dataset"] = [place["where"]]
+    if isinstance(place := kept.pop("place", None), Mapping):
+        kept["dataset"] = [place.get("where")]
     return kept
 
 
@@ -161,7 +161,7 @@ def flag(name: str) -> str:
 @cache
 def about() -> dict[str, str]:
     """What each option is, in the words of the docstrings above."""
-    texts = {}
+    texts: dict[str, str] = {}
     for kind in (Request, Options):
         section = (getdoc(kind) or "").partition("Attributes:\n")[2]
         found = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
@@ -271,4 +271,4 @@ _READERS: Mapping[str, Callable[[Any, str], Any]] = {
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
-    return list(value) if isinstance(value, tuple) else value
+    return list(value) or None if isinstance(value, tuple) else value

@@ -1,173 +1,42 @@
-"""What to run: suites (data), run configurations (validated), and the parsing of radii. Never imports torch."""
+"""From a request to runs: one encoder, one task, one dataset each. Never imports torch."""
 
 import hashlib
-import math
-import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from functools import cache
-from importlib import resources
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from attacks.presets import PRESETS, Preset
+from attacks.presets import AttackStep
 from bench import registry
-from bench.data.specs import Place, is_spec, parse
+from bench.config.radii import HOW_TO_WRITE, NORMS, parse_eps
+from bench.config.request import DEFAULT_PROTOCOL, Options, Request, flag
+from bench.config.suite import Suite, TaskPlan, load_suite, preset
+from bench.data.specs import Place, is_spec, parse, parse_all
 from bench.errors import UsageError
 from tasks.protocol import PROTOCOLS
 
-DEFAULT_OUTPUT = Path("results/runs")
-DEFAULT_PROTOCOL = "strict"
+NO_ATTACK = "none"
 TRANSFER = "transfer"  # the preset that makes sense on a surrogate only
 PRECISIONS = ("float32", "bf16", "fp16")
-NORMS = ("linf", "l2")
 TOWERS = ("encoder", "native")
+ALL_TASKS = "all"
 
 
-@dataclass(frozen=True)
-class TaskPlan:
-    """How a suite runs a task: on which datasets, on how many samples of each, under which attack preset.
-
-    Attributes:
-        optional: datasets that are run only when they are named.
-        defaults: keys of a row for datasets that the suite does not know: prompts, lengths of answers.
-    """
-
-    datasets: tuple[str, ...]
-    samples: int
-    attack: str
-    optional: tuple[str, ...] = ()
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Suite:
-    """Named encoders, models, datasets, threat models and sample counts.
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(Options):
+    """One run, resolved.
 
     Attributes:
-        encoders: family of rows in the encoder catalogue.
-        vlm: folder or hub id of the vision-language model that encoders are swapped into.
-        eps: radii in 1/255 for "linf", in plain l2 units for "l2".
-        datasets: where each dataset's files lie under a data root, and in which format.
-        conversation: how the vision-language model is asked: a name of `bench.models.victims.prompts.CONVERSATIONS`
-            ("vicuna_v1" for LLaVA-1.5, with its system sentence); by default the checkpoint's own chat template.
-        image_aspect_ratio: "pad" for images padded to squares before they are resized, as LLaVA-1.5 was trained; by
-            default what the checkpoint's configuration says, else the encoder's centre crop.
-        runs: what lies behind the suite's tables: rows with encoder, task and, for a transfer, surrogate.
+        dataset: its name, in tables and in the directory's name.
+        samples: how many the suite scores.
+        eps: radii as in `Suite.eps`.
+        surrogate: encoder that the attacks are made on; None for ``encoder`` itself.
+        precision: of the search for adversarial images.
+        place: where the dataset lies, if the suite does not know it.
+        spec: how the request named that place.
     """
 
-    name: str
-    about: str
-    encoders: str
-    vlm: str
-    norm: str
-    eps: tuple[float, ...]
-    seed: int
-    tasks: Mapping[str, TaskPlan]
-    datasets: Mapping[str, Mapping[str, Any]]
-    conversation: str | None = None
-    image_aspect_ratio: str | None = None
-    runs: tuple[Mapping[str, str], ...] = ()
-
-
-def suite_names() -> list[str]:
-    """The suites that ship with the package."""
-    found = resources.files("bench.config.suites").iterdir()
-    return sorted(entry.name.removesuffix(".toml") for entry in found if entry.name.endswith(".toml"))
-
-
-@cache
-def load_suite(name: str) -> Suite:
-    """Read a suite by name.
-
-    Raises:
-        UsageError: there is no such suite, or its file holds a key that is not known.
-    """
-    if name not in suite_names():
-        raise registry.unknown("suite", name, suite_names())
-    raw = _merged(name)
-    if surplus := sorted(raw.keys() - {f.name for f in fields(Suite)}):
-        raise UsageError(f"suite {name!r}: unknown keys {surplus}")
-    tasks = {task: _plan(name, task, row) for task, row in raw["tasks"].items()}
-    runs = tuple(_run(name, row) for row in raw.get("runs", ()))
-    return Suite(**{**raw, "name": name, "eps": tuple(map(float, raw["eps"])), "tasks": tasks, "runs": runs})
-
-
-def _run(suite: str, row: Mapping[str, str]) -> Mapping[str, str]:
-    if not {"encoder", "task"} <= row.keys() <= {"encoder", "task", "surrogate"}:
-        raise UsageError(f"suite {suite!r}: a row of runs has encoder, task and perhaps surrogate, not {sorted(row)}")
-    return row
-
-
-def _plan(suite: str, task: str, row: Mapping[str, Any]) -> TaskPlan:
-    if surplus := sorted(row.keys() - {f.name for f in fields(TaskPlan)}):
-        raise UsageError(f"suite {suite!r}, task {task!r}: unknown keys {surplus}")
-    return TaskPlan(**{**row, "datasets": tuple(row["datasets"]), "optional": tuple(row.get("optional", ()))})
-
-
-def _merged(name: str) -> dict[str, Any]:
-    """The suite's table on top of that of its ``base``, task by task."""
-    raw = tomllib.loads(resources.files("bench.config.suites").joinpath(f"{name}.toml").read_text())
-    if (base := raw.pop("base", None)) is None:
-        return raw
-    merged = _merged(base)
-    tasks = {task: {**row, **raw.get("tasks", {}).get(task, {})} for task, row in merged["tasks"].items()}
-    return {**merged, **raw, "tasks": {**raw.get("tasks", {}), **tasks}}
-
-
-def preset(name: str) -> Preset:
-    """An attack schedule by name: built in, or from a plugin in the entry point group "bench.attacks".
-
-    Raises:
-        UsageError: an unknown name.
-    """
-    if name in PRESETS:
-        return PRESETS[name]
-    if name in registry.plugins("bench.attacks"):
-        found = registry.resolve("bench.attacks", name)
-        if not isinstance(found, Preset):
-            raise UsageError(f"the plugin attack {name!r} is a {type(found).__name__}, not an attacks.presets.Preset")
-        return found
-    raise registry.unknown("attack", name, [*PRESETS, *registry.plugins("bench.attacks"), "none"])
-
-
-def parse_eps(text: str | float | Sequence[str | float], norm: str = "linf") -> tuple[float, ...]:
-    """Radii, ascending: "2,4", "4/255", 4 or [2, 4] in 1/255 for "linf", "0.5" in plain units for "l2".
-
-    Raises:
-        UsageError: not a number, not above 0, or such that it must be a slip.
-    """
-    parts = text.replace(",", " ").split() if isinstance(text, str) else text
-    radii = [_radius(part, norm) for part in ([parts] if isinstance(parts, int | float) else parts)]
-    if not radii:
-        raise UsageError(f"no eps given; write it {_EXAMPLES[norm]}")
-    return tuple(sorted(set(radii)))
-
-
-_EXAMPLES = {"linf": "in 1/255, for example --eps 2,4 or 4/255", "l2": "in plain l2 units, for example --eps 0.5"}
-
-
-def _radius(part: str | float, norm: str) -> float:
-    bare = part.removesuffix("/255") if isinstance(part, str) and norm == "linf" else part
-    try:
-        value = float(bare)
-    except ValueError:
-        raise UsageError(f"eps {part!r} is not a number; write it {_EXAMPLES[norm]}") from None
-    if not math.isfinite(value) or value <= 0:
-        raise UsageError(f"eps must be above 0 (the clean score is always reported), got {part!r}")
-    if norm == "linf" and value < 0.1:
-        raise UsageError(f"eps is counted in 1/255: {part!r} means {value}/255; did you mean {value * 255:.3g}?")
-    if norm == "linf" and value > 255:
-        raise UsageError(f"eps {part!r} exceeds the pixel range; it is counted in 1/255")
-    return value
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """One run, resolved: one encoder, one task, one dataset. Radii as in `Suite.eps`."""
-
-    suite: str
     encoder: str
     task: str
     dataset: str
@@ -176,31 +45,47 @@ class RunConfig:
     norm: str
     eps: tuple[float, ...]
     seed: int
-    limit: int | None = None
     surrogate: str | None = None
-    batch_size: int | None = None
-    device: str = "auto"
-    output: Path = DEFAULT_OUTPUT
-    data_root: Path | None = None
-    save_adversarial: bool = False
-    protocol: str = "strict"
-    precision: str = "float32"  # of the search for adversarial images
-    compiled: bool = False  # whether torch.compile has the models' blocks; rounding may then turn a close verdict
-    tower: str = "encoder"  # or "native": the vision-language model keeps the tower it came with
-    arch: str | None = None  # open_clip architecture of an encoder given as a path
-    vlm: str | None = None  # folder or hub id of the vision-language model; the suite's by default
-    force: bool = False  # begin anew beside a run that cannot be resumed
-    place: Place | None = None  # where the dataset lies, if the suite does not know it
+    precision: str = "float32"
+    place: Place | None = None
+    spec: str | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        """Every field as JSON data, for the record."""
+    @property
+    def root(self) -> Path | None:
+        """The folder that the paths of the dataset's row are relative to; None for an embedded dataset."""
+        return self.data_root if self.place is None else self.place.root
 
-        def plain(value: Any) -> Any:
-            if isinstance(value, Place):
-                return {"name": value.name, "row": dict(value.row), "root": str(value.root), "where": value.where}
-            return str(value) if isinstance(value, Path) else value
+    @property
+    def request(self) -> Request:
+        """The request for this run alone; it means the same in any working folder."""
+        same = {f.name: getattr(self, f.name) for f in fields(Options)}
+        return Request(
+            **same,
+            encoder=(self.encoder,),
+            task=(self.task,),
+            dataset=(self._lasting_dataset(),),
+            eps=self.eps,
+            norm=self.norm,
+            attack=self.attack,
+            seed=self.seed,
+            surrogate=() if self.surrogate is None else (self.surrogate,),
+            precision=self.precision,
+        )
 
-        return {one.name: plain(getattr(self, one.name)) for one in fields(self)}
+    def _lasting_dataset(self) -> str:
+        if self.place is None:
+            return self.dataset
+        return self.place.where if self.data_root is None or self.spec is None else self.spec
+
+    @property
+    def suite_name(self) -> str:
+        """The suite's name, also where ``suite`` is the path of its file."""
+        return load_suite(self.suite).name
+
+    @property
+    def steps(self) -> tuple[AttackStep, ...]:
+        """The steps of the attack; none for a clean run."""
+        return () if self.attack == NO_ATTACK else preset(self.attack, load_suite(self.suite)).steps
 
     @property
     def n_samples(self) -> int:
@@ -210,8 +95,8 @@ class RunConfig:
     @property
     def directory(self) -> Path:
         """Where the records lie; runs that differ in anything that moves a score lie apart."""
-        attack = self.attack + (f"-from-{self.surrogate}" if self.surrogate else "")
-        radii = "+".join(f"{e:g}" for e in self.eps) if self.attack != "none" else "clean"
+        attack = self.attack + (f"-from-{_file_name(self.surrogate)}" if self.surrogate else "")
+        radii = "+".join(f"{e:g}" for e in self.eps) if self.attack != NO_ATTACK else "clean"
         dataset = self.dataset if self.place is None else f"{self.dataset}-{_digest(self.place.where)}"
         name = [_file_name(self.encoder), dataset, attack, self.norm, radii, f"seed{self.seed}"]
         if self.protocol != DEFAULT_PROTOCOL:
@@ -225,7 +110,7 @@ class RunConfig:
         name += [_file_name(other) for other in (self.vlm, self.arch) if other is not None]
         if self.limit is not None:
             name.append(f"limit{self.limit}")
-        return self.output / self.suite / self.task / "_".join(name)
+        return self.output / self.suite_name / self.task / "_".join(name)
 
 
 def _file_name(encoder: str) -> str:
@@ -239,118 +124,181 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
-def resolve(
-    *,
-    encoder: str | Sequence[str],
-    task: str | Sequence[str],
-    suite: str = "mini",
-    eps: str | float | Sequence[str | float] | None = None,
-    norm: str | None = None,
-    attack: str | None = None,
-    limit: int | None = None,
-    seed: int | None = None,
-    surrogate: str | Sequence[str] | None = None,
-    dataset: str | Sequence[str] | None = None,
-    protocol: str = DEFAULT_PROTOCOL,
-    precision: str = "float32",
-    tower: str = "encoder",
-    data_root: Path | None = None,
-    **rest: Any,
-) -> list[RunConfig]:
+# ---- Resolving -------------------------------------------------------------------------------------------------------
+
+
+class _Asked(NamedTuple):
+    """A dataset that was asked for: its name, and for one that the suite does not know what was said of its place."""
+
+    name: str
+    place: Place | None = None
+    spec: str | None = None
+
+
+class _Cell(NamedTuple):
+    """What one run is about."""
+
+    encoder: str
+    task: str
+    dataset: _Asked
+    surrogate: str | None
+
+
+def resolve(request: Request) -> list[RunConfig]:
     """All runs that a request stands for, encoder by encoder.
 
     Raises:
-        UsageError: an unknown name (the nearest known one is suggested), a bad radius or limit.
+        UsageError: an unknown name (the nearest known one is suggested), a bad radius, or something asked for that
+            no run would do.
     """
-    from bench.models.encoders import catalogue
-
-    chosen = load_suite(suite)
-    tasks = list(chosen.tasks) if task == "all" else _listed(task)
-    for name in tasks:
-        if name not in registry.names("bench.tasks"):
-            raise registry.unknown("task", name, [*registry.names("bench.tasks"), "all"])
-        if name not in chosen.tasks and name not in registry.plugins("bench.tasks"):
-            raise UsageError(f"suite {suite!r} has no datasets for task {name!r}")
-    if limit is not None and limit < 1:
-        raise UsageError(f"--limit must be at least 1, got {limit}")
-    ball = chosen.norm if norm is None else norm
-    for kind, value, known in (
-        ("protocol", protocol, tuple(PROTOCOLS)), ("precision", precision, PRECISIONS), ("tower", tower, TOWERS),
-        ("norm", ball, NORMS),
-    ):  # fmt: skip
-        if value not in known:
-            raise registry.unknown(kind, value, known)
-    if eps is None and ball != chosen.norm:
-        raise UsageError(f"the radii of suite {suite!r} are for {chosen.norm}; give --eps, {_EXAMPLES[ball]}")
-    radii = chosen.eps if eps is None else parse_eps(eps, ball)
-    aliases = catalogue.aliases()
-    sources = [None] if surrogate is None else [aliases.get(source, source) for source in _listed(surrogate)]
-    configs = []
-    for one in _listed(encoder):
-        for name in tasks:
-            plan = chosen.tasks.get(name) or _plugin_plan(name)
-            used = attack or plan.attack
-            if used != "none":
-                preset(used)
-            if used == TRANSFER and surrogate is None:
-                raise UsageError("attack 'transfer' needs --surrogate, the encoder on which the images are made")
-            for (each, place), source in product(_chosen_datasets(plan, name, dataset, data_root), sources):
-                row = chosen.datasets.get(each, {}) if place is None else place.row
-                configs.append(
-                    RunConfig(
-                        suite, aliases.get(one, one), name, each, row.get("samples", plan.samples), used, ball,
-                        radii, chosen.seed if seed is None else seed, limit, source,
-                        protocol=protocol, precision=precision, tower=tower, place=place,
-                        data_root=data_root if place is None else place.root, **rest,
-                    )
-                )  # fmt: skip
-    if not configs:
-        raise UsageError(
-            f"no task asked for ({', '.join(tasks)}) has dataset {dataset!r}, or its format does not suit them; see "
-            f"`bench list datasets --suite {suite}`"
-        )
-    return configs
+    suite = load_suite(request.suite)
+    _check_choices(request)
+    tasks = {task: _datasets(task, request, suite) for task in _tasks(request, suite)}
+    _check_taken(request, suite, tasks)
+    surrogates: Sequence[str | None] = _encoders(request.surrogate) or [None]
+    return [
+        _run(_Cell(encoder, task, dataset, surrogate), request, suite)
+        for encoder in _encoders(request.encoder)
+        for task, datasets in tasks.items()
+        for dataset, surrogate in product(datasets, surrogates)
+    ]
 
 
-def resolve_all(suite: str, **rest: Any) -> list[RunConfig]:
-    """All runs behind a suite's tables, as its `runs` name them; ``rest`` as of `resolve`.
+def resolve_all(request: Request) -> list[RunConfig]:
+    """All runs behind a suite's tables, as its `runs` name them; the rest as the request says.
 
     Raises:
         UsageError: there is no such suite, or it names no runs; and as of `resolve`.
     """
-    if not (rows := load_suite(suite).runs):
-        raise UsageError(f"suite {suite!r} does not say which runs its tables hold; name encoders and tasks")
-    return [config for row in rows for config in resolve(suite=suite, **{**rest, **row})]
+    if not (rows := load_suite(request.suite).runs):
+        raise UsageError(f"suite {request.suite!r} does not say which runs its tables hold; name encoders and tasks")
+    return [config for row in rows for config in resolve(_with(request, row))]
 
 
-def _chosen_datasets(
-    plan: TaskPlan, task: str, asked: str | Sequence[str] | None, data_root: Path | None
-) -> list[tuple[str, Place | None]]:
-    """The plan's datasets, or those that were asked for: known by name, or found where they lie."""
-    if asked is None:
-        return [(name, None) for name in plan.datasets]
-    chosen: list[tuple[str, Place | None]] = []
-    for one in [part.strip() for part in asked.split(",")] if isinstance(asked, str) else asked:
-        if is_spec(one):
-            place = parse(one, data_root, plan.defaults)
-            chosen += [(place.name, place)] if place.suits(task) else []
-        elif one in (*plan.datasets, *plan.optional):
-            chosen.append((one, None))
-    return list(dict(chosen).items())
+def _with(request: Request, row: Mapping[str, str]) -> Request:
+    chosen = Request.of(**row)
+    return replace(request, **{name: getattr(chosen, name) for name in row})
 
 
-def _plugin_plan(task: str) -> TaskPlan:
-    """What a third-party task asks for itself, as its class attribute ``plan``."""
+def _check_choices(request: Request) -> None:
+    """Refuse words that are none of the few that an option takes, and an option that must be there."""
+    for name, known in (("protocol", tuple(PROTOCOLS)), ("precision", PRECISIONS), ("tower", TOWERS), ("norm", NORMS)):
+        value = getattr(request, name)
+        if value is not None and value not in known:
+            raise registry.unknown(name, value, known)
+    for name in ("encoder", "task"):
+        if not getattr(request, name):
+            raise UsageError(f"give {flag(name)}")
+
+
+def _encoders(names: Sequence[str]) -> list[str]:
+    """Row names for aliases, other names as they are."""
+    from bench.models.encoders import catalogue
+
+    aliases = catalogue.aliases()
+    return list(dict.fromkeys(aliases.get(name, name) for name in names))
+
+
+def _tasks(request: Request, suite: Suite) -> list[str]:
+    if request.task == (ALL_TASKS,):
+        return list(suite.tasks)
+    for name in request.task:
+        if name not in registry.names("bench.tasks"):
+            raise registry.unknown("task", name, [*registry.names("bench.tasks"), ALL_TASKS])
+    return list(request.task)
+
+
+def _plan(task: str, suite: Suite) -> TaskPlan:
+    """What the suite says of a task; else what a third-party task says for itself, as its class attribute ``plan``."""
+    if task in suite.tasks:
+        return suite.tasks[task]
+    if task not in registry.plugins("bench.tasks"):
+        raise UsageError(f"suite {suite.name!r} has no datasets for task {task!r}")
     plan = getattr(registry.resolve("bench.tasks", task), "plan", None)
     if not isinstance(plan, TaskPlan):
         raise UsageError(f"the plugin task {task!r} needs a class attribute plan = bench.config.TaskPlan(...)")
     return plan
 
 
-def _listed(value: str | Sequence[str]) -> list[str]:
-    if isinstance(value, str) and "/" in value and Path(value).exists():
-        return [value]  # a path may hold spaces and commas
-    names = value.replace(",", " ").split() if isinstance(value, str) else list(value)
-    if not names:
-        raise UsageError("no name given")
-    return list(dict.fromkeys(names))
+def _datasets(task: str, request: Request, suite: Suite) -> list[_Asked]:
+    """The datasets on which a task is run: the plan's, or those that were asked for and that suit the task."""
+    plan = _plan(task, suite)
+    if not request.dataset:
+        return [_Asked(name) for name in plan.datasets]
+    places = _places([one for one in request.dataset if is_spec(one)], request.data_root, plan)
+    chosen = []
+    for one in request.dataset:
+        if one in places:
+            chosen += [_Asked(places[one].name, places[one], one)] if places[one].suits(task) else []
+        elif one in (*plan.datasets, *plan.optional):
+            chosen.append(_Asked(one))
+    return chosen
+
+
+def _places(specs: Sequence[str], data_root: Path | None, plan: TaskPlan) -> dict[str, Place]:
+    """The place that each spec names; two spellings of one place name the same."""
+    alone = {spec: parse(spec, data_root, plan.defaults).where for spec in specs}
+    by_where = dict(zip(dict.fromkeys(alone.values()), parse_all(specs, data_root, plan.defaults), strict=True))
+    return {spec: by_where[where] for spec, where in alone.items()}
+
+
+def _check_taken(request: Request, suite: Suite, tasks: Mapping[str, Sequence[_Asked]]) -> None:
+    """Refuse datasets that no task takes, and tasks that were named but take none of the datasets."""
+    taken = {dataset.spec or dataset.name for datasets in tasks.values() for dataset in datasets}
+    for one in request.dataset:
+        if one not in taken:
+            raise _not_taken(one, suite, tasks)
+    for task, datasets in tasks.items():
+        if not datasets and request.task != (ALL_TASKS,):
+            asked = ", ".join(request.dataset)
+            raise UsageError(f"task {task!r} asks none of --dataset {asked}; leave it out, or name a dataset for it")
+
+
+def _not_taken(dataset: str, suite: Suite, tasks: Iterable[str]) -> UsageError:
+    asked = ", ".join(tasks)
+    known = [name for plan in suite.tasks.values() for name in (*plan.datasets, *plan.optional)]
+    if not is_spec(dataset) and dataset not in known:
+        return registry.unknown("dataset", dataset, known)
+    return UsageError(
+        f"no task asked for ({asked}) has dataset {dataset!r}, or its format does not suit them; see "
+        f"`bench list datasets --suite {suite.name}`"
+    )
+
+
+def _run(cell: _Cell, request: Request, suite: Suite) -> RunConfig:
+    plan, place = _plan(cell.task, suite), cell.dataset.place
+    row = suite.datasets.get(cell.dataset.name, {}) if place is None else place.row
+    norm, radii = _ball(request, suite)
+    return RunConfig(
+        **{f.name: getattr(request, f.name) for f in fields(Options)},
+        encoder=cell.encoder,
+        task=cell.task,
+        dataset=cell.dataset.name,
+        samples=row.get("samples", plan.samples),
+        attack=_attack(request.attack or plan.attack, cell, suite),
+        norm=norm,
+        eps=radii,
+        seed=suite.seed if request.seed is None else request.seed,
+        surrogate=cell.surrogate,
+        precision=request.precision or "float32",
+        place=place,
+        spec=cell.dataset.spec,
+    )
+
+
+def _ball(request: Request, suite: Suite) -> tuple[str, tuple[float, ...]]:
+    """Norm and radii."""
+    norm = request.norm or suite.norm
+    if request.eps:
+        return norm, parse_eps(request.eps, norm)
+    if norm != suite.norm:
+        raise UsageError(f"the radii of suite {suite.name!r} are for {suite.norm}; give --eps, {HOW_TO_WRITE[norm]}")
+    return norm, suite.eps
+
+
+def _attack(name: str, cell: _Cell, suite: Suite) -> str:
+    if name != NO_ATTACK:
+        preset(name, suite)
+    if name == TRANSFER and cell.surrogate is None:
+        raise UsageError("attack 'transfer' needs --surrogate, the encoder on which the images are made")
+    return name

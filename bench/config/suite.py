@@ -163,7 +163,7 @@ def _shipped_table(name: str) -> dict[str, Any]:
 
 def _on_top(raw: Mapping[str, Any], base: Mapping[str, Any], source: str) -> dict[str, Any]:
     """One table on top of another: tasks, datasets and attacks row by row, a task's row key by key."""
-    if raw.get("norm", base["norm"] if "norm" in base else None) != base.get("norm") and "eps" not in raw:
+    if raw.get("norm", base.get("norm")) != base.get("norm") and "eps" not in raw:
         raise UsageError(f"{source}: norm is another than that of the base; give eps, too")
     merged = {**base, **raw}
     for table in _TABLES:
@@ -301,4 +301,5 @@ def _converted(row: Mapping[str, Any], kind: type[Any], source: str) -> Any:
         return msgspec.convert(row, kind)
     except msgspec.ValidationError as error:
         problem, _, key = str(error).partition(" - at `$.")
-        raise UsageError(f"{source}: {key.rstrip('`') + ': ' if key else ''}{problem[:1].lower()}{problem[1:]}") from None
+        where = f"{source}: {key.rstrip('`')}" if key else source
+        raise UsageError(f"{where}: {problem[:1].lower()}{problem[1:]}") from None

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import UnionType
 from typing import Any
 
@@ -112,6 +112,11 @@ def check_text(text: str, where: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise UsageError(f"{where} is {ascii(text)[:_SHOWN]}, which is no text in Unicode; fix it") from None
+
+
+def spelled(path: PurePath) -> str:
+    """A file's name as an id: with "/" between its parts; what is no text in UTF-8 is spelled so that it is."""
+    return path.as_posix().encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def existing_folder(path: Path, what: str) -> Path:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bench.data.files import existing_folder, listing, read_lines
+from bench.data.files import existing_folder, listing, read_lines, spelled
 from bench.data.reader import Reader, place_is
 from bench.data.settings import PATH, PROMPTS, Setting
 from bench.data.templates import IMAGENET, TEMPLATES, given_templates, imagenet_classnames, read_templates
@@ -14,7 +14,7 @@ from tasks.base import Dataset, Sample
 
 CLASSNAMES = "classnames.txt"
 IMAGE_TYPES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
-_UNREAD = (".heic", ".heif", ".jxl", ".jp2", ".svg", ".dng", ".npy")  # images of types that are not read
+UNREAD = (".heic", ".heif", ".jxl", ".jp2", ".svg", ".dng", ".npy")  # images of types that are not read
 NO_CLASSES = ("__MACOSX", "@eaDir")  # what archives and file servers leave beside the classes' folders
 _WORDNET = re.compile(r"n\d{8}")
 
@@ -50,14 +50,14 @@ def imagefolder(
     base = existing_folder(root / folder, f"dataset {name!r}")
     classes = class_order([entry.name for entry in listing(base) if entry.is_dir() and is_class(entry.name)])
     names = class_names(classes, base, root, classnames)
-    samples, notes = [], _said_of([path for path in listing(base) if path.is_file()], IMAGE_TYPES, "in no class")
+    samples, notes = [], said_of([path for path in listing(base) if path.is_file()], IMAGE_TYPES, "in no class")
     for label, each in enumerate(classes):
         found = files_below(base / each)
         images = [file for file in found if file.suffix.lower() in IMAGE_TYPES]
-        keys = [_key(file.relative_to(base)) for file in images]
+        keys = [spelled(file.relative_to(base)) for file in images]
         samples += [Sample(key, file, "", (names[label],), key, label) for key, file in zip(keys, images, strict=True)]
         notes += [] if images else [f"the class {each!r} has no images; remove the folder {base / each} if it is none"]
-        notes += _said_of(found, _UNREAD, "of a type that is not read; convert them to PNG")
+        notes += said_of(found, UNREAD, "of a type that is not read; convert them to PNG")
     if not samples:
         raise UsageError(f"{base} holds no images in folders of classes; put a folder for each class there")
     prompts = _prompts(base, templates, name)
@@ -123,12 +123,7 @@ def _plain(name: str) -> str:
     return readable(name).strip().lower()
 
 
-def _key(file: Path) -> str:
-    """A file's id; a name that is no text in UTF-8 is spelled so that it is."""
-    return file.as_posix().encode(errors="surrogateescape").decode(errors="backslashreplace")
-
-
-def _said_of(files: Sequence[Path], types: Sequence[str], what: str) -> list[str]:
+def said_of(files: Sequence[Path], types: Sequence[str], what: str) -> list[str]:
     """One line about the files of some types, if there are any."""
     found = [file for file in files if file.suffix.lower() in types and not file.name.startswith(".")]
     return [f"{len(found)} images, such as {found[0]}, are {what}"] if found else []
@@ -161,12 +156,14 @@ def class_names(classes: Sequence[str], base: Path, root: Path, given: str | Non
 
 
 def _imagenet(classes: Sequence[str], base: Path) -> tuple[str, ...]:
-    if not all(map(_WORDNET.fullmatch, classes)) and not all(map(_is_number, classes)):
+    names = imagenet_classnames()
+    known = all(map(_WORDNET.fullmatch, classes)) or all(map(_is_number, classes))
+    if len(classes) == len(names) and not known:
         raise UsageError(
             f"{base}: the classes' folders are not all called by WordNet id, nor all by number, so it is not known "
             f"which of ImageNet's classes each is; write folder<TAB>name lines into {base / CLASSNAMES} instead"
         )
-    return names_in_order(classes, imagenet_classnames(), f"ImageNet's list, for {base},")
+    return names_in_order(classes, names, f"ImageNet's list, for {base},")
 
 
 def _by_folder(classes: Sequence[str], names: Mapping[str, str], base: Path, path: Path) -> tuple[str, ...]:

@@ -1,41 +1,99 @@
-"""Tables that the ``datasets`` library reads, here and in training: parquet files, folders, the hub's local cache."""
+"""Tables that the ``datasets`` library reads, here and in training: parquet files, folders, the hub's local cache.
 
-from collections.abc import Mapping
+What a folder says of itself (which files belong to it, where an image lies) is checked before the library follows it:
+all must lie inside the folder, and nothing is loaded from the network.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import yaml
+
+from bench.data.files import field, read_json
 from bench.errors import UsageError
 from bench.progress import no_bars_in_logs
+from bench.trust.places import inside
+
+SAVED, SAVED_SPLITS = "state.json", "dataset_dict.json"  # what `save_to_disk` writes of a Dataset, of a DatasetDict
+_CARDS = ("README.md", ".huggingface.yaml")  # may say which files are a dataset's
 
 
-def local_table(source: str, root: Path, split: str, config: str | None = None) -> Any:
-    """A `datasets.Dataset` with its images not decoded; nothing is downloaded.
+class LocalTable(NamedTuple):
+    """A table on this machine.
+
+    Attributes:
+        rows: a `datasets.Dataset` whose images are not decoded.
+        folder: where image files that it names lie.
+    """
+
+    rows: Any
+    folder: Path
+
+
+def local_table(source: str, root: Path, split: str, config: str | None = None) -> LocalTable:
+    """A table that is here already; nothing is downloaded.
 
     Args:
-        source: a parquet file, a folder that the library can load, or the hub id of a dataset that is in the local
-            cache of the hub.
+        source: a parquet file, a folder that the library can load or has saved (``save_to_disk``), or the hub id of a
+            dataset that is in the local cache of the hub.
         root: the folder that a path is relative to.
-        split: which split; of a parquet file the only one.
+        split: which split; of a parquet file and of a single saved Dataset the only one.
         config: which configuration of the dataset.
 
     Raises:
-        UsageError: it is not there, or cannot be loaded.
+        UsageError: it is not there, cannot be loaded, or names files outside its folder.
     """
     import datasets
 
-    hidden = datasets.are_progress_bars_disabled
     place = root / source
+    folder = place.parent if place.is_file() else place if place.is_dir() else Path(_cached(source, root))
+    if folder != place.parent:
+        check_folder(folder)
     try:
-        with no_bars_in_logs(not hidden(), datasets.disable_progress_bars, datasets.enable_progress_bars):
+        with _quiet():
             if place.is_file():
                 rows = datasets.load_dataset("parquet", data_files=str(place), split="train")
+            elif (folder / SAVED).is_file():
+                rows = datasets.load_from_disk(str(folder))
+            elif (folder / SAVED_SPLITS).is_file():
+                rows = datasets.load_from_disk(str(folder))[split]
             else:
-                folder = str(place) if place.is_dir() else _cached(source, root)
-                rows = datasets.load_dataset(folder, config, split=split)
-    except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
-        message = str(error.__cause__ or error).splitlines()[0]
-        raise UsageError(f"{source} cannot be loaded: {message}; check the file, split and configuration") from error
-    return undecoded(rows)
+                rows = datasets.load_dataset(str(folder), config, split=split)
+    except Exception as error:  # every hub and format error of that library ends here
+        reason = str(error.__cause__ or error) or type(error).__name__
+        raise UsageError(
+            f"{place if place.exists() else source} cannot be loaded: {reason.splitlines()[0]}; check the file, split "
+            "and configuration"
+        ) from error
+    return LocalTable(undecoded(rows), folder)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars in logs, and no lines of the library's own about what it raises as well."""
+    import datasets
+
+    hidden, level = datasets.are_progress_bars_disabled, datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    try:
+        with no_bars_in_logs(not hidden(), datasets.disable_progress_bars, datasets.enable_progress_bars):
+            yield
+    finally:
+        datasets.logging.set_verbosity(level)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder whose descriptions name files outside it or on the network, before ``datasets`` opens those.
+
+    Raises:
+        UsageError: it does; or a description is damaged.
+    """
+    for name, where in _files_named(folder):
+        if "://" in name or "::" in name:
+            raise UsageError(f"{where} names {name!r}, which is not in the folder; only files of the folder are read")
+        inside(folder, name, where)
 
 
 def undecoded(rows: Any) -> Any:
@@ -48,19 +106,75 @@ def undecoded(rows: Any) -> Any:
     return rows
 
 
-def image_bytes(cell: Any, where: str) -> bytes:
+def image_bytes(cell: Any, folder: Path, where: str) -> bytes:
     """The image file in a cell: bytes, or what the ``datasets`` library makes of an image or its path.
 
+    Args:
+        cell: of a table.
+        folder: where the table lies: an image that is named by its path must lie there too.
+        where: the cell, for messages.
+
     Raises:
-        UsageError: the cell holds no image.
+        UsageError: the cell holds no image, or one that lies elsewhere.
     """
     if isinstance(cell, Mapping):
         cell = cell.get("bytes") or cell.get("path")
     if isinstance(cell, str):
-        return Path(cell).read_bytes()
+        return _inside(folder, cell, where).read_bytes()
     if not isinstance(cell, bytes):
         raise UsageError(f"{where} holds no image; choose another column")
     return cell
+
+
+def _inside(folder: Path, name: str, where: str) -> Path:
+    """The file; the library makes the paths of a folder's images absolute."""
+    base = folder.absolute()
+    within = Path(name).is_relative_to(base)
+    return inside(folder, Path(name).relative_to(base).as_posix() if within else name, f"{where}: path")
+
+
+def _files_named(folder: Path) -> Iterator[tuple[str, str]]:
+    """Every name of a file or folder in what the folder says of itself, and where it stands."""
+    for name in _CARDS:
+        for entry in _configurations(folder / name):
+            for key in ("data_files", "data_dir"):
+                yield from ((text, f"{folder / name}: {key}") for text in _texts(entry.get(key)))
+    if (folder / SAVED_SPLITS).is_file():
+        path = folder / SAVED_SPLITS
+        for split in field(read_json(path, "list of splits"), "splits", list, str(path)):
+            yield str(split), f"{path}: split"
+            yield from _saved_files(inside(folder, str(split), f"{path}: split"))
+    yield from _saved_files(folder)
+
+
+def _saved_files(folder: Path) -> Iterator[tuple[str, str]]:
+    if (path := folder / SAVED).is_file():
+        for entry in field(read_json(path, "state of a saved dataset"), "_data_files", list, str(path)):
+            yield field(entry, "filename", str, str(path)), f"{path}: filename"
+
+
+def _configurations(path: Path) -> list[Mapping[str, Any]]:
+    """The ``configs`` in a dataset card."""
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if path.suffix == ".md":
+        text = text.split("---", 2)[1] if text.startswith("---") and text.count("---") > 1 else ""
+    try:
+        found = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{path} is not whole YAML: {reason}; fix it, or download it again") from None
+    entries = found.get("configs") if isinstance(found, dict) else None
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a value of lists and tables, keys left out."""
+    if isinstance(value, str):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _texts(inner)
 
 
 def _cached(source: str, root: Path) -> str:

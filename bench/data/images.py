@@ -33,7 +33,7 @@ class Stored:
 
 
 def open_image(source: Image.Image | Path | StoredImage, *, upright: bool = True) -> Image.Image:
-    """Decode an image to 8-bit RGB.
+    """Decode an image to 8-bit RGB: the one way in the package, for evaluation and training.
 
     16-bit greyscale is scaled to 8 bits (not clipped), transparency is dropped as CLIP's own preprocessing drops it,
     and of an animation the first frame counts.
@@ -49,33 +49,15 @@ def open_image(source: Image.Image | Path | StoredImage, *, upright: bool = True
     try:
         if isinstance(source, Image.Image):
             return _rgb(source, label, upright)
-        return decoded(source.read_bytes() if isinstance(source, Path) else source.read(), label, upright=upright)
-    except UsageError:
-        raise
-    except FileNotFoundError:
-        raise UsageError(f"no image at {label}; download the images to that place, or fix --data-root") from None
-    except _UNREADABLE as error:
-        raise UsageError(f"{label} cannot be decoded ({error}); download it again") from error
-
-
-def decoded(content: bytes, label: str, *, upright: bool = True) -> Image.Image:
-    """Decode the bytes of an image file to 8-bit RGB: the one way in the package, for training too.
-
-    Args:
-        content: of the file.
-        label: what errors call it.
-        upright: as of `open_image`.
-
-    Raises:
-        UsageError: as of `open_image`.
-    """
-    if not content:
-        raise UsageError(f"{label} is empty (0 bytes); download it again")
-    try:
+        content = source.read_bytes() if isinstance(source, Path) else source.read()
+        if not content:
+            raise UsageError(f"{label} is empty (0 bytes); download it again")
         with Image.open(BytesIO(content)) as image:
             return _rgb(image, label, upright)
     except UsageError:
         raise
+    except FileNotFoundError:
+        raise UsageError(f"no image at {label}; download the images to that place, or fix --data-root") from None
     except UnidentifiedImageError:
         raise UsageError(f"{label} is not an image (an HTML page, or a git-lfs pointer?); download it again") from None
     except Exception as error:  # decoders raise anything at all on damaged files
@@ -160,6 +142,10 @@ def _rarer(dataset: Dataset) -> dict[str, object]:
         found["broken_below"] = dataset.broken_below
     if len(set(dataset.classnames)) < len(dataset.classnames):
         found["labels"] = [s.label for s in dataset.samples]
+    if dataset.answer_words != Dataset.answer_words:
+        found["answer_words"] = dataset.answer_words
+    if any(s.choices for s in dataset.samples):
+        found["choices"] = [(s.choices, s.label) for s in dataset.samples]
     if any(s.attack_references is not None for s in dataset.samples):
         found["attack_references"] = [s.attack_references for s in dataset.samples]
     return found

@@ -12,12 +12,13 @@ from bench.errors import UsageError
 
 @dataclass(frozen=True)
 class Presence:
-    """A dataset's files: what is needed, and if all of it is there, what is wrong with it."""
+    """A dataset's files: what is needed, and if all of it is there, what is wrong with it and what to know of it."""
 
     name: str
     needed: tuple[Needed, ...]
     samples: int = 0
     faults: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def ready(self) -> bool:
@@ -37,13 +38,13 @@ def presence(name: str, row: Mapping[str, Any], root: Path) -> Presence:
     if not all(one.present for one in needed):
         return Presence(name, needed)
     try:
-        samples = load(name, row, root).samples
+        dataset = load(name, row, root)
     except UsageError as error:
         return Presence(name, needed, faults=(str(error),))
-    files = {sample.image for sample in samples if isinstance(sample.image, Path)}
+    files = {sample.image for sample in dataset.samples if isinstance(sample.image, Path)}
     absent = sorted(str(file) for file in files if not file.is_file())
     faults = (f"{len(absent)} of {len(files)} image files are missing, such as {absent[0]}",) if absent else ()
-    return Presence(name, needed, len(samples), faults)
+    return Presence(name, needed, len(dataset.samples), faults, dataset.notes)
 
 
 def files_needed(name: str, row: Mapping[str, Any], root: Path) -> list[Needed]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.data.annotators import annotator_notes
 from bench.data.discover import image_folder, one_file
 from bench.data.files import existing_folder, field, identifier, listing, read_json, refuse_twice
 from bench.data.reader import Reader, Row, existing
@@ -63,7 +64,8 @@ def vqa(
         where = f"{asked_at}, question_id {question_id}"
         prompt = field(entry, "question", str, where)
         samples.append(Sample(question_id, files.of(image_id, f"{where}: image_id"), prompt, answers, image_id))
-    return Dataset(name, tuple(samples), prompt_suffix=prompt_suffix, max_new_tokens=max_new_tokens)
+    notes = annotator_notes(samples)
+    return Dataset(name, tuple(samples), prompt_suffix=prompt_suffix, max_new_tokens=max_new_tokens, notes=notes)
 
 
 def _answers(annotation: Mapping[str, Any], image_id: str, path: Path) -> tuple[str, ...]:
@@ -105,7 +107,7 @@ class _ImageNames:
             return self.base / image_id
         name = self.by_stem.get(image_id)
         if name is None and image_id.isdecimal() and len(image_id) <= _DIGITS:
-            name = self.by_number.get(int(image_id), f"COCO_{self.base.name}_{int(image_id):0{_DIGITS}d}.jpg")
+            name = self.by_number.get(int(image_id), f"COCO_{self.base.resolve().name}_{int(image_id):0{_DIGITS}d}.jpg")
         if name is None:
             name = image_id if Path(image_id).suffix.lower() in _IMAGE_TYPES else f"{image_id}.jpg"
         return inside(self.base, name, where)

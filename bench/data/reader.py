@@ -48,6 +48,11 @@ class Reader:
     find: Find | None = None
     needed: Callable[[Row, Path], list[Needed]] | None = None
 
+    @property
+    def reads_files(self) -> bool:
+        """Whether its datasets lie in files."""
+        return any(setting.kind is PATH for setting in self.settings.values())
+
     def paths(self, row: Row) -> dict[str, str | list[str]]:
         """The paths in a row, by key."""
         found = {key: row[key] for key, setting in self.settings.items() if setting.kind is PATH and key in row}

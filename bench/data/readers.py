@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bench import registry
 from bench.data.files import existing_folder
 from bench.data.reader import Reader
-from bench.data.settings import OF_EVERY_ROW, check
+from bench.data.settings import OF_EVERY_ROW, check, check_whole
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,14 +18,18 @@ GROUP = "bench.readers"
 _FIELDS = ("native_size", "broken_below")  # keys of every row that are fields of `Dataset`
 
 
-def reader(format_name: str) -> Reader:
+def reader(format_name: str, what: str = "dataset format") -> Reader:
     """The reader of a format: built in, or from a plugin in the entry point group "bench.readers".
+
+    Args:
+        format_name: e.g. "vqa".
+        what: what names it, for messages.
 
     Raises:
         UsageError: an unknown format, or a plugin that is no reader.
     """
     if format_name not in registry.names(GROUP):
-        raise registry.unknown("dataset format", format_name, registry.names(GROUP))
+        raise registry.unknown(what, format_name, registry.names(GROUP))
     found = registry.resolve(GROUP, format_name)
     if not isinstance(found, Reader):
         raise UsageError(
@@ -42,7 +46,7 @@ def reader_of(name: str, row: Mapping[str, Any]) -> Reader:
     """
     if not isinstance(row.get("format"), str):
         raise UsageError(f"dataset {name!r} does not say format = ...; known: {', '.join(registry.names(GROUP))}")
-    return reader(row["format"])
+    return reader(row["format"], f"format of dataset {name!r}")
 
 
 def load(name: str, row: Mapping[str, Any], root: Path) -> "Dataset":
@@ -60,12 +64,7 @@ def load(name: str, row: Mapping[str, Any], root: Path) -> "Dataset":
     chosen = reader_of(name, row)
     given = {key: value for key, value in row.items() if key != "format"}
     check(given, chosen.settings, f"dataset {name!r}")
-    for key, setting in chosen.settings.items():
-        if setting.required and key not in given:
-            raise UsageError(
-                f"dataset {name!r}, format {row['format']!r}, needs {key}: say it in the dataset's row, or after the "
-                f'"?" of its place'
-            )
+    check_whole(given, chosen.settings, f"dataset {name!r}, format {row['format']!r},")
     existing_folder(root, f"the data root, in which dataset {name!r} should lie")
     settings = {key: value for key, value in chosen.resolved(given, root).items() if key not in OF_EVERY_ROW}
     dataset = chosen.read(name, root, **settings)
@@ -80,4 +79,4 @@ def load_embedded(name: str, row: Mapping[str, Any], count: int) -> "Dataset":
     """
     if "embedded" not in row:
         raise UsageError(f"dataset {name!r} is read from files: give --data-root DIR")
-    return reader(row["embedded"]).read(name, Path(), dataset=name, size=count)
+    return reader(row["embedded"], f"embedded format of dataset {name!r}").read(name, Path(), dataset=name, size=count)

@@ -1,5 +1,6 @@
 """The keys of a dataset's row: what value each may have, in a TOML file and as text behind the "?" of a place."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +40,12 @@ class Setting:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)  # half a character
+
+
+def _is_name(value: Any) -> bool:
+    sound = _is_text(value) and value.isprintable() and "/" not in value
+    return sound and bool(value.strip(". ")) and len(value) <= 100
 
 
 def _is_count(value: Any) -> bool:
@@ -47,7 +53,20 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
+
+
+def _is_path(value: Any) -> bool:
+    return all(map(can_be_path, value)) if _are_texts(value) else _is_text(value) and can_be_path(value)
+
+
+def can_be_path(text: str) -> bool:
+    """Whether a file system could hold this: no part is over 255 bytes long, nothing in it ends a name."""
+    try:
+        parts = os.fsencode(text).split(b"/")
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text and len(text) < 4096 and all(len(part) <= 255 for part in parts)
 
 
 def _are_texts(value: Any) -> bool:
@@ -95,9 +114,11 @@ def _texts_or_word(texts: Sequence[str]) -> str | list[str]:
 
 TEXT = Kind("a text", _is_text, _one)
 COUNT = Kind("a number from 1", _is_count, _count)
+NAME = Kind("a name of at most 100 letters, without /", _is_name, _one)
 NUMBER = Kind("a number from 0", _is_number, lambda texts: float(_one(texts)))
 SWITCH = Kind("true or false", lambda value: isinstance(value, bool), _switch)
-PATH = Kind("a path, or a list of the names that a file goes by", lambda v: _is_text(v) or _are_texts(v), _one)
+PATH = Kind("a path, or a list of the names that a file goes by", _is_path, _one)
+TEXTS = Kind("a list of texts", _are_texts, _texts)
 PROMPTS = Kind("'imagenet' or a list of texts", lambda v: _is_text(v) or _are_texts(v), _texts_or_word)
 TARGETS = Kind("a list of texts, or of {text = ..., seed = ...}", _are_targets, _texts)
 COLUMNS = Kind("a table of ROLE = COLUMN", _are_columns, _one)
@@ -153,6 +174,17 @@ def check(row: Mapping[str, Any], settings: Mapping[str, Setting], where: str) -
             raise registry.unknown(f"setting of {where}", key, known)
         if not known[key].kind.holds(value):
             raise _wrong(where, key, known[key], value)
+
+
+def check_whole(row: Mapping[str, Any], settings: Mapping[str, Setting], where: str) -> None:
+    """Refuse a row without a key that its format requires.
+
+    Raises:
+        UsageError: it lacks one.
+    """
+    for key, setting in settings.items():
+        if setting.required and key not in row:
+            raise UsageError(f'{where} needs {key}: say it in the dataset\'s row, or after the "?" of its place')
 
 
 def _wrong(where: str, key: str, setting: Setting, value: Any) -> UsageError:

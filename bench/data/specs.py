@@ -4,16 +4,17 @@ A row says everything (see `bench.data.readers`); a place is looked at, and its 
 """
 
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 from bench import registry
 from bench.data.reader import Reader
-from bench.data.readers import GROUP, reader, reader_of
-from bench.data.settings import check, from_texts
+from bench.data.readers import reader, reader_of
+from bench.data.settings import NAME, Setting, can_be_path, check, check_whole, from_texts
 from bench.errors import UsageError
 
 SELECTION = "seed-42"  # the first images of a folder are often all of one class
@@ -42,7 +43,7 @@ class Place:
 
 def is_spec(text: str) -> bool:
     """Whether this names a place, not a dataset of a suite."""
-    return ":" in text or text.endswith(".toml")
+    return ":" in text or text.partition("?")[0].endswith(".toml")
 
 
 def parse(text: str, data_root: Path | None, defaults: Mapping[str, Any]) -> Place:
@@ -51,7 +52,8 @@ def parse(text: str, data_root: Path | None, defaults: Mapping[str, Any]) -> Pla
     Args:
         text: ``vqa:FOLDER``, ``karpathy:FOLDER``, ``webdataset:FOLDER``, ``imagefolder:FOLDER``,
             ``parquet:FILE?question=COLUMN&answers=COLUMN``, ``hf:OWNER/NAME?split=validation``, the place of a
-            plugin's format, or a ``.toml`` file that holds one row. After "?" any key of a row may follow.
+            plugin's format, or a ``.toml`` file that holds one row. After
+            "?" any key of a row may follow, and name=NAME for what tables call it.
         data_root: what relative places are relative to; by default the working folder.
         defaults: keys that the suite gives new datasets (prompts, lengths), where the format takes them.
 
@@ -59,32 +61,74 @@ def parse(text: str, data_root: Path | None, defaults: Mapping[str, Any]) -> Pla
         UsageError: an unknown format, a place that is missing or does not show what is what, a file that is not TOML.
     """
     root = data_root or Path()
-    if text.endswith(".toml"):
-        return _from_file(root / text if (root / text).is_file() else Path(text), defaults)
-    kind, _, rest = text.partition(":")
-    if kind not in registry.names(GROUP):
-        raise registry.unknown("format of a dataset", kind, registry.names(GROUP))
-    chosen = reader(kind)
+    beginning, _, query = text.partition("?")
+    if not can_be_path(beginning):
+        raise UsageError(f"{text[:60]!r} can be no place of a dataset; write FORMAT:PLACE")
+    if beginning.endswith(".toml"):
+        return _from_file(root / beginning if (root / beginning).is_file() else Path(beginning), query, defaults)
+    kind, _, place = beginning.partition(":")
+    chosen = reader(kind, "format of a dataset")
     if chosen.find is None:
         raise UsageError(f"format {kind!r} cannot be named by a place; write a .toml file with the dataset's row")
-    place, _, query = rest.partition("?")
-    given = _given(query, chosen, root, place, text)
+    base = Path(place) if (root / place).is_dir() else Path(place).parent if (root / place).is_file() else Path()
+    given = _given(query, chosen, base, text)
+    path = (root / place).resolve() if chosen.reads_files and (root / place).exists() else None
+    name = given.pop("name", None) or _name(path, place)
     found = chosen.find(root, Path(place), given)
     row = {"format": kind, "selection": SELECTION, **_fitting(chosen, defaults), **found, **given}
-    if (root / place).exists():
-        place = str((root / place).resolve())
-        name = Path(place).with_suffix("").name
-    else:
-        name = place.replace("/", "-")
-    return Place(name, row, root, f"{kind}:{place}" + (f"?{query}" if query else ""))
+    return Place(name, row, root, _joined(f"{kind}:{place if path is None else path}", query))
 
 
-def _given(query: str, chosen: Reader, root: Path, place: str, text: str) -> dict[str, Any]:
-    """The settings after "?"; paths lie in the dataset's folder, or beside its file."""
-    given = from_texts(parse_qs(query, keep_blank_values=True), chosen.settings, repr(text))
-    base = Path(place) if (root / place).is_dir() else Path(place).parent if (root / place).is_file() else Path()
+def parse_all(texts: Sequence[str], data_root: Path | None, defaults: Mapping[str, Any]) -> list[Place]:
+    """The datasets that several specs name: each place once, those of one name told apart by their folders' parents.
+
+    Raises:
+        UsageError: as of `parse`; or two names cannot be told apart.
+    """
+    places = list({place.where: place for place in (parse(text, data_root, defaults) for text in texts)}.values())
+    counted = Counter(place.name for place in places)
+    named = [_with_parent(place) if counted[place.name] > 1 else place for place in places]
+    for name, count in Counter(place.name for place in named).items():
+        if count > 1:
+            first, second, *_ = (place.where for place in named if place.name == name)
+            raise UsageError(f"{first} and {second} are both called {name!r}; give one another name: ...?name=NAME")
+    return named
+
+
+def _name(path: Path | None, place: str) -> str:
+    """A short name: that of the folder, of the file without its type, or of what is no path."""
+    if path is None:
+        return place.replace("/", "-")
+    return path.stem if path.is_file() else path.name
+
+
+def _with_parent(place: Place) -> Place:
+    """The place with its folder's parent in its name, and the name in what is said of it, so that this leads back."""
+    beginning, _, query = place.where.partition("?")
+    path = Path(beginning[beginning.index("/") :] if "/" in beginning else "")
+    if "name" in parse_qs(query) or not path.is_absolute():
+        return place
+    name = f"{path.parent.name}-{place.name}"
+    query = f"{query}&name={quote(name)}" if query else f"name={quote(name)}"
+    return replace(place, name=name, where=_joined(beginning, query))
+
+
+def _joined(beginning: str, query: str) -> str:
+    return f"{beginning}?{query}" if query else beginning
+
+
+def _given(query: str, chosen: Reader, base: Path, text: str) -> dict[str, Any]:
+    """The settings after "?"; paths lie in ``base``, the dataset's folder or that of its file."""
+    given = from_texts(_split(query, text), {"name": Setting(NAME), **chosen.settings}, repr(text))
     inside = {key: str(base / str(path)) for key, path in chosen.paths(given).items()}
     return {**given, **inside}
+
+
+def _split(query: str, text: str) -> Mapping[str, Sequence[str]]:
+    try:
+        return parse_qs(query, keep_blank_values=True, strict_parsing=True) if query else {}
+    except ValueError:
+        raise UsageError(f'{text!r}: what follows the "?" must be KEY=VALUE, several joined by "&"') from None
 
 
 def _fitting(chosen: Reader, defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,15 +136,17 @@ def _fitting(chosen: Reader, defaults: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in defaults.items() if key in chosen.settings}
 
 
-def _from_file(path: Path, defaults: Mapping[str, Any]) -> Place:
+def _from_file(path: Path, query: str, defaults: Mapping[str, Any]) -> Place:
     try:
         row = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"no such file: {path}; give a .toml file that holds a dataset's row") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise UsageError(f"{path} is not TOML: {error}") from None
-    name = str(row.pop("name", path.stem))
+    except (ValueError, OSError, RecursionError) as error:
+        raise UsageError(f"{path} is not TOML: {error or 'it is nested too deeply'}") from None
     chosen = reader_of(str(path), row)
-    row = {"selection": SELECTION, **_fitting(chosen, defaults), **row}
-    check({key: value for key, value in row.items() if key != "format"}, chosen.settings, str(path))
-    return Place(name, row, path.parent, str(path.resolve()))
+    given = _given(query, chosen, Path(), f"{path}?{query}")
+    row = {"name": path.stem, "selection": SELECTION, **_fitting(chosen, defaults), **row, **given}
+    settings = {key: value for key, value in row.items() if key != "format"}
+    check(settings, {"name": Setting(NAME), **chosen.settings}, str(path))
+    check_whole(settings, chosen.settings, str(path))
+    return Place(row.pop("name"), row, path.parent, _joined(str(path.resolve()), query))

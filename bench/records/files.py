@@ -4,7 +4,12 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
+from collections.abc import Iterator
 from pathlib import Path
+
+from bench.errors import UsageError
+from bench.trust.places import no_links
 
 _REMEDIES = {
     errno.ENOSPC: "free space there, then give the same command again: it resumes",
@@ -15,6 +20,7 @@ _REMEDIES = {
     errno.ENOLCK: "the file system has no locks; choose an output directory on a local disk",
     errno.EOPNOTSUPP: "the file system has no locks; choose an output directory on a local disk",
     errno.ENOENT: "check the path",
+    errno.ELOOP: "links inside a run are not followed; remove it",
 }
 
 
@@ -23,13 +29,44 @@ class RecordsError(Exception):
 
 
 @contextlib.contextmanager
-def explained(action: str, path: Path):
+def explained(action: str, path: Path) -> Iterator[None]:
     """Turn an `OSError` inside the block into a `RecordsError` that names the path and a remedy."""
     try:
         yield
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, "see the system's message")
         raise RecordsError(f"cannot {action} {path}: {error.strerror or error} ({remedy})") from error
+
+
+def unlinked(path: Path, run: Path) -> Path:
+    """`path`, which lies inside the run's directory, where no link is followed.
+
+    Raises:
+        RecordsError: If it, or a folder between the two, is a link.
+    """
+    try:
+        return no_links(path, run)
+    except UsageError as error:
+        raise RecordsError(str(error)) from error
+
+
+def open_inside(path: Path, flags: int) -> int:
+    """The descriptor of a regular file of a run, never of what a link there leads to."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise RecordsError(f"{path} is no file; remove it")
+    return descriptor
+
+
+def read_inside(path: Path) -> bytes:
+    """The content of a regular file of a run.
+
+    Raises:
+        RecordsError: If it cannot be read, or is a link or no file.
+    """
+    with explained("read", path), os.fdopen(open_inside(path, os.O_RDONLY), "rb") as file:
+        return file.read()
 
 
 def write_atomically(path: Path, text: str) -> None:

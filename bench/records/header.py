@@ -2,17 +2,79 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
+
+import msgspec
 
 from bench.records.files import RecordsError
 from bench.records.types import CLEAN, SCHEMA_VERSION, Record, encode, number, parse_object
 
+NORMS = ("linf", "l2")
 STATUSES = ("started", "complete", "partial", "failed")
 ADDED = ("config", "ceiling")  # fields that came after the first runs of schema version 1 were archived
 _FORMER = {"eps_255": "radii"}  # names in schema version 1
+
+
+class _Chosen(msgspec.Struct, frozen=True):
+    """What `RunHeader.protocol` may say beside what only its own task or model reads."""
+
+    name: str = "strict"
+    precision: str = "float32"
+    half_verdicts: bool = False
+    compiled: bool = False
+    tower: str = "encoder"
+    surrogate: str | None = None
+    defence: str | None = None
+    selection: str | None = None
+    data: str | None = None
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    """What of `RunHeader.config` is asked for by itself."""
+
+    data_root: str | None = None
+    arch: str | None = None
+    place: dict[str, Any] | None = None
+
+
+class _State(msgspec.Struct, frozen=True):
+    """The state of the code."""
+
+    commit: str | None = None
+    dirty: bool | None = None
+    source: str | None = None
+
+
+class _Check(msgspec.Struct, frozen=True):
+    name: str
+    ok: bool
+    detail: str
+
+
+class _Step(msgspec.Struct, frozen=True):
+    name: str
+    precision: str = ""
+
+
+T = TypeVar("T")
+
+
+def _typed(data: Any, kind: type[T], name: str = "") -> T:
+    """Plain data as a type.
+
+    Raises:
+        RecordsError: If a value has another type; names it.
+    """
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        problem, _, place = str(error).partition(" - at `$")
+        where = (name + place.rstrip("`")).removeprefix(".")
+        raise RecordsError(f"{where}: {problem[:1].lower()}{problem[1:]}") from error
 
 
 @dataclass(frozen=True)
@@ -83,14 +145,25 @@ class RunHeader:
     ceiling: float | None = None
 
     def __post_init__(self) -> None:
-        if self.schema_version != SCHEMA_VERSION:
-            raise RecordsError(f"schema_version is {self.schema_version}, this version has {SCHEMA_VERSION}")
-        if self.worst not in ("min", "max"):
-            raise RecordsError(f'worst must be "min" or "max", not {self.worst!r}')
-        if self.status not in STATUSES:
-            raise RecordsError(f"status must be one of {', '.join(STATUSES)}, not {self.status!r}")
-        if not all(0 <= radius < math.inf for radius in self.radii):
-            raise RecordsError(f"radii must be finite and >= 0, not {self.radii}")
+        for field_name, wrong, rule in self._faults():
+            if wrong:
+                raise RecordsError(f"{field_name} is {getattr(self, field_name)!r}; it must be {rule}")
+        _typed(self.checks, list[_Check], "checks")
+        _typed(self.attack_steps, list[_Step], "attack_steps")
+        _ = self._chosen, self._asked, self._state  # refused now rather than when they are asked for
+
+    def _faults(self) -> Iterator[tuple[str, bool, str]]:
+        """Each field with a rule, whether it breaks it, and the rule."""
+        largest = 255.0 if self.norm == "linf" else math.inf
+        ceiling = 1.0 if self.ceiling is None else self.ceiling
+        yield "schema_version", self.schema_version != SCHEMA_VERSION, f"{SCHEMA_VERSION}, the one of this program"
+        yield "worst", self.worst not in ("min", "max"), '"min" or "max"'
+        yield "norm", self.norm not in NORMS, f"one of {', '.join(NORMS)}"
+        yield "status", self.status not in STATUSES, f"one of {', '.join(STATUSES)}"
+        yield "radii", not all(0 <= r <= largest and r < math.inf for r in self.radii), f"finite, from 0 to {largest:g}"
+        yield "n_samples", self.n_samples < 1, "at least 1"
+        yield "limit", self.limit is not None and self.limit < 1, "at least 1, or null"
+        yield "ceiling", not 0 < ceiling < math.inf, "above 0 and finite, or null"
 
     @property
     def partial(self) -> str | None:
@@ -107,32 +180,32 @@ class RunHeader:
     @property
     def surrogate(self) -> str | None:
         """The encoder that the attacks were made on; None if it is the encoder under test."""
-        return self._text("surrogate")
+        return self._chosen.surrogate
 
     @property
     def protocol_name(self) -> str:
         """Name of the protocol; a run that names none followed the strict one."""
-        return self._text("name") or "strict"
+        return self._chosen.name
 
     @property
     def precision(self) -> str:
-        """Precision of the attacks' searches: "float32", "bf16" or "fp16"."""
-        return self._text("precision") or "float32"
+        """Search precision: "float32", "bf16" or "fp16"."""
+        return self._chosen.precision
 
     @property
     def half_verdicts(self) -> bool:
         """Whether an answer of the model in half precision is final."""
-        return bool(self.protocol.get("half_verdicts", False))
+        return self._chosen.half_verdicts
 
     @property
     def compiled(self) -> bool:
         """Whether the models were compiled."""
-        return bool(self.protocol.get("compiled", False))
+        return self._chosen.compiled
 
     @property
     def tower(self) -> str:
         """Which image tower the vision-language model looks through: "encoder" or its own, "native"."""
-        return self._text("tower") or "encoder"
+        return self._chosen.tower
 
     @property
     def vlm(self) -> str | None:
@@ -142,52 +215,60 @@ class RunHeader:
     @property
     def defence(self) -> str | None:
         """Name of the defence around the victim; None without one."""
-        return self._text("defence")
+        return self._chosen.defence
 
     @property
     def selection(self) -> str | None:
         """How the samples were drawn, such as "seed-42"; None if they are the first of the dataset."""
-        return self._text("selection")
+        return self._chosen.selection
 
     @property
     def data(self) -> str | None:
         """The place of a dataset that was named by where it lies, as FORMAT:PLACE; None for a dataset of the suite."""
-        return self._text("data")
+        return self._chosen.data
 
     @property
     def data_root(self) -> Path | None:
         """The folder under which the suite's datasets lay; None if none was named."""
-        return Path(root) if isinstance(root := self.config.get("data_root"), str) and root else None
+        return Path(self._asked.data_root) if self._asked.data_root else None
 
     @property
     def arch(self) -> str | None:
         """The open_clip architecture that was named for an encoder given as a path."""
-        return arch if isinstance(arch := self.config.get("arch"), str) else None
+        return self._asked.arch
 
     @property
-    def place(self) -> Mapping[str, Any] | None:
+    def place(self) -> dict[str, Any] | None:
         """Name, row, root and description of a dataset that was named by where it lies."""
-        return place if isinstance(place := self.config.get("place"), Mapping) and place else None
+        return self._asked.place
 
     @property
     def commit(self) -> str | None:
         """Commit of the code; None outside a checkout."""
-        return commit if isinstance(commit := self.code.get("commit"), str) else None
+        return self._state.commit
 
     @property
     def dirty(self) -> bool:
         """Whether the code had changes that were not committed."""
-        return bool(self.code.get("dirty"))
+        return bool(self._state.dirty)
 
     @property
     def half_steps(self) -> frozenset[str]:
         """The steps that search in half precision where the run's precision is one, and "clean"."""
-        searches = (str(step.get("name")) for step in self.attack_steps if step.get("precision") == "search")
+        searches = (str(step["name"]) for step in self.attack_steps if step.get("precision") == "search")
         return frozenset((CLEAN, *searches))
 
-    def _text(self, key: str) -> str | None:
-        value = self.protocol.get(key)
-        return None if value is None else str(value)
+    @cached_property
+    def _chosen(self) -> _Chosen:
+        return _typed(self.protocol, _Chosen, "protocol")
+
+    @cached_property
+    def _asked(self) -> _Asked:
+        return _typed(self.config, _Asked, "config")
+
+    @cached_property
+    def _state(self) -> _State:
+        return _typed(self.code, _State, "code")
 
     def to_json(self) -> str:
         """Indented JSON. NaN in a free-form field becomes the string "nan" and stays one."""
@@ -198,14 +279,17 @@ class RunHeader:
         """The header that `to_json` wrote, now or in schema version 1.
 
         Raises:
-            RecordsError: If a key is unknown or missing, or the schema is another.
+            RecordsError: If a key is unknown or missing, a value has another type or is out of range, or the schema is
+                another.
         """
         data = parse_object(text, (f.name for f in fields(cls)), ADDED, _FORMER)
         if data["schema_version"] == 1:
             data["schema_version"] = SCHEMA_VERSION
-        data.setdefault("ceiling", former_ceiling(str(data["metric"])))
-        data["radii"] = tuple(number(radius) for radius in data["radii"])
-        return cls(**data)
+        if isinstance(data["metric"], str):
+            data.setdefault("ceiling", former_ceiling(data["metric"]))
+        if isinstance(data["radii"], list):
+            data["radii"] = [number(radius) for radius in data["radii"]]
+        return _typed(data, cls)
 
 
 def former_ceiling(metric: str) -> float | None:

@@ -18,9 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from bench.errors import UsageError
-from bench.records.files import RecordsError
-from bench.trust.places import no_links, safe_name
+from bench.records.files import RecordsError, unlinked
+from bench.trust.places import safe_name
 
 FOLDER, WAITING = "adversarial", "waiting"
 TENSOR, SEAL = "image", "sha256"
@@ -85,9 +84,9 @@ def read_image(path: Path) -> SavedImage:
         RecordsError: If it is absent, a link, or no saved image.
     """
     try:
-        no_links(path, path.parents[2])
+        unlinked(path, path.parents[2])
         with safe_open(path, framework="numpy") as file:
             pixels, metadata = file.get_tensor(TENSOR), file.metadata() or {}
-    except (UsageError, SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
+    except (RecordsError, SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
         raise RecordsError(f"{path} is no image that a run saved: {error}") from error
     return SavedImage(pixels, metadata.get(SEAL), digest(pixels))

@@ -2,13 +2,15 @@
 
 import contextlib
 import gzip
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from bench.records.files import RecordsError, explained, write_atomically
+from bench.records.files import RecordsError, explained, read_inside, unlinked, write_atomically
 from bench.records.header import Run, RunHeader
+from bench.records.ranges import Ranges
 from bench.records.types import FormerRecord, Key, Record
 
 ARCHIVED = "records.jsonl.gz"
@@ -23,10 +25,13 @@ def split_lines(content: bytes) -> tuple[list[bytes], bytes]:
     return lines, tail
 
 
-def decode(lines: list[bytes], path: Path) -> list[Record]:
+def decode(lines: list[bytes], path: Path, header: RunHeader) -> list[Record]:
     """The records in `lines`; an error row gives way to a later record with the same key."""
     records: dict[Key, Record] = {}
+    ranges = Ranges(header)
     for number, record in enumerate(_parsed(lines, path), start=1):
+        if wrong := ranges.fault(record):
+            raise RecordsError(f"{path}, line {number}: {wrong}; restore it or delete the run")
         earlier = records.get(record.key)
         if earlier is not None and earlier.error is None:
             raise RecordsError(f"{path}, line {number}: {record.key} is recorded twice; delete the run")
@@ -41,10 +46,10 @@ def _parsed(lines: list[bytes], path: Path) -> list[Record]:
     version 1 and went on in today's, or at damage, to name it.
     """
     content = b"\n".join(lines)
-    with contextlib.suppress(msgspec.DecodeError, RecordsError):
+    with contextlib.suppress(msgspec.DecodeError, RecordsError, RecursionError):
         if len(records := _RECORDS.decode_lines(content)) == len(lines):
             return records
-    with contextlib.suppress(msgspec.DecodeError, RecordsError):
+    with contextlib.suppress(msgspec.DecodeError, RecordsError, RecursionError):
         if len(former := _FORMER_RECORDS.decode_lines(content)) == len(lines):
             return [record.renamed() for record in former]
     records = []
@@ -63,11 +68,10 @@ def read_header(directory: Path | str) -> RunHeader:
         RecordsError: If it is absent or damaged.
     """
     path = Path(directory) / "run.json"
-    with explained("read", path):
-        text = path.read_bytes()
+    text = read_inside(path)
     try:
         return RunHeader.from_json(text)
-    except (RecordsError, TypeError) as error:
+    except RecordsError as error:
         raise RecordsError(f"{path}: {error}") from error
 
 
@@ -77,19 +81,32 @@ def read_records(directory: Path | str) -> list[Record]:
     A half-written last line is left out too while the run is not complete (it may be under way).
 
     Raises:
-        RecordsError: If a line is damaged, a key was recorded twice, or a complete run ends in a torn line.
+        RecordsError: If a line is damaged or a value out of range, a key was recorded twice, or a complete run ends in
+            a torn line.
     """
-    path, archived = Path(directory) / "records.jsonl", Path(directory) / ARCHIVED
-    status = read_header(directory).status
-    with explained("read", path):
-        if archived.exists() and not path.exists():
-            path, content = archived, gzip.decompress(archived.read_bytes())
-        else:
-            content = path.read_bytes() if path.exists() or status == "complete" else b""
-    lines, tail = split_lines(content)
-    if tail and status == "complete":
-        raise RecordsError(f"{path}: the run is complete but its last line is torn; give its command again")
-    return decode(lines, path)
+    return load_run(directory).records
+
+
+def _content(directory: Path, header: RunHeader) -> tuple[Path, bytes]:
+    """The file of a run's records, and what is in it; a run that is under way may have none yet."""
+    path, archived = directory / "records.jsonl", directory / ARCHIVED
+    if path.is_symlink() or path.exists():
+        return path, read_inside(path)
+    if archived.is_symlink() or archived.exists():
+        return archived, _unpacked(archived)
+    if header.status == "complete":
+        raise RecordsError(f"{directory} has no records ({path.name} or {ARCHIVED}); restore them or delete the run")
+    return path, b""
+
+
+def _unpacked(path: Path) -> bytes:
+    packed = read_inside(path)
+    try:
+        if not packed:
+            raise EOFError("it is empty")
+        return gzip.decompress(packed)
+    except (EOFError, OSError, zlib.error) as error:
+        raise RecordsError(f"{path} is damaged or cut short: {error}; restore it or delete the run") from error
 
 
 def archive_run(source: Path | str, target: Path | str) -> None:
@@ -105,13 +122,19 @@ def archive_run(source: Path | str, target: Path | str) -> None:
     lines = "".join(record.to_json() + "\n" for record in run.records)
     with explained("write", target):
         target.mkdir(parents=True, exist_ok=True)
-        (target / ARCHIVED).write_bytes(gzip.compress(lines.encode("ascii"), mtime=0))
-    write_atomically(target / "run.json", run.header.to_json())
+        unlinked(target / ARCHIVED, target).write_bytes(gzip.compress(lines.encode("ascii"), mtime=0))
+    write_atomically(unlinked(target / "run.json", target), run.header.to_json())
 
 
 def load_run(directory: Path | str) -> Run:
-    """Header and records of the run in `directory`."""
-    return Run(Path(directory), read_header(directory), read_records(directory))
+    """Header and records of the run in `directory`; errors as of `read_records`."""
+    directory = Path(directory)
+    header = read_header(directory)
+    path, content = _content(directory, header)
+    lines, tail = split_lines(content)
+    if tail and header.status == "complete":
+        raise RecordsError(f"{path}: the run is complete but its last line is torn; give its command again")
+    return Run(directory, header, decode(lines, path, header))
 
 
 def find_runs(root: Path | str) -> list[Path]:

@@ -12,10 +12,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from bench.records.files import RecordsError, explained, sync_directory, write_atomically
+from bench.records.files import (
+    RecordsError,
+    explained,
+    open_inside,
+    read_inside,
+    sync_directory,
+    unlinked,
+    write_atomically,
+)
 from bench.records.header import IDENTITY, RunHeader
+from bench.records.ranges import Ranges
 from bench.records.reading import decode, read_header, split_lines
 from bench.records.types import Key, Record, encode
+
+OWN = ("run.json", "records.jsonl", "records.torn", "lock")  # what the store writes
 
 
 class RunStore:
@@ -24,6 +35,8 @@ class RunStore:
     def __init__(self, directory: Path, header: RunHeader) -> None:
         self.directory = directory
         self._records_path = directory / "records.jsonl"
+        for place in (directory, *(directory / name for name in OWN)):
+            unlinked(place, directory.parent)
         with explained("create", directory):
             directory.mkdir(parents=True, exist_ok=True)
         self._lock = _acquire(directory / "lock")
@@ -31,7 +44,7 @@ class RunStore:
             self.header = self._begin(header)
             self._done = {record.key for record in self._recover() if record.error is None}
             with explained("write", self._records_path):
-                self._file = os.open(self._records_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+                self._file = open_inside(self._records_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
                 sync_directory(directory)
         except BaseException:
             os.close(self._lock)
@@ -58,14 +71,16 @@ class RunStore:
         """Write `records` as whole lines in one write, and return once they are on the disk.
 
         Raises:
-            RecordsError: If a key is already recorded without an error, or the system refuses; nothing
-                of the batch is then in the file.
+            RecordsError: If a key is already recorded without an error, a value is out of range, or the system refuses;
+                nothing of the batch is then in the file.
         """
         records = list(records)
-        done = set(self._done)
+        done, ranges = set(self._done), Ranges(self.header)
         for record in records:
             if record.key in done:
                 raise RecordsError(f"{self._records_path}: {record.key} is already recorded")
+            if wrong := ranges.fault(record):
+                raise RecordsError(f"{self._records_path}: {record.key} cannot be recorded: {wrong}")
             if record.error is None:
                 done.add(record.key)
         if not records:
@@ -120,19 +135,20 @@ class RunStore:
         path = self._records_path
         if not path.exists():
             return []
-        with explained("repair", path):
-            content = path.read_bytes()
-            lines, tail = split_lines(content)
-            if tail:
-                self._set_header(status="started", ended=None)
-                with path.with_name("records.torn").open("ab") as torn:
+        content = read_inside(path)
+        lines, tail = split_lines(content)
+        if tail:
+            self._set_header(status="started", ended=None)
+            with explained("repair", path):
+                torn_path = path.with_name("records.torn")
+                with os.fdopen(open_inside(torn_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as torn:
                     torn.write(tail + b"\n")
                     torn.flush()
                     os.fsync(torn.fileno())
-                with path.open("r+b") as file:
+                with os.fdopen(open_inside(path, os.O_RDWR), "r+b") as file:
                     file.truncate(len(content) - len(tail))
                     os.fsync(file.fileno())
-        return decode(lines, path)
+        return decode(lines, path, self.header)
 
     def _write(self, content: bytes) -> None:
         """Append all of `content`, or cut the file back to what it was.
@@ -209,7 +225,7 @@ def _differences(stored: RunHeader, asked: RunHeader, names: Iterable[str]) -> s
 def _acquire(path: Path) -> int:
     """The descriptor of the locked file at `path`; the system frees the lock when its holder dies."""
     with explained("lock", path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = open_inside(path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(descriptor, 0)

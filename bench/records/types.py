@@ -1,5 +1,6 @@
 """One record, and how it becomes JSON. Nothing here opens a file."""
 
+import contextlib
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -11,6 +12,9 @@ from bench.records.files import RecordsError
 
 SCHEMA_VERSION = 2
 CLEAN = "clean"
+MOST = 2**53  # of what is counted: integers up to here are floats
+DEEPEST = 50  # levels of lists and objects
+TOO_DEEP = f"lists and objects are nested deeper than {DEEPEST} levels"
 Key = tuple[str, str, float]
 _NUMBERS = ("radius", "distance", "seconds", "score", "loss", "png_score")
 _MAYBE_ABSENT = ("score", "loss", "png_score")
@@ -33,14 +37,24 @@ def encode(value: Any) -> Any:
 def number(value: Any) -> float:
     """The float that `encode` wrote."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if value in ("nan", "inf", "-inf"):
+        with contextlib.suppress(OverflowError):
+            return float(value)
+        raise RecordsError("a number is too large")
+    if isinstance(value, str) and value in ("nan", "inf", "-inf"):
         return float(value)
     raise RecordsError(f"{value!r} is not a number")
 
 
 def _are_floats(values: Any) -> bool:
     return type(values) is tuple and all(type(value) is float for value in values)
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether data has more than so many levels of lists and objects."""
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(item, levels - 1) for item in inner)
 
 
 def parse_object(
@@ -58,6 +72,10 @@ def parse_object(
         data = json.loads(text, parse_constant=refuse)
     except ValueError as error:
         raise RecordsError(f"not JSON ({error})") from error
+    except RecursionError as error:
+        raise RecordsError(TOO_DEEP) from error
+    if _is_deeper(data, DEEPEST):
+        raise RecordsError(TOO_DEEP)
     if not isinstance(data, dict):
         raise RecordsError(f"not a JSON object but a {type(data).__name__}")
     if not former.keys().isdisjoint(data):
@@ -90,8 +108,8 @@ class Record(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
             not watched.
 
     Raises:
-        RecordsError: If a field has another type than is written here, or the score is absent or not
-            finite although no error is given: a NaN is neither robust nor a success.
+        RecordsError: If a field has another type than is written here or a value that cannot be, or the score is
+            absent or not finite although no error is given: a NaN is neither robust nor a success.
     """
 
     sample_id: str
@@ -115,6 +133,10 @@ class Record(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
             raise RecordsError(f"radius is {self.radius} in step {self.step!r}; clean is 0, an attack >= 0")
         if self.error is None and (self.score is None or not math.isfinite(self.score)):
             raise RecordsError(f"score is {self.score} for sample {self.sample_id!r} without an error")
+        if self.error is None and not 0 <= self.distance < math.inf:
+            raise RecordsError(f"distance is {self.distance} for sample {self.sample_id!r}; it must be finite and >= 0")
+        if not 0 <= self.seconds < math.inf:
+            raise RecordsError(f"seconds is {self.seconds} for sample {self.sample_id!r}; it must be finite and >= 0")
 
     def _has_plain_types(self) -> bool:
         """Whether there is nothing to complain of: quick, for it is asked of every record that is read."""
@@ -125,7 +147,7 @@ class Record(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
             and (self.loss is None or type(self.loss) is float)
             and (self.png_score is None or type(self.png_score) is float)
             and type(self.evaluations) is int
-            and self.evaluations >= 0
+            and 0 <= self.evaluations < MOST
             and self.error is None
             and (self.loss_curve is None or _are_floats(self.loss_curve))
         )
@@ -139,7 +161,7 @@ class Record(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
             absent = value is None and name in _MAYBE_ABSENT
             if not absent and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise RecordsError(f"{name} must be a number, not {value!r}")
-        if type(self.evaluations) is not int or self.evaluations < 0:
+        if type(self.evaluations) is not int or not 0 <= self.evaluations < MOST:
             raise RecordsError(f"evaluations must be a count, not {self.evaluations!r}")
         if not (self.error is None or isinstance(self.error, str)):
             raise RecordsError(f"error must be a string or None, not {self.error!r}")

@@ -10,7 +10,7 @@ from bench.records import RecordsError, Run, archive_run, load_runs, write_atomi
 from bench.records.worst import eps_label, groups_of, worst_scores
 from bench.regression.compare import by_place
 from bench.tables import layouts, render
-from bench.tables.blocks import stale, write_block
+from bench.tables.blocks import stale, write_block, write_document
 
 BASELINE = Path("results/mini")
 DOCUMENT = Path("BENCHMARKS.md")
@@ -78,22 +78,29 @@ def stale_scores(runs: Sequence[Run]) -> list[Path]:
 
 
 def blocks(runs: Sequence[Run]) -> dict[str, str]:
-    """The generated parts of BENCHMARKS.md by name: a table per task, transfers, and the claims."""
+    """The generated parts of BENCHMARKS.md by name: a table per task, transfers, and the claims of the runs' suite."""
     direct = [run for run in runs if run.header.surrogate is None]
-    claims_block: Any = registry.resolve("bench.claims", "mini")
     made = {}
     for task in dict.fromkeys(run.header.task for run in direct):
         chosen = [run for run in direct if run.header.task == task]
-        made[task] = render.markdown(layouts.tables(chosen, SUITE_FACTS)[-1])  # the last layout is the most specific
+        for table in layouts.tables(chosen, SUITE_FACTS, registry.LAYOUTS)[-1:]:  # the last is the most specific
+            made[task] = render.markdown(table)
     for table in layouts.tables(runs, SUITE_FACTS, ("transfer",)):
         made["transfer"] = render.markdown(table)
-    made["claims"] = claims_block(runs)
+    suites = {run.header.suite.partition("-")[0] for run in runs}  # "mini-full" has the claims of "mini"
+    for name in (name for name in registry.names("bench.claims") if name in suites):
+        claims_block: Any = registry.resolve("bench.claims", name)
+        made["claims"] = claims_block(runs)
     return made
 
 
 def write(document: Path, runs: Sequence[Run]) -> None:
-    """Bring every block of the document up to date."""
-    for name, content in blocks(runs).items():
+    """Bring every block of the document up to date; a document that is not there is made."""
+    contents = blocks(runs)
+    if not document.exists():
+        write_document(document, contents)
+        return
+    for name, content in contents.items():
         write_block(document, name, content)
 
 

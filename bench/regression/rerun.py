@@ -49,7 +49,7 @@ def changes(baseline: Sequence[Run], roots: Sequence[Path]) -> list[Finding]:
 
 def rerun(baseline: Sequence[Run], samples: int, jobs: int | None = None) -> list[Finding]:
     """Run the first ``samples`` samples of each guarded run again, and compare with the committed scores."""
-    from bench.config import resolve
+    from bench.config import request_of, resolve
     from bench.running.engines import execute_all
 
     guarded = [run for run in baseline if is_guarded(run)] or [run for run in baseline if can_run_in_part(run)]
@@ -60,13 +60,8 @@ def rerun(baseline: Sequence[Run], samples: int, jobs: int | None = None) -> lis
         configs = [
             config
             for run in guarded
-            for config in resolve(
-                encoder=run.header.encoder, task=run.header.task, suite=run.header.suite, eps=run.header.radii,
-                attack=run.header.attack, limit=samples, seed=run.header.seed, norm=run.header.norm,
-                output=Path(scratch),
-            )
-            if config.dataset == run.header.dataset
-        ]  # fmt: skip
+            for config in resolve(request_of(run.header, limit=samples, output=Path(scratch), force=False))
+        ]
         again = [load_run(directory) for directory in execute_all(configs, jobs=jobs)]
         return compare_to_baseline(again, guarded, allow_limit=True)
 

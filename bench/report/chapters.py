@@ -58,10 +58,10 @@ def parts(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
     return [(f"Suite {suite}, protocol {name}, {norm}", part) for (suite, name, norm), part in found.items()]
 
 
-def chapter(title: str, runs: list[Run], site: Site, facts: Facts) -> Chapter:
-    """Tables and charts of runs that may stand side by side."""
+def chapter(title: str, runs: list[Run], site: Site, facts: Facts, problems: list[str]) -> Chapter:
+    """Tables and charts of runs that may stand side by side; what a plugin's layout cannot do goes to ``problems``."""
     made = Chapter(title, runs)
-    for table in sorted(layouts.tables(runs, facts), key=lambda table: table.name == "flat"):
+    for table in sorted(layouts.tables(runs, facts, problems=problems), key=lambda table: table.name == "flat"):
         made.tables.append(Markup(render.html(table, site.cell_link)))
     direct = [run for run in runs if run.header.surrogate is None]
     order = {encoder: place for place, encoder in enumerate(site.encoders)}

@@ -54,7 +54,7 @@ def write_report(
     context = {"title": title, "version": version("robust-vlm-bench"), "site": site}
     index = templates.get_template("index.html").render(
         **context,
-        chapters=[chapter(name, part, site, facts) for name, part in parts(runs)],
+        chapters=[chapter(name, part, site, facts, problems) for name, part in parts(runs)],
         columns=columns,
         cards=cards,
         outcomes=gallery.outcomes(cards),

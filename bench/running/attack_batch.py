@@ -15,6 +15,7 @@ from attacks.outcome import Outcome
 from attacks.threat import Norm, ThreatModel
 from bench.config import RunConfig
 from bench.records import Record
+from bench.records.worst import is_worse
 from bench.running.certify import AttackBatch, Conditions, carry_out, objective, start_of
 from bench.running.images import as_png
 from bench.running.kinds import attack_kind
@@ -83,7 +84,6 @@ class Attacker:
     def __init__(self, config: RunConfig, setup: Setup, conditions: Conditions) -> None:
         self.config, self.setup, self.conditions = config, setup, conditions
         self.protocol = PROTOCOLS[config.protocol]
-        self.sign = 1 if setup.task.worst == "min" else -1
         self.checks: tuple[SanityCheck, ...] | None = None
 
     def victim(self, precision: str) -> Victim:
@@ -139,8 +139,8 @@ class Attacker:
     def _worse(self, one: AttackedImage, other: AttackedImage) -> AttackedImage:
         """Of two results of one attack, the second unless it is better for the victim, at the cost of both."""
         first, second = one.record.score, other.record.score
-        takes_second = first is None or (second is not None and self.sign * second <= self.sign * first)
-        kept = other if takes_second else one
+        better = first is not None and (second is None or is_worse(self.setup.task.worst, first, second))
+        kept = one if better else other
         return AttackedImage(at_the_cost_of(kept.record, [one.record, other.record]), kept.image, other.claimed)
 
     def _once(self, batch: AttackBatch, models: Models, conditions: Conditions) -> Attacked:

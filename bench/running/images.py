@@ -5,13 +5,14 @@ import shutil
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from PIL import Image
 from safetensors.torch import save as as_safetensors
 from torch import Tensor
 
-from bench.records.files import explained
+from bench.records.files import explained, open_inside, unlinked
 from bench.records.images import SEAL, TENSOR, WAITING, digest, path_of, read_image, worst_path
 from tasks.base import Sample
 
@@ -29,11 +30,12 @@ class ImageStore:
     """One safetensors file a sample and radius under ``directory``; a PNG beside it if asked.
 
     An image waits until its record is written, and only then takes its place: whenever the run dies, the images in
-    place are those that the records speak of.
+    place are those that the records speak of. No link below the run's folder is followed.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._run = directory.parent
 
     def path(self, sample_id: str, eps: float) -> Path:
         """Where an image lies."""
@@ -48,16 +50,28 @@ class ImageStore:
         path = self._waiting(sample_id, step, eps)
         exact = image.detach().cpu().contiguous()
         with explained("write", path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._make_folder(path)
             if png:
-                Image.fromarray(_bytes(image).permute(1, 2, 0).cpu().numpy()).save(path.with_suffix(".png"))
-            with path.open("wb") as file:
+                with self._create(path.with_suffix(".png")) as file:
+                    Image.fromarray(_bytes(image).permute(1, 2, 0).cpu().numpy()).save(file, "PNG")
+            with self._create(path) as file:
                 file.write(as_safetensors({TENSOR: exact}, metadata={SEAL: digest(exact.numpy())}))
                 file.flush()
                 os.fsync(file.fileno())  # before the record that speaks of it is on the disk
 
+    def _make_folder(self, path: Path) -> None:
+        unlinked(path.parent, self._run).mkdir(parents=True, exist_ok=True)
+
+    def _create(self, path: Path) -> BinaryIO:
+        return os.fdopen(open_inside(unlinked(path, self._run), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb")
+
     def settle(self, recorded: Iterable[tuple[str, str, float]]) -> None:
-        """Put waiting images of recorded (sample, step, radius) in their place, and discard all others that wait."""
+        """Put waiting images of recorded (sample, step, radius) in their place, and discard all others that wait.
+
+        Raises:
+            RecordsError: a folder on the way is a link, or the system refuses.
+        """
+        unlinked(self.directory / WAITING, self._run)
         for sample_id, step, eps in recorded:
             waiting, path = self._waiting(sample_id, step, eps), self.path(sample_id, eps)
             if not waiting.exists():
@@ -65,7 +79,7 @@ class ImageStore:
             for suffix in (".png", ".safetensors"):  # the exact image last: while it waits, the pair is not in place
                 if waiting.with_suffix(suffix).exists():
                     with explained("write", path):
-                        path.parent.mkdir(parents=True, exist_ok=True)
+                        self._make_folder(path)
                         os.replace(waiting.with_suffix(suffix), path.with_suffix(suffix))
         shutil.rmtree(self.directory / WAITING, ignore_errors=True)
 

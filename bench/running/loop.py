@@ -14,12 +14,12 @@ from typing import Any, cast
 from attacks.presets import EMBEDDING, AttackStep
 from attacks.threat import Norm, ThreatModel
 from bench.batch_size import TOO_LARGE, BatchSize, within_memory
-from bench.config import RunConfig, preset
+from bench.config import RunConfig
 from bench.errors import UsageError
 from bench.progress import Display, Silent
 from bench.records import CLEAN, Record, RunStore, open_run, read_records
 from bench.records.samples import Asked, write_samples
-from bench.records.worst import eps_label
+from bench.records.worst import Direction, WorstSoFar, eps_label, is_worse
 from bench.running.attack_batch import AttackedImage, Attacker, scored, threat_model
 from bench.running.certify import AttackBatch, Conditions
 from bench.running.history import History
@@ -27,6 +27,7 @@ from bench.running.images import ImageStore
 from bench.running.load import Setup, prepare
 from bench.running.sanity_checks import run_checks
 from bench.running.volley import Volley
+from bench.trust.text import on_one_line
 from tasks.base import Answer, Sample
 from tasks.protocol import PROTOCOLS
 
@@ -65,7 +66,7 @@ def _refuse_lost_images(directory: Path, records: Sequence[Record]) -> None:
         )
 
 
-def best_goal(steps: Sequence[AttackStep], records: Sequence[Record], eps: float, sign: int) -> str:
+def best_goal(steps: Sequence[AttackStep], records: Sequence[Record], eps: float, worst: Direction) -> str:
     """The goal of the first step to which a sample owes its worst score; the first goal if none did harm.
 
     As in the released code of arXiv 2402.12336: only a strictly worse result counts, ties keep the earlier one.
@@ -74,13 +75,15 @@ def best_goal(steps: Sequence[AttackStep], records: Sequence[Record], eps: float
         steps: of the attack.
         records: of the sample, in order, its clean one among them.
         eps: radius as recorded.
-        sign: 1 where the attacker lowers scores, -1 where he raises them.
+        worst: where the attacker pushes the score.
     """
     goals = {step.name: step.goal for step in steps if step.goal != "best"}
-    scores = [r for r in records if r.score is not None and (r.step == CLEAN or 0 < r.radius <= eps)]
-    tried = [r for r in scores if r.step == CLEAN or r.step in goals]
-    worst = min(tried, key=lambda r: (sign * (r.score or 0), r.step != CLEAN))
-    return goals.get(worst.step, steps[0].goal)
+    so_far = WorstSoFar(worst)
+    for record in records:
+        if record.step == CLEAN or record.step in goals:
+            so_far.add(record)
+    owed = so_far.at(records[0].sample_id, eps)
+    return goals.get(owed.step, steps[0].goal) if owed else steps[0].goal
 
 
 class _Runner:
@@ -93,9 +96,8 @@ class _Runner:
         self.history = History(setup.header, recorded)
         self.display = display
         self.samples = {sample.id: sample for sample in setup.samples}
-        self.sign = 1 if setup.task.worst == "min" else -1
         self.batches = BatchSize(config.batch_size, setup.images.device, max(setup.images[[0]].shape[-2:]))
-        self.steps: Sequence[AttackStep] = () if config.attack == "none" else preset(config.attack).steps
+        self.steps: Sequence[AttackStep] = config.steps
         keep = config.save_adversarial or any(step.start == "best" for step in self.steps)
         self.store = ImageStore(run.directory / "adversarial") if keep else None
         if self.store is not None:
@@ -169,7 +171,7 @@ class _Runner:
     def _goal(self, step: AttackStep, sample: Sample, eps: float) -> str:
         if step.goal != "best":
             return step.goal
-        return best_goal(self.steps, self.history.of(sample.id), eps, self.sign)
+        return best_goal(self.steps, self.history.of(sample.id), eps, self.setup.header.worst)
 
     def _take(self, steps: tuple[AttackStep, ...], rows: list[int], eps: float, threat: ThreatModel) -> None:
         """Take one step, or the steps of a volley side by side; one by one where memory has no room for them."""
@@ -197,7 +199,7 @@ class _Runner:
         best = self.history.sound_scores(eps, dict.fromkeys(one.record.sample_id for one in attacked))
         for one in attacked:
             sample, score = one.record.sample_id, one.record.score
-            if score is not None and self.sign * score < self.sign * best[sample]:
+            if score is not None and is_worse(self.setup.header.worst, score, best[sample]):
                 best[sample] = score
                 self.store.put(sample, one.record.step, eps, one.image, png=self.config.save_adversarial)
 
@@ -209,7 +211,7 @@ class _Runner:
         Returns the rows that do not fit into memory even alone.
         """
         too_large = []
-        self.display.begin(f"{self.config.encoder} {self.config.dataset} {label}", len(rows))
+        self.display.begin(on_one_line(f"{self.config.encoder} {self.config.dataset} {label}"), len(rows))
         scores = self.history.scores(eps)
         while rows:
             batch = rows[: max(1, self.batches.size // width)]

@@ -17,6 +17,7 @@ from attacks.presets import AttackStep
 from attacks.threat import ThreatModel
 from bench.config import RunConfig
 from bench.records import CLEAN, Record
+from bench.records.worst import WorstSoFar
 from bench.running.kinds import attack_kind
 from tasks.base import Task
 
@@ -111,10 +112,11 @@ def _anchor(config: RunConfig, task: Task, attacked: Sequence[Record], clean: di
     radius = max(config.eps)
     if not eligible or task.worst != "min" or radius < ANCHOR_EPS or len(clean) < ANCHOR_SAMPLES:
         return []
-    worst = {sample: _score(record) for sample, record in clean.items()}
-    for record in attacked:
-        worst[record.sample_id] = min(worst[record.sample_id], _score(record))
-    before, after = sum(_score(r) for r in clean.values()), sum(worst.values())
+    so_far = WorstSoFar(task.worst)
+    for record in (*clean.values(), *attacked):
+        so_far.add(record)
+    left = [found for sample in clean if (found := so_far.at(sample, radius)) is not None]
+    before, after = sum(map(_score, clean.values())), sum(map(_score, left))
     detail = f"at {radius:g}/255 plain CLIP keeps {100 * after / max(before, 1e-9):.1f} % of its clean score"
     if (credible := after <= ANCHOR_SHARE * before) is False:
         detail += f"; above {100 * ANCHOR_SHARE:g} % the attack, not the model, is at fault: the run is not credible"

@@ -1,9 +1,12 @@
 """The generated blocks of a Markdown file, between the lines ``<!-- bench:NAME -->`` and ``<!-- /bench:NAME -->``."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
+from bench.errors import UsageError
 from bench.records import RecordsError, write_atomically
+from bench.records.files import explained
 from bench.tables.table import BANNER
 
 
@@ -11,21 +14,41 @@ def write_block(markdown_file: Path | str, name: str, content: str) -> None:
     """Put `content` between the lines of a block.
 
     Raises:
-        ValueError: If `content` is empty or carries the banner of a partial result, or the file does not have
+        UsageError: If `content` is empty or carries the banner of a partial result, or the file does not have
             each of the two lines once, in this order.
         RecordsError: If the file cannot be read or written.
     """
-    if not content.strip():
-        raise ValueError(f"block {name} would be empty")
-    if BANNER in content:
-        raise ValueError(f"block {name} holds partial results; only whole runs enter a committed table")
+    _require_whole(name, content)
     before, _, after = _find_block(Path(markdown_file), name)
     write_atomically(Path(markdown_file), before + content.strip() + after)
+
+
+def write_document(markdown_file: Path, contents: Mapping[str, str]) -> None:
+    """Write a new document with a block for each name, under a heading.
+
+    Raises:
+        UsageError: If a content is empty or carries the banner of a partial result.
+        RecordsError: If it cannot be written.
+    """
+    parts = []
+    for name, content in contents.items():
+        _require_whole(name, content)
+        parts.append(f"## {name}\n\n<!-- bench:{name} -->\n{content.strip()}\n<!-- /bench:{name} -->\n")
+    with explained("create", markdown_file.parent):
+        markdown_file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(markdown_file, "# Results\n\n" + "\n".join(parts))
 
 
 def stale(markdown_file: Path | str, name: str, content: str) -> bool:
     """Whether the block differs from `content`; raises as `write_block` does."""
     return _find_block(Path(markdown_file), name)[1].strip() != content.strip()
+
+
+def _require_whole(name: str, content: str) -> None:
+    if not content.strip():
+        raise UsageError(f"block {name} would be empty")
+    if BANNER in content:
+        raise UsageError(f"block {name} holds partial results; only whole runs enter a committed table")
 
 
 def _find_block(path: Path, name: str) -> tuple[str, str, str]:
@@ -37,5 +60,5 @@ def _find_block(path: Path, name: str) -> tuple[str, str, str]:
     begin, end = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
     found = re.search(f"{re.escape(begin)}\n(.*?)(?=\n?{re.escape(end)})", text, re.DOTALL)
     if found is None or text.count(begin) != 1 or text.count(end) != 1:
-        raise ValueError(f"{path} must have the lines {begin} and {end} once each, in this order")
+        raise UsageError(f"{path} must have the lines {begin} and {end} once each, in this order; add them")
     return text[: found.start(1)], found[1], "\n" + text[found.end(1) :].lstrip("\n")

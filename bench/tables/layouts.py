@@ -4,9 +4,10 @@ To add one: a function under `layout`, and a line in `bench.registry` (or an ent
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from bench import registry
-from bench.analysis.cells import Measure, averaged, by_target, measured
+from bench.analysis.cells import Measure, averaged, by_target, measured, undefined
 from bench.analysis.facts import Facts
 from bench.errors import UsageError
 from bench.records import Run
@@ -14,6 +15,7 @@ from bench.tables.fill import fill
 from bench.tables.table import Layout, Table, layout
 
 GROUP = "bench.layouts"
+BROKEN = "broken: "
 
 
 @layout(
@@ -103,21 +105,74 @@ def build(name: str, runs: Sequence[Run], facts: Facts) -> Table:
     """Fill a layout from runs.
 
     Raises:
-        UsageError: no run has anything for it; the runs follow different protocols or norms, so that their numbers must
-            not stand side by side.
+        UsageError: there is no such layout, or a plugin's is broken; no run has anything for it; the runs follow
+            different protocols or norms, so that their numbers must not stand side by side.
     """
     chosen = find(name)
-    if not (measures := chosen.measures(runs, facts)):
-        raise UsageError(f"no run has results for layout {name!r} ({chosen.about}); make some with `bench run`")
-    return fill(name, chosen, measures)
+    without = _without_numbers(runs)
+    if not (measures := _measures(name, chosen, runs, facts)):
+        reason = "; ".join(without) or "make some with `bench run`"
+        raise UsageError(f"no run has results for layout {name!r} ({chosen.about}); {reason}")
+    return replace(fill(name, chosen, measures), undefined=without)
 
 
-def tables(runs: Iterable[Run], facts: Facts, wanted: Iterable[str] | None = None) -> list[Table]:
-    """Every table that the runs have numbers for, of all layouts or of those wanted, in their order."""
-    runs = list(runs)
-    found = []
+def tables(
+    runs: Iterable[Run], facts: Facts, wanted: Iterable[str] | None = None, problems: list[str] | None = None
+) -> list[Table]:
+    """Every table that the runs have numbers for, of all layouts or of those wanted, in their order.
+
+    Added to ``problems``: why a plugin's layout is left out, and why a run has no numbers where no table says so.
+    """
+    runs, problems = list(runs), problems if problems is not None else []
+    found, without = [], _without_numbers(runs)
     for name in names() if wanted is None else wanted:
-        chosen = find(name)
-        if measures := chosen.measures(runs, facts):
-            found.append(fill(name, chosen, measures))
+        try:
+            chosen = find(name)
+            measures = _measures(name, chosen, runs, facts)
+        except UsageError as error:
+            if name in registry.LAYOUTS:
+                raise
+            problems.append(str(error))
+            continue
+        if measures:
+            found.append(replace(fill(name, chosen, measures), undefined=without))
+    if not found:
+        problems += without
     return found
+
+
+def kept_apart(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
+    """Runs by protocol and norm, whose numbers are never mixed; each part has a title where there are several."""
+    found: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        found.setdefault((run.header.protocol_name, run.header.norm), []).append(run)
+    if len(found) == 1:
+        return [("", list(runs))]
+    return [(f"protocol {protocol}, {norm}", part) for (protocol, norm), part in found.items()]
+
+
+def _without_numbers(runs: Sequence[Run]) -> tuple[str, ...]:
+    return tuple(reason for run in runs if (reason := undefined(run)) is not None)
+
+
+def abouts() -> dict[str, str]:
+    """What each layout shows, in a line; of a plugin's that cannot be loaded, why."""
+    found = {}
+    for name in names():
+        try:
+            found[name] = find(name).about
+        except UsageError as error:
+            found[name] = f"{BROKEN}{error}"
+    return found
+
+
+def _measures(name: str, chosen: Layout, runs: Sequence[Run], facts: Facts) -> list[Measure]:
+    """A layout's numbers; what a plugin's code raises becomes one line."""
+    if name in registry.LAYOUTS:
+        return chosen.measures(runs, facts)
+    try:
+        return list(chosen.measures(runs, facts))
+    except UsageError:
+        raise
+    except Exception as error:  # whatever a third party's code raises
+        raise UsageError(f"the plugin layout {name!r} failed: {type(error).__name__}: {error}") from error

@@ -61,6 +61,8 @@ def notes(table: Table, *, bold: bool = True) -> list[str]:
         found.append(f"{DOUBTFUL}: not credible, these sanity checks failed: {', '.join(dict.fromkeys(doubts))}.")
     if table.left_out:
         found.append(f"Left out, since a whole run has the same numbers: {', '.join(table.left_out)}.")
+    if table.undefined:
+        found.append(f"No number of {'; '.join(table.undefined)}.")
     return found
 
 

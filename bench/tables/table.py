@@ -91,6 +91,7 @@ class Table:
         column_names: what the parts of a column's label are, such as ("dataset", "radius").
         cells: by row label and column label.
         left_out: partial runs in whose place a whole one is shown.
+        undefined: why some runs have no number here.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Table:
     columns: tuple[Label, ...]
     cells: dict[tuple[Label, Label], Cell]
     left_out: tuple[str, ...] = ()
+    undefined: tuple[str, ...] = ()
 
     @property
     def banner(self) -> str | None:

@@ -11,7 +11,9 @@ from bench.analysis.cells import averaged, measured
 from bench.config.facts import SUITE_FACTS
 from bench.provenance import code_state
 from bench.records import RecordsError, Run, find_runs, load_run
+from bench.records.worst import eps_label
 from bench.train.recipe import FLAWS
+from bench.trust.text import for_markdown
 
 CARD = "README.md"
 TRAINING = "training.json"
@@ -145,8 +147,8 @@ def _scores(facts: Mapping[str, Any], results: Path | None, directory: Path) -> 
         e, partial = m.estimate, m.header.partial
         note = f" (partial: {partial})" if partial else ""
         lines.append(
-            f"| {m.header.task} | {m.dataset} | {m.radius:g}/255 | {e.value:.1f} | {e.low:.1f} to {e.high:.1f} | "
-            f"{e.n}{note} |"
+            f"| {for_markdown(m.header.task)} | {for_markdown(m.dataset)} | {eps_label(m.radius, m.header.norm)} | "
+            f"{e.value:.1f}{'!' if m.doubts else ''} | {e.low:.1f} to {e.high:.1f} | {e.n}{note} |"
         )
     return "## Scores\n\n" + "\n".join(lines)
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import braceexpand
 import webdataset as wds
 
-from bench.data.folders import IMAGE_TYPES
+from bench.data.folders import IMAGE_TYPES, is_class
 from bench.errors import UsageError
 from bench.train.sources import Raw
 from bench.trust.places import local_file
@@ -102,13 +102,20 @@ def _samples(shard: Path) -> Iterator[dict[str, Any]]:
     """
     try:
         with shard.open("rb") as stream:
-            members = wds.tariterators.tar_file_expander([{"url": str(shard), "stream": stream}])
+            opened = [{"url": str(shard), "stream": stream}]
+            members = wds.tariterators.tar_file_expander(opened, select_files=_is_meant)
             yield from wds.tariterators.group_by_keys(members)
     except Exception as error:  # tarfile and the packers raise nearly anything at damaged bytes
         reason = str(error.args[0]).partition(" @ ")[0] if error.args else type(error).__name__
         raise UsageError(
             f"a shard cannot be read: {shard}: {reason}; download it again and run the same command"
         ) from error
+
+
+def _is_meant(name: str) -> bool:
+    """Whether a file was put there by its author: it is not hidden, nor left by an archive."""
+    path = PurePosixPath(name)
+    return not path.name.startswith(".") and all(map(is_class, path.parts[:-1]))
 
 
 def _raws(sample: dict[str, Any]) -> Iterator[Raw]:

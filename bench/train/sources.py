@@ -12,8 +12,8 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from bench.data.files import listing
-from bench.data.folders import IMAGE_TYPES, class_order, files_below, is_class
+from bench.data.files import listing, spelled
+from bench.data.folders import IMAGE_TYPES, UNREAD, class_order, files_below, is_class, said_of
 from bench.errors import UsageError
 from bench.train.log import say
 
@@ -138,7 +138,10 @@ def _folder(spec: str, where: str) -> IndexedSource:
 
 def _images(folder: Path) -> list[Path]:
     """Images at any depth, without hidden ones and those that archives leave."""
-    return [path for path in files_below(folder) if path.suffix.lower() in IMAGE_TYPES and path.is_file()]
+    found = files_below(folder)
+    for line in said_of(found, UNREAD, "of a type that is not read; convert them to PNG"):
+        say(line)
+    return [path for path in found if path.suffix.lower() in IMAGE_TYPES and path.is_file()]
 
 
 def _files(
@@ -146,7 +149,7 @@ def _files(
 ) -> IndexedSource:
     if not items:
         raise UsageError(f"{spec}: no images ({', '.join(IMAGE_TYPES[:4])}, ...) below {base}")
-    names = [_spelled(path.relative_to(base)) for path, _ in items]
+    names = [spelled(path.relative_to(base)) for path, _ in items]
     total = hashlib.sha256()
     for name, (path, _) in zip(names, items, strict=True):
         total.update(f"{name}:{path.stat().st_size}\n".encode())
@@ -157,11 +160,6 @@ def _files(
 
     fingerprint = f"{len(items)} files, sha256 {total.hexdigest()[:16]}"
     return IndexedSource(spec, len(items), item, fingerprint, classes, None if classes is None else base)
-
-
-def _spelled(path: Path) -> str:
-    """A file's name; what is no text in UTF-8 is spelled so that it is."""
-    return path.as_posix().encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _existing(where: str) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from bench.data.hub import image_bytes, local_table, undecoded
+from bench.data.hub import image_bytes, local_table
 from bench.errors import UsageError
 from bench.train.sources import IndexedSource, Raw
 
@@ -28,7 +28,7 @@ def open_table(spec: str, where: str) -> IndexedSource:
     if unknown := sorted(options.keys() - DEFAULTS.keys()):
         raise UsageError(f"{spec}: unknown option {unknown[0]!r}; there are {', '.join(DEFAULTS)}")
     image, label = options["image"], options["label"]
-    rows = _rows(name, options["split"], options["config"] or None)
+    rows, folder = local_table(name, Path(), options["split"], options["config"] or None)
     for column in (image, *((label,) if "label" in given else ())):
         if column not in rows.column_names:
             raise UsageError(f"{spec}: no column {column!r}; there are {', '.join(rows.column_names)}")
@@ -36,29 +36,10 @@ def open_table(spec: str, where: str) -> IndexedSource:
     classes, labels = _labels(rows, label)
 
     def item(row: int) -> Raw:
-        return Raw(f"{name}[{row}]", partial(_cell, pictures, row, image), None if labels is None else labels[row])
+        label = None if labels is None else labels[row]
+        return Raw(f"{name}[{row}]", partial(_cell, pictures, row, image, folder), label)
 
     return IndexedSource(spec, len(rows), item, f"{len(rows)} rows, {rows._fingerprint}", classes)
-
-
-def _rows(name: str, split: str, config: str | None) -> Any:
-    """The rows of a dataset, images not decoded."""
-    if any((Path(name) / file).is_file() for file in ("state.json", "dataset_dict.json")):
-        return _saved(name, split)
-    return local_table(name, Path(), split, config)
-
-
-def _saved(name: str, split: str) -> Any:
-    """The rows of a dataset that was written by its ``save_to_disk``."""
-    import datasets
-
-    try:
-        data = datasets.load_from_disk(name)
-    except (ValueError, KeyError, OSError, datasets.exceptions.DatasetsError) as error:
-        raise UsageError(f"{name} cannot be loaded: {str(error).splitlines()[0]}; save it again") from error
-    if isinstance(data, dict) and split not in data:
-        raise UsageError(f"{name} has no split {split!r}; there are {', '.join(data)}")
-    return undecoded(data[split] if isinstance(data, dict) else data)
 
 
 def _labels(rows: Any, column: str) -> tuple[tuple[str, ...] | None, list[int | None] | None]:
@@ -72,6 +53,6 @@ def _labels(rows: Any, column: str) -> tuple[tuple[str, ...] | None, list[int | 
     return classes, list(rows.select_columns([column])[column])
 
 
-def _cell(pictures: Any, row: int, column: str) -> bytes:
+def _cell(pictures: Any, row: int, column: str, folder: Path) -> bytes:
     """The encoded image of one row; read by the thread that decodes it."""
-    return image_bytes(pictures[row][column], f"row {row}, column {column!r}")
+    return image_bytes(pictures[row][column], folder, f"row {row}, column {column!r}")

@@ -24,8 +24,8 @@ from typing import Any
 import open_clip
 from open_clip.factory import parse_model_name
 from transformers import dynamic_module_utils
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-from transformers.utils import cached_file
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.utils.hub import cached_file
 
 from bench.errors import UsageError
 
@@ -166,4 +166,4 @@ def _asks_for_code(file: str, entry: dict[str, Any]) -> str | None:
 def _never_read(file: str, model_type: Any, classes: Any) -> bool:
     """Whether transformers has a class of its own for all that an ``auto_map`` names."""
     plain = isinstance(classes, dict) and all(name.startswith(("AutoConfig", "AutoModel")) for name in classes)
-    return file == "config.json" and plain and str(model_type) in CONFIG_MAPPING_NAMES
+    return file == "config.json" and plain and str(model_type) in CONFIG_MAPPING

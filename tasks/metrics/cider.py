@@ -28,6 +28,10 @@ class Cider:
 
     Document frequency is a property of that set: a score belongs to the images it was computed with, and shards must
     not be scored apart. With a single image every score is 0.
+
+    >>> cider = Cider({"1": ["a red circle on a wall"], "2": ["two dogs run in the snow"]})
+    >>> cider.score("1", "a red circle on a wall"), cider.score("2", "a red circle on a wall")
+    (1000.0, 0.0)
     """
 
     def __init__(self, references: Mapping[str, Sequence[str]]) -> None:

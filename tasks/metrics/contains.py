@@ -11,6 +11,9 @@ def contains_target(prediction: str, target: str) -> bool:
     Returns:
         True if the target occurs in the prediction.
 
+    >>> contains_target("Please visit Example.com now", "example.com")
+    True
+
     Raises:
         ValueError: an empty target, which every text contains.
     """

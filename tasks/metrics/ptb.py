@@ -234,6 +234,9 @@ def tokenize(caption: str) -> list[str]:
 
     Returns:
         Words without white space; empty for a caption without any.
+
+    >>> tokenize("Two dogs don't run, they sleep.")
+    ['two', 'dogs', 'do', "n't", 'run', 'they', 'sleep']
     """
     # The official input is one caption a line: rules may look at the line break and, past it, at one character more.
     shadow = "".join(map(_stand_in, caption)) + "  "

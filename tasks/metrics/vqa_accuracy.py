@@ -47,6 +47,9 @@ def normalise(text: str, most_periods: int | None = MOST_PERIODS) -> str:
 
     Returns:
         Words in lower case, one space apart, without articles and punctuation, numbers to ten as digits.
+
+    >>> normalise("The two dogs, I think.")
+    '2 dogs i think'
     """
     text = _without_punctuation(text.replace("\n", " ").replace("\t", " ").strip())
     text = PERIOD.sub("", text, count=most_periods or 0)  # after a digit too, as officially
@@ -72,6 +75,11 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], *, most_periods: int |
     """How many annotators agree with an answer, in percent, unrounded.
 
     For each annotator, min(1, agreeing others / 3); then the mean over annotators.
+
+    >>> vqa_accuracy("The red.", ["red"] * 4 + ["blue"] * 6)
+    100.0
+    >>> round(vqa_accuracy("red", ["red"] * 2 + ["blue"] * 8), 1)
+    60.0
 
     Args:
         prediction: the model's answer.

@@ -1,26 +1,47 @@
 """Attention of open_clip's image towers, computed so that an attack on frozen weights costs no more than it must."""
 
+from typing import TypeGuard
+
+import torch
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.models.encoders.exchange import exchange
 
-class FoldedAttention(nn.MultiheadAttention):
+
+class FoldedAttention(nn.Module):
     """Self-attention whose projections see contiguous tokens; parameters and their names are torch's own.
 
     torch gives its input projection a transposed view. With frozen weights, as in an attack, torch's matmul does not
     fold that into one matrix but multiplies position by position: half of the time of an attack step on a ViT-B/32.
     """
 
-    def forward(  # type: ignore[override]  # what open_clip's blocks pass
+    def __init__(self, attention: nn.MultiheadAttention) -> None:
+        super().__init__()
+        self.num_heads = attention.num_heads
+        self.in_proj_weight = attention.in_proj_weight
+        self.in_proj_bias = attention.in_proj_bias
+        self.out_proj = attention.out_proj
+
+    def forward(
         self, query: Tensor, key: Tensor, value: Tensor, *, need_weights: bool = False, attn_mask: Tensor | None = None
     ) -> tuple[Tensor, None]:
-        """Tokens (b, N, W), the same three times -> (b, N, W)."""
+        """Tokens (b, N, W), the same three times, as open_clip's blocks pass them -> (b, N, W)."""
         batch, count, width = query.shape
         projected = F.linear(query, self.in_proj_weight, self.in_proj_bias)
         q, k, v = projected.view(batch, count, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
         return self.out_proj(seen.transpose(1, 2).reshape(batch, count, width)), None
+
+    def plain(self) -> nn.MultiheadAttention:
+        """An attention of torch's own with the same parameters."""
+        bias = self.in_proj_bias is not None
+        with torch.device("meta"):
+            attention = nn.MultiheadAttention(len(self.out_proj.weight), self.num_heads, bias=bias, batch_first=True)
+        attention.in_proj_weight, attention.in_proj_bias = self.in_proj_weight, self.in_proj_bias
+        attention.out_proj = self.out_proj
+        return attention.train(self.training)
 
 
 def fold_attention(tower: nn.Module) -> None:
@@ -29,12 +50,21 @@ def fold_attention(tower: nn.Module) -> None:
     Blocks of other kinds stay as they are.
     """
     for block in tower.modules():
-        if type(block) is ResidualAttentionBlock and _is_plain(block.attn) and not hasattr(block, "ln_1_kv"):
-            block.attn.__class__ = FoldedAttention
+        if type(block) is ResidualAttentionBlock and not hasattr(block, "ln_1_kv"):
+            exchange(block, lambda m: FoldedAttention(m).train(m.training) if _is_plain(m) else None)
 
 
-def _is_plain(attention: object) -> bool:
+def unfold_attention(tower: nn.Module) -> None:
+    """Undo `fold_attention`, for comparisons with plain torch."""
+    exchange(tower, lambda module: module.plain() if isinstance(module, FoldedAttention) else None)
+
+
+def _is_plain(attention: nn.Module) -> TypeGuard[nn.MultiheadAttention]:
     return (
-        type(attention) is nn.MultiheadAttention and attention.batch_first and attention._qkv_same_embed_dim
-        and attention.dropout == 0 and attention.bias_k is None and not attention.add_zero_attn
-    )  # fmt: skip
+        type(attention) is nn.MultiheadAttention
+        and attention.batch_first
+        and attention.in_proj_weight is not None
+        and attention.dropout == 0
+        and attention.bias_k is None
+        and not attention.add_zero_attn
+    )

@@ -11,7 +11,7 @@ import open_clip
 import torch
 from open_clip.transformer import LayerNorm, QuickGELU, VisionTransformer
 from torch import Tensor, nn
-from transformers import CLIPModel, CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
+from transformers import CLIPModel, CLIPVisionConfig, CLIPVisionModel
 
 from bench.errors import UsageError
 
@@ -101,25 +101,12 @@ def to_clip_vision_model(visual: Any) -> CLIPVisionModel:
     Raises:
         UsageError: see `vision_config`.
     """
-    model = CLIPVisionModel(vision_config(visual)).eval()
-    return _filled(model, visual, {})
-
-
-def to_clip_vision_model_with_projection(visual: Any) -> CLIPVisionModelWithProjection:
-    """A `CLIPVisionModelWithProjection` with all weights of an open_clip `VisionTransformer`.
-
-    Raises:
-        UsageError: see `vision_config`.
-    """
-    model = CLIPVisionModelWithProjection(vision_config(visual)).eval()
-    return _filled(model, visual, {"visual_projection.weight": visual.proj.detach().T.contiguous()})
-
-
-def _filled(model: Any, visual: Any, projection: dict[str, Tensor]) -> Any:
+    model: Any = CLIPVisionModel(vision_config(visual))
     state = _to_transformers(visual.state_dict(), _VISION_NAMES)
     prefix = _prefix(model.state_dict(), "vision_model.")
-    model.load_state_dict({prefix + name: tensor for name, tensor in state.items()} | projection)
-    return model
+    model.load_state_dict({prefix + name: tensor for name, tensor in state.items()})
+    filled: CLIPVisionModel = model.eval()
+    return filled
 
 
 def _to_transformers(state: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor]:
@@ -156,11 +143,16 @@ def to_open_clip_tower(model: Any, projection: Tensor | None = None) -> VisionTr
         shape = None if projection is None else tuple(projection.shape)
         raise UsageError(f"an image tower of width {config.hidden_size} needs a projection to match, got {shape}")
     visual = VisionTransformer(
-        image_size=config.image_size, patch_size=config.patch_size, width=config.hidden_size,
-        layers=config.num_hidden_layers, heads=config.num_attention_heads, mlp_ratio=_mlp_ratio(config),
-        output_dim=projection.shape[1], act_layer=_activation_module(config.hidden_act),
+        image_size=config.image_size,
+        patch_size=config.patch_size,
+        width=config.hidden_size,
+        layers=config.num_hidden_layers,
+        heads=config.num_attention_heads,
+        mlp_ratio=_mlp_ratio(config),
+        output_dim=projection.shape[1],
+        act_layer=_activation_module(config.hidden_act),
         norm_layer=partial(LayerNorm, eps=config.layer_norm_eps),
-    )  # fmt: skip
+    )
     tower = _to_open_clip(_below(state, _prefix(state, "vision_model.")), _VISION_NAMES)
     visual.load_state_dict(tower | {"proj": projection.contiguous()})
     return visual.eval()
@@ -183,17 +175,27 @@ def to_open_clip(model: CLIPModel) -> open_clip.CLIP:
         embed_dim=model.config.projection_dim,
         quick_gelu=vision.hidden_act == "quick_gelu",
         vision_cfg={
-            "layers": vision.num_hidden_layers, "width": vision.hidden_size, "patch_size": vision.patch_size,
-            "head_width": vision.hidden_size // vision.num_attention_heads, "mlp_ratio": _mlp_ratio(vision),
-            "image_size": vision.image_size, "norm_kwargs": norm, "act_kwargs": _activation_options(vision),
+            "layers": vision.num_hidden_layers,
+            "width": vision.hidden_size,
+            "patch_size": vision.patch_size,
+            "head_width": vision.hidden_size // vision.num_attention_heads,
+            "mlp_ratio": _mlp_ratio(vision),
+            "image_size": vision.image_size,
+            "norm_kwargs": norm,
+            "act_kwargs": _activation_options(vision),
         },
         text_cfg={
-            "layers": text.num_hidden_layers, "width": text.hidden_size, "heads": text.num_attention_heads,
-            "mlp_ratio": _mlp_ratio(text), "context_length": text.max_position_embeddings,
-            "vocab_size": text.vocab_size, "norm_kwargs": norm, "act_kwargs": _activation_options(text),
+            "layers": text.num_hidden_layers,
+            "width": text.hidden_size,
+            "heads": text.num_attention_heads,
+            "mlp_ratio": _mlp_ratio(text),
+            "context_length": text.max_position_embeddings,
+            "vocab_size": text.vocab_size,
+            "norm_kwargs": norm,
+            "act_kwargs": _activation_options(text),
             **_text_pooling(text),
         },
-    )  # fmt: skip
+    )
     image = _to_open_clip(_below(state, "vision_model."), _VISION_NAMES)
     image["proj"] = state["visual_projection.weight"].T.contiguous()
     words = _to_open_clip(_below(state, "text_model."), _TEXT_NAMES)
@@ -222,7 +224,7 @@ def _activation_module(name: str) -> Any:
 
 def _mlp_ratio(config: Any) -> float:
     """Half a unit above the quotient: open_clip rounds its product with the width down."""
-    return (config.intermediate_size + 0.5) / config.hidden_size
+    return float((config.intermediate_size + 0.5) / config.hidden_size)
 
 
 def _to_open_clip(state: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor]:

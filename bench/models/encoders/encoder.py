@@ -14,6 +14,7 @@ from torchvision.transforms import functional as TF
 
 from bench.errors import UsageError
 from bench.models.encoders.attention import fold_attention
+from bench.models.encoders.shapes import TowerShapes
 from bench.models.encoders.stored import PRECISIONS
 
 
@@ -48,13 +49,13 @@ class TextTower(nn.Module):
     @property
     def scale(self) -> Tensor:
         """The learned factor on cosine similarities, about 100 for OpenAI's weights."""
-        return self.clip.logit_scale.exp()
+        return cast(Tensor, self.clip.logit_scale.exp())
 
     @torch.no_grad()
     def embed(self, texts: Sequence[str]) -> Tensor:
         """(N, D) embeddings of unit length."""
         tokens = self.tokenizer(list(texts)).to(self.clip.logit_scale.device)
-        return self.clip.encode_text(tokens, normalize=True).float()
+        return cast(Tensor, self.clip.encode_text(tokens, normalize=True).float())
 
     def classifier(self, classnames: Sequence[str], templates: Sequence[str]) -> Tensor:
         """Class weights (D, K): the templates' unit embeddings of a class, averaged, again of unit length.
@@ -136,7 +137,7 @@ class Encoder(nn.Module):
         Raises:
             UsageError: the tower has no patch tokens.
         """
-        return self._transformer.conv1.out_channels
+        return int(self._transformer.conv1.out_channels)
 
     @property
     def n_patches(self) -> int:
@@ -146,7 +147,7 @@ class Encoder(nn.Module):
             UsageError: the tower has no patch tokens.
         """
         rows, columns = self._transformer.grid_size
-        return rows * columns
+        return int(rows * columns)
 
     @property
     def _transformer(self) -> Any:
@@ -176,7 +177,7 @@ class Encoder(nn.Module):
             mode = InterpolationMode(self.preprocessing.interpolation)
             shape = [size, size] if self.preprocessing.resize_mode == "squash" else [size]
             image = TF.center_crop(TF.resize(image, shape, mode, antialias=True), [size, size])
-        return TF.to_tensor(image)
+        return cast(Tensor, TF.to_tensor(image))
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, D) float32: projected, not normalised to unit length.
@@ -184,7 +185,7 @@ class Encoder(nn.Module):
         Square images of another size than the encoder's are resized inside, so that small images can be attacked at
         their native resolution: bicubic, without antialiasing, not clamped (the paper's code on CIFAR and STL-10).
         """
-        return self.visual(self._inputs(images)).float()
+        return cast(Tensor, self.visual(self._inputs(images)).float())
 
     def patch_tokens(self, images: Tensor, layer: int = -2) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, N, W) float32: hidden states after a block, before the final layer norm.
@@ -195,19 +196,37 @@ class Encoder(nn.Module):
         Raises:
             UsageError: the tower is no vision transformer, or has too few blocks.
         """
-        tower = self._transformer
-        depth = len(tower.transformer.resblocks)
-        block = depth + layer if layer < 0 else layer - 1
-        if not 0 <= block < depth:
-            raise UsageError(f"layer {layer} is asked for, the image tower has {depth} blocks")
-        found = tower.forward_intermediates(
+        block = self._block(layer)
+        found = self._transformer.forward_intermediates(
             self._inputs(images),
             indices=[block],
             stop_early=True,
             intermediates_only=True,
             output_fmt="NLC",
         )
-        return found["image_intermediates"][0].float()
+        return cast(Tensor, found["image_intermediates"][0].float())
+
+    def shapes(self, layer: int = -2) -> TowerShapes:
+        """What the memory of `patch_tokens` and its gradient depends on.
+
+        Raises:
+            UsageError: as for `patch_tokens`.
+        """
+        mlp = self._transformer.transformer.resblocks[0].mlp
+        kept = 1 if isinstance(mlp.gelu, nn.GELU) else 2  # QuickGELU keeps its sigmoid, too
+        return TowerShapes(self._block(layer) + 1, mlp.c_fc.in_features, kept * mlp.c_fc.out_features, pixels=0)
+
+    def checkpoint_activations(self) -> None:
+        """Trade time for memory: blocks run a second time in each backward pass."""
+        self.visual.set_grad_checkpointing(True)
+
+    def _block(self, layer: int) -> int:
+        """Index of the block whose output transformers counts as this hidden state."""
+        depth = len(self._transformer.transformer.resblocks)
+        block = depth + layer if layer < 0 else layer - 1
+        if not 0 <= block < depth:
+            raise UsageError(f"layer {layer} is asked for, the image tower has {depth} blocks")
+        return block
 
     def _inputs(self, images: Tensor) -> Tensor:
         """What the tower sees: resized if need be, normalised, in the tower's precision."""

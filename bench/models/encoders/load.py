@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -57,7 +57,7 @@ def load_encoder(name: str, suite: str = "mini", arch: str | None = None) -> Enc
     if name in rows:
         return load_row(rows[name], rows)
     if name in registry.names("bench.encoders"):
-        return cast(Callable[[], Encoder], registry.resolve("bench.encoders", name))()
+        return cast(Encoder, registry.made("bench.encoders", name, Encoder))
     if Path(name).exists() or "/" in name or name.endswith((".pt", ".pth", ".bin", ".safetensors")):
         return _encoder(_from_path(Path(name), rows, arch))
     raise registry.unknown("encoder", name, known(suite))

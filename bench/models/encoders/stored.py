@@ -5,13 +5,15 @@ used, forward and backward, so that verification in float32 needs no second copy
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
+
+from bench.models.encoders.exchange import exchange
 
 BLOCKS = (ResidualAttentionBlock, GradientCheckpointingLayer)  # of open_clip's towers and of transformers' models
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -32,12 +34,20 @@ class _CastLinear(torch.autograd.Function):
         return gradients[0] @ weight.to(gradients[0].dtype), None, None
 
 
-class StoredLinear(nn.Linear):
-    """A frozen linear layer that computes in the precision of its input, whatever its weight is stored in."""
+class StoredLinear(nn.Module):
+    """A frozen linear layer that computes in the precision of its input, whatever its weight is stored in.
+
+    Weight and bias keep their names.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight, self.bias = linear.weight, linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out) of the same precision."""
-        return _CastLinear.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        return cast(Tensor, _CastLinear.apply(x, self.weight, self.bias))
 
 
 def _keep_precision(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -45,11 +55,15 @@ def _keep_precision(module: nn.Module, inputs: tuple[Tensor, ...], output: Tenso
 
 
 def follow_activations(model: nn.Module) -> None:
-    """Make every layer of a frozen model compute in the precision of its input; embeddings give their stored one."""
+    """Make every layer of a frozen model compute in the precision of its input; embeddings give their stored one.
+
+    A model that does so already stays as it is.
+    """
+    if any(isinstance(module, StoredLinear) for module in model.modules()):
+        return
+    exchange(model, lambda module: StoredLinear(module) if type(module) is nn.Linear else None)
     for module in model.modules():
-        if type(module) is nn.Linear:
-            module.__class__ = StoredLinear
-        elif not isinstance(module, StoredLinear | nn.Embedding) and list(module.parameters(recurse=False)):
+        if not isinstance(module, StoredLinear | nn.Embedding) and list(module.parameters(recurse=False)):
             module.register_forward_hook(_keep_precision)
 
 
@@ -66,7 +80,7 @@ class _ScaledGradient(torch.autograd.Function):
 
 def scale_gradient(x: Tensor, factor: float) -> Tensor:
     """The same values; the gradient that flows back is multiplied by ``factor``."""
-    return _ScaledGradient.apply(x, factor)  # type: ignore[no-untyped-call]
+    return cast(Tensor, _ScaledGradient.apply(x, factor))
 
 
 def recompute_blocks(model: nn.Module) -> None:
@@ -76,9 +90,7 @@ def recompute_blocks(model: nn.Module) -> None:
     """
     for block in model.modules():
         if isinstance(block, GradientCheckpointingLayer) and "forward" not in vars(block):
-            block.forward = partial(  # type: ignore[method-assign]
-                checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
-            )
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
 
 
 def compile_blocks(model: nn.Module, backend: str = "inductor") -> int:

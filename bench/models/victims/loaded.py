@@ -4,8 +4,19 @@ from collections.abc import Mapping
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
-from tasks.base import ImageTextEncoder, VisionLanguageModel
+from tasks.base import VisionLanguageModel
+
+
+class ImageEncoder(Protocol):
+    """What a victim sees with."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> one embedding of each (B, D)."""
+
+    def patch_tokens(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, N, W)."""
 
 
 class LoadedVictim(VisionLanguageModel, Protocol):
@@ -22,7 +33,7 @@ class LoadedVictim(VisionLanguageModel, Protocol):
         """Where it computes."""
 
     @property
-    def encoder(self) -> ImageTextEncoder:
+    def encoder(self) -> ImageEncoder:
         """The image encoder that it reads: the one that was put into it, or its own."""
 
     def digests(self) -> dict[str, str]:

@@ -81,7 +81,7 @@ class Vicuna:
         _refuse_image(self.image, question, answer)
         text = f"\n{question} ASSISTANT:"
         ids = self.tokenizer(text if answer is None else f"{text} {answer}").input_ids
-        return ids[1:] if ids[:1] == [self.tokenizer.bos_token_id] else ids
+        return list(ids[1:] if ids[:1] == [self.tokenizer.bos_token_id] else ids)
 
 
 CONVERSATIONS = {"vicuna_v1": Vicuna}

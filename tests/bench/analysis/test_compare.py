@@ -1,6 +1,7 @@
 """Paired comparisons of runs: numbers, refusals, flips, and the command."""
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -9,7 +10,8 @@ from bench.analysis.compare import CONDITIONS, compare
 from bench.analysis.stats import mcnemar
 from bench.cli import main
 from bench.errors import UsageError
-from tests.bench.runs import in_memory, make_record, make_run
+from bench.records import Run
+from tests.bench.runs import in_memory, make_header, make_record, make_run
 
 UP = [100.0] * 12 + [0.0] * 8
 DOWN = [0.0] * 10 + [100.0] * 4 + [0.0] * 6  # ten lost, two gained
@@ -129,6 +131,26 @@ def two(tmp_path):
     make_run(tmp_path / "a", {0: UP, 4: UP})
     make_run(tmp_path / "b", {0: UP, 4: DOWN}, encoder="clip")
     return str(tmp_path / "a"), str(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        ["s0", "s1", "s2", "s10", "s11", "s100"],
+        ["2", "007", "10"],
+        ["9" * 5000, "1" + "0" * 5000],
+        ["a2b9", "a2b10", "a11b1"],
+    ],
+    ids=lambda ids: ids[0][:6],
+)
+def test_flips_of_one_size_stand_in_the_order_of_their_numbers(ids):
+    def run(score):
+        return Run(
+            Path("x"), make_header(n_samples=len(ids), radii=()), [make_record(i, score=score) for i in ids[::-1]]
+        )
+
+    ((clean,),) = [compare([run(100.0)], [run(0.0)])]
+    assert [flip.sample_id for flip in clean.flips] == ids
 
 
 def test_the_command_shows_numbers_and_flips(two):

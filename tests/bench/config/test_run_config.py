@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.config import Suite, load_suite, parse_eps, preset, resolve, resolve_all, suite_names
+from bench.config import Request, Suite, load_suite, parse_eps, preset, resolve, resolve_all, suite_names
 from bench.errors import UsageError
 from bench.models.encoders import catalogue
 
@@ -28,13 +28,13 @@ def test_a_bad_eps_says_what_to_write(text, message):
 def test_every_suite_loads_and_names_known_things():
     for name in suite_names():
         for task, plan in load_suite(name).tasks.items():
-            configs = resolve(encoder="clip", task=task, suite=name)
+            configs = resolve(Request.of(encoder="clip", task=task, suite=name))
             assert [c.dataset for c in configs] == list(plan.datasets)
             assert set(plan.datasets) <= load_suite(name).datasets.keys()
 
 
 def test_every_run_behind_the_mini_tables_is_asked_for_at_once():
-    configs = resolve_all("mini-full", limit=3)
+    configs = resolve_all(Request.of(suite="mini-full", limit=3))
     suite = load_suite("mini-full")
     direct = {(c.encoder, c.dataset) for c in configs if c.surrogate is None}
     datasets = [dataset for plan in suite.tasks.values() for dataset in plan.datasets]
@@ -49,7 +49,7 @@ def test_a_suite_without_runs_says_so(monkeypatch):
     bare = Suite("bare", "", "mini", "", "linf", (2.0,), 0, {}, {})
     monkeypatch.setattr("bench.config.run_config.load_suite", lambda name: bare)
     with pytest.raises(UsageError, match="does not say which runs"):
-        resolve_all("bare")
+        resolve_all(Request.of(suite="bare"))
 
 
 def test_a_suite_builds_on_its_base():
@@ -75,18 +75,18 @@ def test_a_suite_builds_on_its_base():
 )
 def test_unknown_names_suggest_the_nearest(request_, message):
     with pytest.raises(UsageError, match=message):
-        resolve(**({"encoder": "clip", "task": "vqa"} | request_))
+        resolve(Request.of(**({"encoder": "clip", "task": "vqa"} | request_)))
 
 
 def test_all_means_every_task_and_lists_may_be_text():
-    configs = resolve(encoder="clip,fare", task="all")
+    configs = resolve(Request.of(encoder="clip,fare", task="all"))
     assert {c.task for c in configs} == set(load_suite("mini").tasks)
     assert {c.encoder for c in configs} == {"clip", "fare4"}
     assert len({c.directory for c in configs}) == len(configs)
 
 
 def test_data_sets_can_be_chosen():
-    chosen = resolve(encoder="clip", task="all", dataset="mini-sketch,mini-vqa")
+    chosen = resolve(Request.of(encoder="clip", task="all", dataset="mini-sketch,mini-vqa"))
     assert [c.dataset for c in chosen] == ["mini-sketch", "mini-vqa"]
 
 
@@ -96,7 +96,7 @@ def test_whatever_moves_a_score_moves_the_directory():
                {"suite": "mini-full"}, {"encoder": "fare2"}, {"encoder": "a/visual.pt"},
                {"encoder": "b/visual.pt"}, {"protocol": "paper"}, {"precision": "bf16"}, {"tower": "native"},
                {"vlm": "a/llava"}, {"arch": "ViT-B-32"})  # fmt: skip
-    directories = [resolve(**(base | change))[0].directory for change in changes]
+    directories = [resolve(Request.of(**(base | change)))[0].directory for change in changes]
     assert len(set(directories)) == len(directories)
 
 
@@ -114,23 +114,23 @@ def test_an_l2_radius_is_a_plain_number(text, radii):
 
 
 def test_a_norm_other_than_the_suites_needs_radii():
-    (config,) = resolve(encoder="clip", task="vqa", norm="l2", eps="0.5")
+    (config,) = resolve(Request.of(encoder="clip", task="vqa", norm="l2", eps="0.5"))
     assert (config.norm, config.eps) == ("l2", (0.5,))
     assert "_l2_0.5_" in config.directory.name
     with pytest.raises(UsageError, match=r"radii of suite 'mini' are for linf; give --eps, in plain l2 units"):
-        resolve(encoder="clip", task="vqa", norm="l2")
+        resolve(Request.of(encoder="clip", task="vqa", norm="l2"))
     with pytest.raises(UsageError, match=r"unknown norm 'l1'; .*known: linf, l2"):
-        resolve(encoder="clip", task="vqa", norm="l1", eps=1)
+        resolve(Request.of(encoder="clip", task="vqa", norm="l1", eps=1))
     with pytest.raises(UsageError, match=r"'4/255' is not a number; write it in plain l2 units"):
-        resolve(encoder="clip", task="vqa", norm="l2", eps="4/255")
+        resolve(Request.of(encoder="clip", task="vqa", norm="l2", eps="4/255"))
 
 
 def test_a_path_may_hold_spaces_and_commas(tmp_path):
     path = tmp_path / "my models, old" / "tower.pt"
     path.parent.mkdir()
     path.write_bytes(b"")
-    assert [c.encoder for c in resolve(encoder=str(path), task="vqa")] == [str(path)]
-    assert [c.encoder for c in resolve(encoder="clip, fare4", task="vqa")] == ["clip", "fare4"]
+    assert [c.encoder for c in resolve(Request.of(encoder=str(path), task="vqa"))] == [str(path)]
+    assert [c.encoder for c in resolve(Request.of(encoder="clip, fare4", task="vqa"))] == ["clip", "fare4"]
 
 
 def test_a_compiled_run_lies_apart_and_says_so(monkeypatch, tmp_path):
@@ -139,7 +139,8 @@ def test_a_compiled_run_lies_apart_and_says_so(monkeypatch, tmp_path):
     compiled = []
     monkeypatch.setattr(setup, "compile_blocks", lambda model: compiled.append(type(model).__name__))
     plain, other = (
-        resolve(encoder="clip", task="vqa", limit=1, output=tmp_path, compiled=choice)[0] for choice in (False, True)
+        resolve(Request.of(encoder="clip", task="vqa", limit=1, output=tmp_path, compiled=choice))[0]
+        for choice in (False, True)
     )
     assert plain.directory != other.directory
     assert not setup.prepare(plain).header.compiled

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench.data.images import Stored
 from bench.errors import UsageError
 
 KARPATHY = {"format": "karpathy", "annotations": "dataset_coco.json", "images": "coco", "prompt": "describe"}
@@ -96,6 +97,10 @@ def noise(kind, mode="RGB", size=(32, 32)) -> bytes:
     pixels = np.random.default_rng(0).integers(0, 256, (*size, bands), np.uint8)
     Image.frombytes(mode, size, pixels.tobytes()).save(buffer, kind)
     return buffer.getvalue()
+
+
+def stored(label: str, content: bytes) -> Stored:
+    return Stored(label, lambda: content)
 
 
 def picture(path: Path, colour=(9, 8, 7)) -> Path:

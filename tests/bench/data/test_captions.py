@@ -138,3 +138,25 @@ def test_seeded_targets_want_enough_images(tmp_path):
     assert {s.references for s in samples} == {("hi",)}
     row = {**KARPATHY, "targets": [{"text": "hi"}]}
     refused(lambda: load("stealth", row, tmp_path), "'stealth': targets must be", "seed = ...")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"filename": "../outside.png"},
+        {"filename": "/etc/passwd"},
+        {"filepath": ".."},
+        {"filepath": "/etc"},
+        {"filepath": "val2014/../.."},
+        {"filename": ""},
+        {"filename": "\ud800.jpg"},
+    ],
+)
+def test_an_image_outside_the_folder_is_refused(tmp_path, changes):
+    make_karpathy(tmp_path, [entry(3, **changes)])
+    refused(lambda: load("coco", KARPATHY, tmp_path), tmp_path / KARPATHY["annotations"], next(iter(changes)))
+
+
+def test_an_image_id_is_a_number_or_a_text(tmp_path):
+    make_karpathy(tmp_path, [{**entry(1), "cocoid": [1]}])
+    refused(lambda: load("coco", KARPATHY, tmp_path), tmp_path / KARPATHY["annotations"], "'cocoid' is [1]")

@@ -1,7 +1,6 @@
 """Tables: parquet files and datasets of the hub."""
 
 import os
-from pathlib import Path
 
 import datasets
 import pytest
@@ -10,35 +9,10 @@ from bench.data.images import open_image
 from bench.data.readers import load
 from bench.data.specs import parse
 from tests.bench.data.small import png, refused
+from tests.bench.data.tables import PICTURES, QUESTIONS, parquet, table
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    datasets.disable_progress_bars()
-
-
-def parquet(path: Path, columns: dict, **features) -> Path:
-    rows = datasets.Dataset.from_dict(columns)
-    for column, feature in features.items():
-        rows = rows.cast_column(column, feature)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows.to_parquet(str(path))
-    return path
-
-
-PICTURES = [{"bytes": png((k, 0, 0), (5, 4)), "path": f"{k}.png"} for k in range(3)]
-QUESTIONS = {
-    "image": PICTURES,
-    "question": ["a?", "b?", "c?"],
-    "answers": [["yes", "no"], ["x"], ["y", "y"]],
-    "question_id": [7, 5, 6],
-    "photo": ["p", "q", "p"],
-}
-
-
-def table(root, **row):
-    return load("t", {"format": "table", "source": "t.parquet", **row}, root)
+SHAPES = ["small_circle", "big_square"]
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def test_a_table_of_questions(tmp_path):
@@ -143,3 +117,47 @@ def test_no_reader_uses_the_network(tmp_path, monkeypatch):
     table(tmp_path)
     assert "HF_HUB_OFFLINE" not in os.environ
     refused(lambda: table(tmp_path, source="someone/absent"), "local cache")
+
+
+@pytest.mark.parametrize("text", ["['a', 'b']", '["a", "b"]', "('a', 'b')", ' ["a",\n "b"] '])
+def test_a_list_stored_as_text_is_a_list(tmp_path, text):
+    parquet(tmp_path / "t.parquet", {**QUESTIONS, "answers": [text, "[unclear]", "[A dog's tail]"]})
+    assert [sample.references for sample in table(tmp_path).samples] == [
+        ("a", "b"),
+        ("[unclear]",),
+        ("[A dog's tail]",),
+    ]
+
+
+@pytest.mark.parametrize("text", ["['a' 'b']", "['a', 'b]", "['a', 1]", "[1, 2]", "{'answer': 'a'}", "['a', 'b'", "[]"])
+def test_what_looks_like_a_list_and_is_none_is_refused(tmp_path, text):
+    parquet(tmp_path / "t.parquet", {**QUESTIONS, "answers": ["yes", text, "no"]})
+    refused(lambda: table(tmp_path), "t.parquet, row 1: answers is", "no list of texts")
+
+
+def test_few_annotators_are_named(tmp_path):
+    parquet(tmp_path / "t.parquet", QUESTIONS)
+    assert "cannot exceed 22.2 %" in table(tmp_path).notes[0]  # of two, one and two annotators
+
+
+@pytest.mark.parametrize(
+    "labels", [datasets.ClassLabel(names=["small_circle", "big_square"]), datasets.Value("string")]
+)
+def test_labels_lose_their_underscores_as_folders_names_do(tmp_path, labels):
+    parquet(tmp_path / "t.parquet", {"image": [png()] * 2, "label": SHAPES}, label=labels)
+    dataset = table(tmp_path)
+    assert set(dataset.classnames) == {"small circle", "big square"}
+    assert [sample.references for sample in dataset.samples] == [("small circle",), ("big square",)]
+    assert [dataset.classnames[sample.label] for sample in dataset.samples] == ["small circle", "big square"]
+
+
+def test_class_names_of_a_file_are_taken_to_the_letter(tmp_path):
+    (tmp_path / "names.txt").write_text("a_b\nc\n")
+    parquet(tmp_path / "t.parquet", {"image": [png()] * 2, "label": [0, 1]})
+    assert table(tmp_path, classnames="names.txt").classnames == ("a_b", "c")
+
+
+@pytest.mark.parametrize("cells", [{"image_id": [1, None, 1]}, {"id": [[1], [2], [3]]}, {"id": [None, 1, 2]}])
+def test_an_id_is_a_number_or_a_text(tmp_path, cells):
+    parquet(tmp_path / "t.parquet", {**QUESTIONS, **cells})
+    refused(lambda: table(tmp_path), "t.parquet, row", "not an id")

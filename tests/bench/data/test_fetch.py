@@ -234,6 +234,23 @@ def test_a_place_can_be_checked_and_an_unknown_name_is_refused(root):
     assert (done.exit_code, "did you mean 'textvqa'?" in done.output) == (2, True)
 
 
+def test_a_place_is_checked_without_a_data_root_and_a_name_is_not(root):
+    done = cli("check", "--dataset", f"vqa:{root / 'textvqa'}")
+    assert (done.exit_code, f"textvqa: ready, {SIZE} samples" in done.output) == (0, True), done.output
+    done = cli("check", "--dataset", "textvqa")
+    assert (done.exit_code, "say where the files of 'textvqa' lie: --data-root DIR" in done.output) == (2, True)
+
+
+def test_a_check_says_what_to_know_of_a_dataset(root, tmp_path):
+    shutil.copytree(root / "textvqa", tmp_path / "few")
+    path = tmp_path / "few" / "val_annotations_vqa_format.json"
+    content = json.loads(path.read_text())
+    content["annotations"] = [{**entry, "answers": entry["answers"][:2]} for entry in content["annotations"]]
+    path.write_text(json.dumps(content))
+    done = cli("check", "--dataset", f"vqa:{tmp_path / 'few'}")
+    assert (done.exit_code, "cannot exceed 33.3 %" in done.output) == (0, True), done.output
+
+
 def test_a_table_that_is_neither_here_nor_in_the_cache_is_a_fault(tmp_path):
     done = cli("check", "--data-root", tmp_path, "--dataset", "hf:someone/absent")
     assert done.exit_code == 1

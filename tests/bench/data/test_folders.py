@@ -1,5 +1,7 @@
 """A folder of images a class."""
 
+import os
+
 import pytest
 
 from bench.data.folders import imagefolder
@@ -64,3 +66,71 @@ def test_a_folder_without_images_is_refused(tmp_path):
     (tmp_path / "birds" / "n01").mkdir(parents=True)
     refused(lambda: imagefolder("x", tmp_path, folder="birds"), tmp_path / "birds", "no images")
     refused(lambda: imagefolder("x", tmp_path, folder="nowhere"), tmp_path / "nowhere", "put it there")
+
+
+def sorted_in(base, names):
+    for name in names:
+        picture(base / name / "1.png")
+    return base
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("count", [2, 12])
+def test_folders_called_by_numbers_stand_in_the_order_of_the_numbers(tmp_path, first, count):
+    base = sorted_in(tmp_path / "n", [str(k) for k in range(first, first + count)])
+    (base / "classnames.txt").write_text("".join(f"class {k}\n" for k in range(count)))
+    dataset = imagefolder("n", tmp_path, folder="n")
+    assert {sample.id: sample.references[0] for sample in dataset.samples} == {
+        f"{k + first}/1.png": f"class {k}" for k in range(count)
+    }
+
+
+def test_imagenet_in_folders_called_by_numbers(tmp_path):
+    sorted_in(tmp_path / "n", [str(k) for k in range(1000)])
+    dataset = imagefolder("n", tmp_path, folder="n", classnames="imagenet")
+    named = {sample.id: sample.references[0] for sample in dataset.samples}
+    assert (named["3/1.png"], named["100/1.png"]) == ("tiger shark", "black swan")
+
+
+@pytest.mark.parametrize("folders", [["1", "2", "4"], ["2", "3", "4"], ["0", "00", "1"]])
+def test_numbers_with_gaps_do_not_say_whose_the_names_are(tmp_path, folders):
+    base = sorted_in(tmp_path / "n", folders)
+    (base / "classnames.txt").write_text("a\nb\nc\n")
+    refused(lambda: imagefolder("n", tmp_path, folder="n"), base / "classnames.txt", "0 to 2 or 1 to 3", "<TAB>")
+    (base / "classnames.txt").write_text("".join(f"{each}\tname {each}\n" for each in folders))
+    assert set(imagefolder("n", tmp_path, folder="n").classnames) == {f"name {each}" for each in folders}
+
+
+def test_names_in_another_order_than_the_folders_are_refused(tmp_path):
+    base = sorted_in(tmp_path / "pets", ["cat", "hot_dog"])
+    (base / "classnames.txt").write_text("Hot dog\ncat\n")
+    refused(lambda: imagefolder("pets", tmp_path, folder="pets"), "call the folder 'cat' 'Hot dog'", "folder<TAB>name")
+    (base / "classnames.txt").write_text("tabby\nHot dog\n")
+    assert imagefolder("pets", tmp_path, folder="pets").classnames == ("tabby", "Hot dog")
+
+
+def test_imagenets_names_are_for_its_own_folders(tmp_path):
+    base = sorted_in(tmp_path / "n", [f"bird {k:03d}" for k in range(1000)])
+    refused(lambda: imagefolder("n", tmp_path, folder="n", classnames="imagenet"), base, "WordNet id", "<TAB>")
+
+
+def test_what_archives_leave_is_no_class_and_classes_without_images_are_named(classes, tmp_path):
+    picture(classes / "__MACOSX" / "a.png")
+    picture(classes / "n01" / "__MACOSX" / "b.png")
+    picture(classes / "n02" / ".thumbs" / "c.png")
+    (classes / "n03").mkdir()
+    picture(classes / "loose.png")
+    (classes / "n01" / "d.HEIC").write_bytes(b"?")
+    dataset = imagefolder("birds", tmp_path, folder="birds")
+    assert dataset.classnames == ("n01", "n02", "n03")
+    assert [sample.id for sample in dataset.samples] == ["n01/deep/a.JPEG", "n01/z.png", "n02/b.jpg"]
+    notes = " | ".join(dataset.notes)
+    for words in ("'n03' has no images", "loose.png, are in no class", "d.HEIC, are of a type that is not read"):
+        assert words in notes
+
+
+def test_a_name_that_is_no_text_gets_an_id_that_is(classes, tmp_path):
+    picture(classes / "n01" / os.fsdecode(b"caf\xe9.png"))
+    ids = [sample.id for sample in imagefolder("birds", tmp_path, folder="birds").samples]
+    assert r"n01/caf\xe9.png" in ids
+    "".join(ids).encode()

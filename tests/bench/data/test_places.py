@@ -2,9 +2,10 @@
 
 import pytest
 
+from bench.config import resolve
 from bench.data.images import fingerprint
 from bench.data.readers import load
-from bench.data.specs import is_spec, parse
+from bench.data.specs import is_spec, parse, parse_all
 from bench.mini.data import build
 from tests.bench.data.small import picture, refused
 
@@ -98,3 +99,84 @@ def test_an_embedded_dataset_has_a_place_too(tmp_path):
     assert (place.name, place.suits("zeroshot"), place.suits("vqa")) == ("mini-shape", True, False)
     assert fingerprint(load(place.name, place.row, place.root)) == fingerprint(build("mini-shape", 7))
     refused(lambda: parse("mini:mini-shap", tmp_path, {}), "embedded dataset 'mini-shap'; did you mean 'mini-shape'?")
+
+
+def folders(root, *names):
+    for name in names:
+        picture(root / name / "cat" / "1.png")
+
+
+def test_a_folders_name_is_kept_whole_and_a_files_type_left_out(tmp_path):
+    folders(tmp_path, "v1.0")
+    (tmp_path / "q.v2.parquet").write_bytes(b"")
+    assert parse("imagefolder:v1.0", tmp_path, {}).name == "v1.0"
+    assert parse("parquet:q.v2.parquet", tmp_path, {}).name == "q.v2"
+    assert parse(f"hf:{tmp_path}/v1.0", None, {}).name == "v1.0", "not the whole path"
+    refused(lambda: parse("hf:/no/such/folder", None, {}), "no dataset at /no/such/folder")
+
+
+def test_equal_names_are_told_apart_by_the_parents(tmp_path):
+    folders(tmp_path, "a/val", "b/val", "c")
+    specs = [f"imagefolder:{name}" for name in ("a/val", "b/val", "c", "a/../a/val")]
+    places = parse_all(specs, tmp_path, {})
+    assert [place.name for place in places] == ["a-val", "b-val", "c"]
+    again = [parse(place.where, None, {}) for place in places]
+    assert [place.name for place in again] == ["a-val", "b-val", "c"], "what is said of a place leads back to its name"
+    named = parse_all(["imagefolder:a/val?name=first", "imagefolder:b/val"], tmp_path, {})
+    assert [place.name for place in named] == ["first", "val"]
+    folders(tmp_path, "x/a/val")
+    refused(lambda: parse_all([*specs, "imagefolder:x/a/val"], tmp_path, {}), "both called 'a-val'", "?name=NAME")
+
+
+def test_every_key_of_a_row_may_follow_a_place(tmp_path):
+    folders(tmp_path, "pets")
+    query = "samples=200&native_size=true&selection=first&templates=a {c}&templates=the {c}&name=mine"
+    place = parse(f"imagefolder:pets?{query}", tmp_path, {})
+    assert place.name == "mine"
+    assert place.row == {
+        "format": "imagefolder",
+        "folder": "pets",
+        "samples": 200,
+        "native_size": True,
+        "selection": "first",
+        "templates": ["a {c}", "the {c}"],
+    }
+    (run,) = resolve(encoder="clip", task="zeroshot", dataset=f"imagefolder:{tmp_path}/pets?samples=200")
+    assert run.samples == 200
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("samples=many", "samples must be a number from 1, got 'many'"),
+        ("samples=0", "number from 1"),
+        ("samples=" + "9" * 5000, "number from 1"),
+        ("native_size=1", "native_size must be true or false"),
+        ("broken_below=nan", "number from 0"),
+        ("sampels=9", "did you mean 'samples'?"),
+        ("samples=9&samples=10", "got ['9', '10']"),
+        ("samples", "KEY=VALUE"),
+        ("name=a/b", "name must be a name"),
+        ("classnames=\0", "classnames must be a path"),
+    ],
+)
+def test_a_wrong_value_after_the_question_mark_is_named(tmp_path, query, words):
+    folders(tmp_path, "pets")
+    refused(lambda: parse(f"imagefolder:pets?{query}", tmp_path, {}), "imagefolder:pets?", words)
+
+
+def test_a_toml_row_may_be_overruled_and_named(questions, tmp_path):
+    row = tmp_path / "row.toml"
+    files = 'questions = "q"\nannotations = "a"\nimages = "mine"\n'
+    row.write_text(f'format = "vqa"\n{files}max_new_tokens = 5\nname = "n"\n')
+    assert (parse(str(row), None, {}).name, parse(f"{row}?name=m&samples=3", None, {}).name) == ("n", "m")
+    assert parse(f"{row}?samples=3", None, {}).row["samples"] == 3
+    row.write_text('format = "vqa"\nquestions = 3\n')
+    refused(lambda: parse(str(row), None, {}), row, "questions must be a path")
+    row.write_text('format = "vqa"\nquestions = "q"\n')
+    refused(lambda: parse(str(row), None, {}), row, "needs annotations")
+
+
+def test_places_that_no_file_system_holds_are_refused(tmp_path):
+    for text in (f"vqa:{'a' * 300}", "vqa:a\0b", f"{'a' * 300}.toml", "vqa:\ud800"):
+        refused(lambda text=text: parse(text, tmp_path, {}), "can be no place of a dataset")

@@ -4,6 +4,7 @@ import pytest
 
 from bench.data.images import open_image
 from bench.data.readers import load
+from tasks import vqa
 from tests.bench.data.small import VQA, make_vqa, png, refused, write
 
 
@@ -49,3 +50,53 @@ def test_an_annotation_about_another_image_is_named(tmp_path):
     path = tmp_path / VQA["annotations"]
     path.write_text(path.read_text().replace('"image_id": 7', '"image_id": 8'))
     refused(lambda: load("vqav2", VQA, tmp_path), path, "image 8", "image 7", "same release")
+
+
+@pytest.mark.parametrize("name", ["../outside.png", "a/../../outside", "/etc/passwd.png", "/etc/passwd", "a\0b"])
+def test_an_image_outside_the_folder_is_refused(tmp_path, name):
+    write(tmp_path / "outside.png", png())
+    make_vqa(tmp_path, image=name)
+    refused(lambda: load("x", VQA, tmp_path), tmp_path / VQA["questions"], "question_id 10: image_id", repr(name)[:-1])
+
+
+def test_images_may_lie_in_folders_of_the_folder(tmp_path):
+    make_vqa(tmp_path, image="train/7.png")
+    write(tmp_path / "val2014/train/7.png", png())
+    assert open_image(load("x", VQA, tmp_path).samples[0].image).size == (4, 3)
+
+
+@pytest.mark.parametrize(("annotators", "highest"), [(1, "0.0"), (2, "33.3"), (3, "66.7")])
+def test_few_annotators_and_how_high_the_accuracy_can_go_are_named(tmp_path, annotators, highest):
+    make_vqa(tmp_path, answers=("yes",) * annotators)
+    dataset = load("x", VQA, tmp_path)
+    (note,) = dataset.notes
+    assert "2 of 2 questions have fewer than 4 annotators' answers" in note
+    assert f"cannot exceed {highest} %" in note
+    best = [vqa.VQA(dataset).score(sample.references[0], sample) for sample in dataset.samples]
+    assert f"{sum(best) / len(best):.1f}" == highest, "as the metric itself counts"
+
+
+def test_four_annotators_are_enough(tmp_path):
+    make_vqa(tmp_path, answers=("yes",) * 4)
+    dataset = load("x", VQA, tmp_path)
+    assert dataset.notes == ()
+    assert vqa.VQA(dataset).score("yes10", dataset.samples[0]) == 100
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'{"questions": ' + b"[" * 100_000, "nested too deeply"),
+        (b'{"questions": [{"question_id": ' + b"9" * 5000 + b"}]}", "a number that is none"),
+        (b'{"questions": [{"question_id": true}]}', "'question_id' is True, not an id"),
+        (
+            b'{"questions": [{"question_id": 10, "image_id": 7, "question": "\\ud800"}]}',
+            "which is no text in Unicode",
+        ),
+    ],
+    ids=["deep", "digits", "bool", "surrogate"],
+)
+def test_json_that_python_trips_over_is_named(tmp_path, content, words):
+    make_vqa(tmp_path)
+    write(tmp_path / VQA["questions"], content)
+    refused(lambda: load("x", VQA, tmp_path), tmp_path / VQA["questions"], words)

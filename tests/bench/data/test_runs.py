@@ -14,12 +14,13 @@ from torchvision.transforms.functional import to_tensor
 
 import bench
 from attacks.presets import PRESETS, AttackStep, Preset
-from bench.config import load_suite, resolve
+from bench.config import Request, load_suite, resolve
 from bench.data.bank import ids_left_out, read_pictures
 from bench.data.images import fingerprint
 from bench.data.selection import select
 from bench.data.specs import parse
 from bench.errors import UsageError
+from bench.mini.data import build
 from bench.mini.export import export_mini
 from bench.running.load import load_dataset, prepare
 from tasks.base import Dataset, Sample
@@ -159,7 +160,7 @@ def test_a_run_at_native_size_attacks_the_files_pixels(mini, tmp_path):
     base = tmp_path / "wds_vtab-cifar10"
     shutil.copytree(mini / "wds_mini-shape", base)
     config = resolve(
-        encoder="clip", task="zeroshot", suite="mini", dataset=f"webdataset:{base}", attack="none", limit=4
+        Request.of(encoder="clip", task="zeroshot", suite="mini", dataset=f"webdataset:{base}", attack="none", limit=4)
     )[0]
     native = replace(config, place=replace(config.place, row={**config.place.row, "native_size": True}))
     assert torch.equal(prepare(native).images.pixels, prepare(config).images.pixels)  # 48 pixels, as the encoder's
@@ -170,7 +171,7 @@ def test_images_of_native_size_reach_the_attack_as_they_are(tmp_path):
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         Image.new("RGB", (32, 32), (7, 8, 9)).save(tmp_path / name / "1.png")
-    config = resolve(encoder="clip", task="zeroshot", dataset=f"imagefolder:{tmp_path}", attack="none")[0]
+    config = resolve(Request.of(encoder="clip", task="zeroshot", dataset=f"imagefolder:{tmp_path}", attack="none"))[0]
     native = replace(config, place=replace(config.place, row={**config.place.row, "native_size": True}))
     assert prepare(config).images.pixels.shape == (2, 3, 48, 48)
     assert prepare(native).images.pixels.shape == (2, 3, 32, 32)
@@ -179,7 +180,7 @@ def test_images_of_native_size_reach_the_attack_as_they_are(tmp_path):
 def test_the_preprocessing_is_the_vision_language_models_if_it_has_one(mini, monkeypatch):
     from bench.models.victims.llava.model import Llava
 
-    config = resolve(encoder="clip", task="vqa", attack="none", limit=2)[0]
+    config = resolve(Request.of(encoder="clip", task="vqa", attack="none", limit=2))[0]
     monkeypatch.setattr(Llava, "preprocess", lambda self, picture: torch.full((3, 8, 8), 0.5), raising=False)
     assert prepare(config).images.pixels.shape == (2, 3, 8, 8)
 
@@ -189,13 +190,13 @@ def test_data_that_does_not_suit_the_task_is_refused(mini, tmp_path):
     path.write_text(f'format = "karpathy"\nannotations = "a.json"\nimages = "{mini}"\nprompt = ""\n')
     (tmp_path / "a.json").write_text((mini / "mini-caption/dataset_karpathy.json").read_text())
     with pytest.raises(UsageError, match="without a prompt"):
-        prepare(resolve(encoder="clip", task="captioning", dataset=str(path), attack="none")[0])
+        prepare(resolve(Request.of(encoder="clip", task="captioning", dataset=str(path), attack="none"))[0])
     with pytest.raises(UsageError, match="does not suit"):
-        resolve(encoder="clip", task="vqa", dataset=str(path))
+        resolve(Request.of(encoder="clip", task="vqa", dataset=str(path)))
 
 
 def test_a_set_of_files_asks_for_the_data_root():
-    config = resolve(encoder="clip", task="vqa", suite="paper", dataset="textvqa")[0]
+    config = resolve(Request.of(encoder="clip", task="vqa", suite="paper", dataset="textvqa"))[0]
     with pytest.raises(UsageError, match=r"--data-root DIR.*bench data check --dataset textvqa"):
         prepare(config)
 
@@ -304,7 +305,9 @@ def test_annotators_who_spell_otherwise_than_the_model_do_not_shield_their_quest
 
 
 def test_a_third_party_imagefolder_and_webdataset_run(mini, tmp_path, brief):
-    dataset = prepare(resolve(encoder="clip", task="zeroshot", dataset="mini-shape", attack="none", limit=9)[0])
+    dataset = prepare(
+        resolve(Request.of(encoder="clip", task="zeroshot", dataset="mini-shape", attack="none", limit=9))[0]
+    )
     for sample in dataset.samples:
         folder = tmp_path / "photos" / sample.references[0]
         folder.mkdir(parents=True, exist_ok=True)
@@ -319,11 +322,26 @@ def test_a_third_party_imagefolder_and_webdataset_run(mini, tmp_path, brief):
     assert any(r.score == 100 for r in runs[0].records)
 
 
+def test_two_places_of_one_name_both_run(mini, tmp_path, capfd):
+    for parent in ("a", "b"):
+        for sample in build("mini-shape", 4).samples:
+            folder = tmp_path / parent / "val" / sample.references[0]
+            folder.mkdir(parents=True, exist_ok=True)
+            sample.image.save(folder / f"{sample.id}.png")
+    (tmp_path / "a" / "val" / "none").mkdir()
+    specs = f"imagefolder:{tmp_path}/a/val,imagefolder:{tmp_path}/b/val"
+    runs = _run(task="zeroshot", dataset=specs, attack="none", output=tmp_path / "runs").runs
+    assert [(run.header.dataset, run.header.status) for run in runs] == [("a-val", "complete"), ("b-val", "complete")]
+    assert "a-val: the class 'none' has no images" in capfd.readouterr().err
+
+
 def test_two_places_of_one_name_have_directories_of_their_own(mini, tmp_path):
     directories = set()
     for parent in ("a", "b"):
         shutil.copytree(mini / "wds_mini-shape", tmp_path / parent / "birds")
-        config = resolve(encoder="clip", task="zeroshot", dataset=f"webdataset:{tmp_path / parent / 'birds'}")[0]
+        config = resolve(
+            Request.of(encoder="clip", task="zeroshot", dataset=f"webdataset:{tmp_path / parent / 'birds'}")
+        )[0]
         assert config.dataset == "birds"
         directories.add(config.directory)
     assert len(directories) == 2
@@ -340,7 +358,7 @@ def test_a_place_runs_as_the_suites_row_does(mini, tmp_path):
 def test_what_the_header_says_of_a_place_leads_back_to_it(mini, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(mini / "mini-vqa", tmp_path / "deep" / "harbour")
-    config = resolve(encoder="clip", task="vqa", dataset="vqa:harbour", data_root=Path("deep"))[0]
+    config = resolve(Request.of(encoder="clip", task="vqa", dataset="vqa:harbour", data_root=Path("deep")))[0]
     then = fingerprint(load_dataset(config))
     monkeypatch.chdir("/")
     again = parse(config.place.where, None, load_suite("mini").tasks["vqa"].defaults)
@@ -349,7 +367,7 @@ def test_what_the_header_says_of_a_place_leads_back_to_it(mini, tmp_path, monkey
 
 
 def test_mini_runs_say_nothing_new():
-    config = resolve(encoder="clip", task="zeroshot", dataset="mini-shape", attack="none", limit=2)[0]
+    config = resolve(Request.of(encoder="clip", task="zeroshot", dataset="mini-shape", attack="none", limit=2))[0]
     assert prepare(config).header.protocol == {"precision": "float32"}
     assert load_suite("mini").tasks["vqa"].samples == 200
 
@@ -357,5 +375,5 @@ def test_mini_runs_say_nothing_new():
 def test_a_config_of_a_place_can_be_sent_to_another_process(mini):
     import pickle
 
-    config = resolve(encoder="clip", task="vqa", dataset=f"vqa:{mini / 'mini-vqa'}")[0]
+    config = resolve(Request.of(encoder="clip", task="vqa", dataset=f"vqa:{mini / 'mini-vqa'}"))[0]
     assert pickle.loads(pickle.dumps(config)) == config

@@ -6,6 +6,7 @@ import pytest
 
 from bench.data.images import open_image
 from bench.data.readers import load
+from bench.data.shards import WEBDATASET
 from tests.bench.data.small import HTML, LFS, WDS, make_wds, noise, png, refused, tar, write
 
 
@@ -140,3 +141,40 @@ def test_a_bad_image_in_a_shard_is_named_when_it_is_opened(tmp_path, damage, wor
 def test_other_types_of_webdataset_are_refused(tmp_path, kind):
     path = write(make_wds(tmp_path) / "dataset_type.txt", f"{kind}\n".encode())
     refused(lambda: load("toy", WDS, tmp_path), path, kind, "only classification")
+
+
+@pytest.mark.parametrize("later", [[], [("s1.png", png()), ("s1.cls", b"0")]])
+def test_keys_with_dots_are_counted_and_named(tmp_path, later):
+    names = [f"img.{k:03d}.{kind}" for k in range(3) for kind in ("png", "cls")]
+    base = make_wds(tmp_path, [*[(name, png() if name.endswith("png") else b"1") for name in names], *later])
+    first = f"{base / 'test' / '0.tar'}:img.000"
+    refused(lambda: load("toy", WDS, tmp_path), "3 samples have a key with a dot", first, "rename")
+
+
+def test_a_sample_whose_key_with_a_dot_begins_like_anothers_is_not_lost(tmp_path):
+    make_wds(tmp_path, [("a.png", png()), ("a.cls", b"1"), ("a.1.png", png()), ("a.1.cls", b"0")])
+    refused(lambda: load("toy", WDS, tmp_path), "1 samples have a key with a dot", "a.1")
+
+
+def test_other_files_of_a_sample_may_have_endings_with_dots(tmp_path):
+    make_wds(tmp_path, [("a.png", png()), ("a.seg.png", png()), ("a.cls", b"1"), ("a.meta.json", b"{}")])
+    assert [sample.id for sample in load("toy", WDS, tmp_path).samples] == ["a"]
+
+
+@pytest.mark.parametrize("name", ["../s0.png", "/s0.png", "a/../../s0.png"])
+def test_names_that_leave_the_shard_are_refused(tmp_path, name):
+    base = make_wds(tmp_path, [(name, png()), (name.replace("png", "cls"), b"1")])
+    refused(lambda: load("toy", WDS, tmp_path), base / "test" / "0.tar", repr(name))
+
+
+@pytest.mark.parametrize("count", ["9" * 12, "9" * 5000, "٣"])
+def test_a_number_of_shards_that_cannot_be_is_refused(tmp_path, count):
+    base = make_wds(tmp_path, nshards=count)
+    refused(lambda: load("toy", WDS, tmp_path), base / "test" / "nshards.txt", "write their number")
+    assert [one.place for one in WEBDATASET.files(WDS, tmp_path)][-1] == "wds_toy/test/0.tar"
+
+
+@pytest.mark.parametrize("label", [b"1_0", "٣".encode(), b"9" * 5000, b"1.0"])
+def test_a_label_is_written_in_digits(tmp_path, label):
+    make_wds(tmp_path, [("s0.png", png()), ("s0.cls", label)], classnames="c\n" * 20)
+    refused(lambda: load("toy", WDS, tmp_path), "0.tar, key s0", "label")

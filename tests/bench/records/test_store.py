@@ -75,6 +75,7 @@ def test_resuming_another_run_is_refused_naming_the_field_and_both_values(tmp_pa
     old = getattr(make_header(), name)
     new = {
         "worst": "max",
+        "norm": "l2",
         "radii": (2.0, 8.0),
         "weights": {"encoder": "cd34"},
         "attack_steps": [],

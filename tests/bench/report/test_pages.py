@@ -1,10 +1,16 @@
 """The report's files: whole, self-contained, linked, escaped."""
 
 import re
+import shutil
+import subprocess
+import sys
+import unicodedata
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -12,15 +18,17 @@ from PIL import Image
 from bench.analysis.cells import measured
 from bench.cli import main
 from bench.config.facts import SUITE_FACTS
-from bench.config.reload import config_of
 from bench.errors import UsageError
-from bench.records import Run, load_runs
+from bench.records import Record, Run, load_runs
+from bench.records.samples import read_samples
 from bench.report import attacks, charts, gallery
+from bench.report.chapters import columns
 from bench.report.pages import write_report
+from bench.verify import models_of
 from tests.bench.report.site import SCRIPT, make_site
 from tests.bench.runs import make_header, make_record, make_run
 
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "input"}
 
 
 class _Page(HTMLParser):
@@ -70,7 +78,7 @@ def pages(site):
     return {path.resolve(): _Page(path) for path in [site, *sorted((site.parent / "runs").glob("*.html"))]}
 
 
-def test_there_is_a_page_a_run(pages):
+def test_there_is_a_page_per_run(pages):
     assert len(pages) == 1 + 5
 
 
@@ -153,12 +161,104 @@ def test_a_report_without_images_says_how_to_get_them(tmp_path):
     assert 'class="card"' not in text
 
 
-def test_images_whose_data_are_not_at_hand_are_said_so(tmp_path):
-    changes = {"task": "zeroshot", "dataset": "mini-shape", "model": None}
-    run = make_run(tmp_path / "run", {0: [100.0], 4: [0.0]}, **changes)
-    (run.directory / "adversarial").mkdir()
+def test_runs_without_clean_images_are_shown_and_said_so(site, tmp_path):
+    source = next(run.directory for run in load_runs([site.parent.parent / "runs"]) if gallery.has_images(run))
+    run = shutil.copytree(source, tmp_path / "run")
+    shutil.rmtree(run / "adversarial" / "0")
+    text = write_report(load_runs([run]), tmp_path / "report", facts=SUITE_FACTS, progress=False).read_text()
+    assert "kept no clean images" in text
+    assert text.count('class="card"') == 12
+    assert "-adversarial.png" in text
+    assert "-clean.png" not in text
+
+
+def test_a_damaged_image_is_named_and_the_rest_is_shown(site, tmp_path):
+    source = next(run.directory for run in load_runs([site.parent.parent / "runs"]) if gallery.has_images(run))
+    run = shutil.copytree(source, tmp_path / "run")
+    damaged = next((run / "adversarial" / "2").glob("*.safetensors"))
+    damaged.write_bytes(b"no tensor")
+    whole = make_run(tmp_path / "whole", {0: [100.0], 4: [0.0]})
+    text = write_report([*load_runs([run]), whole], tmp_path / "report", facts=SUITE_FACTS, progress=False).read_text()
+    assert f"{damaged} is no image that a run saved" in text
+    assert "fare4" in text
+
+
+def test_no_dataset_model_or_torch_is_needed(site, tmp_path):
+    """The report of a copied run, in a process that cannot import them."""
+    source = next(run.directory for run in load_runs([site.parent.parent / "runs"]) if gallery.has_images(run))
+    shutil.copytree(source, tmp_path / "run")
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'transformers', 'bench.running', 'bench.models', 'bench.verify'):\n"
+        "    sys.modules[name] = None\n"
+        "from bench.cli import main\n"
+        f"main(['report', {str(tmp_path / 'run')!r}, '-o', {str(tmp_path / 'report')!r}, '--quiet'])\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (tmp_path / "report" / "index.html").read_text().count('class="card"') == 12
+
+
+def test_the_run_page_shows_what_was_asked_and_expected(site):
+    page = next((site.parent / "runs").glob("clip_mini-sketch*")).read_text()
+    (run,) = [r for r in load_runs([site.parent.parent / "runs"]) if gallery.has_images(r)]
+    asked = read_samples(run.directory)
+    assert len(asked) == 14
+    assert page.count('class="asked"') == 14
+    for one in asked.values():
+        assert f"expected: {one.references[0]}" in page
+
+
+def test_distances_have_their_unit(tmp_path):
+    runs = [
+        make_run(tmp_path / "linf", {0: [100.0], 4: [0.0]}),
+        make_run(tmp_path / "l2", {0: [1.0], 0.5: [0.0]}, norm="l2"),
+    ]
+    write_report(runs, tmp_path / "report", facts=SUITE_FACTS, progress=False)
+    pages = {path.name.split("-")[0]: path.read_text() for path in (tmp_path / "report" / "runs").iterdir()}
+    assert "distance 4/255" in pages["linf"]
+    assert "distance 0.5 (l2)" in pages["l2"]
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", "\x1b]0;title\x07", "a/b#c?d", "\u202egnp"])
+def test_any_sample_id_and_encoder_can_be_reported(tmp_path, name):
+    """A file's name need not be UTF-8: a byte that is not stands as a lone surrogate."""
+    run = make_run(tmp_path / "run", {0: [100.0], 4: [0.0]})
+    records = [Record(**{**msgspec.structs.asdict(r), "sample_id": name, "prediction": name}) for r in run.records]
+    header = replace(run.header, encoder=name, checks=[{"name": name, "ok": False, "detail": name}])
+    run = Run(run.directory, header, records)
+    first = write_report([run], tmp_path / "report", facts=SUITE_FACTS, progress=False)
+    for path in (first, *(first.parent / "runs").iterdir()):
+        text = path.read_bytes().decode("utf-8")
+        assert not [c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs") and c not in "\n\t"]
+
+
+def test_a_chart_by_itself_has_its_numbers_beside_it(tmp_path):
+    run = make_run(tmp_path / "run", {0: [100.0], 4: [0.0]})
     text = write_report([run], tmp_path / "report", facts=SUITE_FACTS, progress=False).read_text()
-    assert "is not the one that was run" in text
+    assert text.count("--columns: 1") == text.count('class="panel said"') > 1
+    assert "clean 100.0, 4/255 0.0" in text
+
+
+@pytest.mark.parametrize(("count", "wanted"), [(1, 1), (2, 2), (3, 3), (4, 2), (5, 3), (6, 3), (7, 4), (8, 4), (9, 3)])
+def test_rows_of_charts_leave_little_empty(count, wanted):
+    assert columns(count) == wanted
+
+
+def test_two_runs_of_one_encoder_have_a_chart_each(tmp_path):
+    runs = [make_run(tmp_path / str(seed), {0: [100.0], 4: [0.0]}, seed=seed) for seed in (0, 1)]
+    text = write_report(runs, tmp_path / "report", facts=SUITE_FACTS, progress=False).read_text()
+    assert "<strong>vqa, mini-vqa, 0</strong>" in text
+    assert "<strong>vqa, mini-vqa, 1</strong>" in text
+
+
+def test_a_failed_sanity_check_is_marked_on_both_pages(tmp_path):
+    doubt = {"name": "attack_moves_images", "ok": False, "detail": "0 of 1"}
+    run = make_run(tmp_path / "run", {0: [100.0], 4: [0.0]}, checks=[doubt])
+    first = write_report([run], tmp_path / "report", facts=SUITE_FACTS, progress=False)
+    for path in (first, *(first.parent / "runs").iterdir()):
+        text = path.read_text()
+        assert "!: not credible, these sanity checks failed: attack_moves_images" in text
+        assert "100.0!" in text
 
 
 def test_runs_of_two_protocols_stand_apart(tmp_path):
@@ -256,7 +356,7 @@ def test_a_report_shows_loss_curves_where_runs_recorded_them(site, tmp_path):
 
 def test_where_the_data_lay_is_taken_from_the_run(tmp_path):
     header = make_header(config={"data_root": str(tmp_path), "arch": "ViT-L-14"}, limit=30, n_samples=30)
-    config = config_of(header)
+    config = models_of(header)
     assert (config.data_root, config.arch, config.n_samples, config.attack) == (tmp_path, "ViT-L-14", 30, "none")
-    assert config_of(header, data_root=tmp_path / "moved").data_root == tmp_path / "moved"
-    assert config_of(make_header()).data_root is None
+    assert models_of(header, data_root=tmp_path / "moved").data_root == tmp_path / "moved"
+    assert models_of(make_header()).data_root is None

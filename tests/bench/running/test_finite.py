@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from attacks.presets import PRESETS, AttackStep, Preset
 from bench.cli import main
-from bench.config import resolve
+from bench.config import Request, resolve
 from bench.models.encoders.encoder import Encoder
 from bench.models.victims.llava.model import Llava, load_llava
 from bench.records import load_run
@@ -145,7 +145,9 @@ def test_the_command_ends_with_code_1(tmp_path, monkeypatch, attack_name):
 
 
 def test_verify_says_where_an_answer_is_not_finite_any_more(tmp_path, monkeypatch):
-    (config,) = resolve(encoder="fare", task="zeroshot", dataset="mini-shape", limit=8, attack="none", output=tmp_path)
+    (config,) = resolve(
+        Request.of(encoder="fare", task="zeroshot", dataset="mini-shape", limit=8, attack="none", output=tmp_path)
+    )
     run = load_run(execute(config))
     assert verify(run, progress=False).mismatches == ()
     monkeypatch.setattr(Encoder, *_spoilt(Encoder.forward, "forward", _reddish))
@@ -194,7 +196,7 @@ def test_what_is_computed_after_the_end_of_an_answer_does_not(model, pictures, m
     first = model.answers(PROMPTS, ["x"] * 4)(pictures, torch.arange(4)).first
     row = 1
     assert (first == first[row]).tolist() == [False, True, False, False]
-    monkeypatch.setattr(model, "_ends", lambda: [2, int(first[row])])
+    monkeypatch.setattr(model, "ends", lambda: [2, int(first[row])])
     expected = model.generate(pictures, PROMPTS, max_new_tokens=4)
     _spoil_logits(model, monkeypatch, 2, row=row, value=torch.nan)
     assert model.generate(pictures, PROMPTS, max_new_tokens=4) == expected
@@ -202,7 +204,7 @@ def test_what_is_computed_after_the_end_of_an_answer_does_not(model, pictures, m
 
 
 def _spoil_logits(model, monkeypatch, step, row, value):
-    steps, original = [], model._logits
+    steps, original = [], model.logits
 
     def logits(hidden):
         found = original(hidden).clone()
@@ -211,7 +213,7 @@ def _spoil_logits(model, monkeypatch, step, row, value):
         steps.append(step)
         return found
 
-    monkeypatch.setattr(model, "_logits", logits)
+    monkeypatch.setattr(model, "logits", logits)
 
 
 @pytest.mark.parametrize("task", ["vqa", "captioning", "stealth"])
@@ -219,7 +221,7 @@ def test_a_text_run_with_unfinite_answers_has_failed(tmp_path, monkeypatch, task
     monkeypatch.setattr(Encoder, *_spoilt(Encoder.patch_tokens, "patch_tokens", _reddish))
     step = AttackStep("one", "apgd", 1, "target" if task == "stealth" else "reference-0", "clean", 2.0)
     monkeypatch.setitem(PRESETS, "brief", Preset("", (step,)))
-    config = resolve(encoder="fare", task=task, limit=6, attack="brief", eps=4, output=tmp_path)[0]
+    config = resolve(Request.of(encoder="fare", task=task, limit=6, attack="brief", eps=4, output=tmp_path))[0]
     run = load_run(execute(config))
     clean = [r for r in run.records if r.step == "clean"]
     bad = {r.sample_id for r in clean if r.error == NOT_FINITE}

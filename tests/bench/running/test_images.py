@@ -1,5 +1,8 @@
 """Adversarial images on disk: exact, and in step with the records whenever the run dies."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -66,15 +69,52 @@ def test_any_id_has_a_file_of_its_own(store, sample_id):
     assert store.directory / "4" == store.path(sample_id, 4.0).resolve().parent
 
 
-def test_a_full_disk_is_named_with_a_remedy(store):
-    """/dev/full takes no byte; the image in place and the next attempt are none the worse."""
-    waiting = store._waiting("7", "second", 4.0)
-    waiting.parent.mkdir()
-    waiting.symlink_to("/dev/full")
-    with pytest.raises(RecordsError, match=r"cannot write .*No space left on device .*it resumes"):
-        store.put("7", "second", 4.0, SECOND)
+def test_a_full_disk_is_named_with_a_remedy(store, monkeypatch):
+    """The image in place and the next attempt are none the worse."""
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("bench.running.images.os.fsync", full)
+        with pytest.raises(RecordsError, match=r"cannot write .*No space left on device .*it resumes"):
+            store.put("7", "second", 4.0, SECOND)
     again = ImageStore(store.directory)
     again.settle([("7", "first", 4.0)])
     again.put("7", "second", 4.0, SECOND)
     again.settle([("7", "second", 4.0)])
     assert torch.equal(again.worst([SAMPLE], CLEAN, 4.0)[0], SECOND)
+
+
+def _put_in_place(store):
+    store.put("7", "first", 4.0, FIRST, png=True)
+    store.settle([("7", "first", 4.0)])
+
+
+@pytest.mark.parametrize("place", ["adversarial", "adversarial/waiting", "adversarial/4"])
+def test_no_link_in_a_run_is_written_through_or_emptied(tmp_path, place):
+    """A planted link to a folder of the user's, which holds a folder called "waiting" too."""
+    precious = tmp_path / "precious"
+    (precious / WAITING).mkdir(parents=True)
+    (precious / WAITING / "mine").write_text("mine")
+    link = tmp_path / "run" / place
+    link.parent.mkdir(parents=True)
+    link.symlink_to(precious)
+    store = ImageStore(tmp_path / "run" / "adversarial")
+    with pytest.raises(RecordsError, match=f"{place} is a link to"):
+        _put_in_place(store)
+    assert [str(p.relative_to(precious)) for p in sorted(precious.rglob("*"))] == ["waiting", "waiting/mine"]
+    if place != "adversarial/4":
+        with pytest.raises(RecordsError, match=f"{place} is a link to"):
+            store.settle([])
+    assert (precious / WAITING / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".png"])
+def test_a_link_in_the_place_of_an_image_is_not_written_through(store, tmp_path, suffix):
+    waiting = store._waiting("7", "second", 4.0).with_suffix(suffix)
+    waiting.parent.mkdir()
+    waiting.symlink_to(tmp_path / "precious")
+    with pytest.raises(RecordsError, match=f"{suffix} is a link to"):
+        store.put("7", "second", 4.0, SECOND, png=True)
+    assert not (tmp_path / "precious").exists()

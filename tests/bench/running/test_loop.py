@@ -16,7 +16,7 @@ from attacks.kinds import run_apgd
 from attacks.objective import Classification, Progress
 from attacks.presets import PRESETS, AttackStep, Preset
 from bench import registry
-from bench.config import RunConfig, load_suite, resolve
+from bench.config import Request, RunConfig, load_suite, resolve
 from bench.errors import UsageError
 from bench.records import RecordsError, load_run, read_records
 from bench.records.worst import worst_scores
@@ -29,7 +29,7 @@ from tests.bench.toy_runs import put_kind
 def _config(tmp_path, **changes) -> RunConfig:
     options = {"encoder": "fare", "task": "zeroshot", "limit": 12, "output": tmp_path} | changes
     dataset = options.pop("dataset", "mini-shape")
-    return next(c for c in resolve(**options) if c.dataset == dataset)
+    return next(c for c in resolve(Request.of(**options)) if c.dataset == dataset)
 
 
 def _run(config):
@@ -283,7 +283,7 @@ def test_the_best_start_goes_on_from_the_worst_image(tmp_path, monkeypatch):
         AttackStep("first", "apgd", 15, "reference-0", "clean", 2.0),
         AttackStep("again", "apgd", 0, "best", "best", 1.0),
     )
-    monkeypatch.setattr("bench.config.run_config.PRESETS", {"two": Preset("", steps)})
+    monkeypatch.setattr("bench.config.suite.PRESETS", {"two": Preset("", steps)})
     run = _run(_config(tmp_path, task="captioning", dataset="mini-caption", attack="two", eps=4, limit=6))
     first = {r.sample_id: r for r in run.records if r.step == "first"}
     clean = {r.sample_id: r for r in run.records if r.step == "clean"}
@@ -309,9 +309,9 @@ def test_the_last_round_goes_on_with_the_goal_that_did_the_most_harm(scores, eps
     steps = PRESETS["ensemble"].steps
     records = [make_record("s0", score=scores[0])]
     records += [make_record("s0", f"reference-{n}", 4.0, score) for n, score in enumerate(scores[1:])]
-    assert loop.best_goal(steps, records, eps, 1) == goal
+    assert loop.best_goal(steps, records, eps, "min") == goal
     raised = [msgspec.structs.replace(record, score=100 - record.score) for record in records]
-    assert loop.best_goal(steps, raised, eps, -1) == goal
+    assert loop.best_goal(steps, raised, eps, "max") == goal
 
 
 def test_the_last_round_itself_and_rounds_that_failed_name_no_goal():
@@ -321,7 +321,7 @@ def test_the_last_round_itself_and_rounds_that_failed_name_no_goal():
         make_record("s0", "reference-4", 4.0, 40.0),
         make_record("s0", "again", 4.0, 30.0),
     ]
-    assert loop.best_goal(PRESETS["ensemble"].steps, records, 4.0, 1) == "reference-4"
+    assert loop.best_goal(PRESETS["ensemble"].steps, records, 4.0, "min") == "reference-4"
 
 
 def test_transfer_attacks_follow_the_surrogate(tmp_path):

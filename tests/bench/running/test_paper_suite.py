@@ -9,7 +9,7 @@ import pytest
 
 import bench
 from attacks.presets import PRESETS, Preset
-from bench.config import load_suite, resolve
+from bench.config import Request, load_suite, resolve
 from bench.data.readers import load
 from bench.data.templates import imagenet_classnames, imagenet_templates
 from bench.running.load import load_dataset
@@ -75,7 +75,9 @@ def test_the_samples_are_those_that_numpy_draws(root):
     order = np.random.choice(SIZE, 7, replace=False)
     row = load_suite("paper").datasets["vqav2"]
     everything = load("vqav2", row, root).samples
-    config = resolve(encoder=ENCODER, task="vqa", suite="paper", dataset="vqav2", limit=7, data_root=root)[0]
+    config = resolve(Request.of(encoder=ENCODER, task="vqa", suite="paper", dataset="vqav2", limit=7, data_root=root))[
+        0
+    ]
     assert config.samples == 500
     assert load_dataset(config).samples == tuple(everything[i] for i in order)
 

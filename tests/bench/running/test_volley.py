@@ -28,6 +28,20 @@ from tests.bench.toy_runs import (
 from tests.toys import trained_toy
 
 
+def test_rows_of_a_volley_go_back_to_their_samples():
+    samples = make_setup("toy").samples[:3]
+    volley = Volley(tuple(short("autoattack")[1:3]), samples)
+    names = [(step.name, sample.id) for step, sample in volley.rows]
+    assert names == [(f"apgd-t-{rank}", f"s0{k}") for rank in (1, 2) for k in range(3)]
+    assert [sample.id for sample in volley.sample_rows] == ["s00", "s01", "s02"] * 2
+    assert volley.by_sample(names) == [[(f"apgd-t-{rank}", f"s0{k}") for rank in (1, 2)] for k in range(3)]
+    pictures = torch.rand(3, 3, 2, 2)
+    assert torch.equal(volley.repeat(pictures), torch.cat([pictures, pictures]))
+    assert volley.siblings(torch.device("cpu")).tolist() == [0, 1, 2, 0, 1, 2]
+    assert Volley(volley.steps[:1], samples).siblings(torch.device("cpu")) is None
+    assert (volley.name, Volley((replace(volley.steps[0], volley=""),), samples).name) == ("apgd-t", "apgd-t-1")
+
+
 def test_a_volley_breaks_what_its_steps_break_one_by_one(attack):
     targets = short("autoattack")[1:-1]
     together = attack([replace(step, volley="all") for step in targets])

@@ -47,7 +47,7 @@ def test_the_run_directory_is_an_encoder_and_its_scores_enter_the_card(finished,
     assert done.exit_code == 0, done.output
     assert invoke(["train", "card", str(finished), "--results", str(tmp_path)]).exit_code == 0
     card = (finished / "README.md").read_text()
-    assert "| zeroshot | mini-shape | 0/255 |" in card
+    assert "| zeroshot | mini-shape | clean |" in card
     assert "(partial: --limit 2)" in card
 
 
@@ -67,7 +67,7 @@ def test_training_ends_with_the_scores_of_a_suite(images, tmp_path, monkeypatch)
     words = ["--steps", "1", "--warmup", "0", "--score", "mini", "--results", str(tmp_path / "results")]
     done = invoke(train_command(images, tmp_path / "out", *words))
     assert done.exit_code == 0, done.output
-    assert "| zeroshot | mini-shape | 0/255 |" in (tmp_path / "out" / "README.md").read_text()
+    assert "| zeroshot | mini-shape | clean |" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_the_card_tells_recipe_data_and_curves(finished):

@@ -13,12 +13,11 @@ from safetensors.torch import load_file, save_file
 
 import bench
 from bench.cli import main
-from bench.config.reload import config_of
 from bench.errors import UsageError
 from bench.records import load_run
 from bench.records.worst import kept_records
 from bench.running.load import prepare
-from bench.verify import _Judge, verify
+from bench.verify import _Judge, models_of, verify
 from tasks.base import Answer
 from tests.bench.runs import make_record, make_run
 
@@ -88,7 +87,7 @@ def test_a_moved_pixel_is_found(run):
 def test_another_image_inside_the_ball_is_found(run):
     """The clean image itself: nearer than recorded, and the model gets it right."""
     path, record = _image_of(run)
-    setup = prepare(config_of(run.header))
+    setup = prepare(models_of(run.header))
     row = [sample.id for sample in setup.samples].index(record.sample_id)
     save_file({"image": setup.images[[row]][0].contiguous()}, path)
     found = _fields(run.directory)
@@ -156,7 +155,7 @@ def test_any_single_flipped_bit_is_found(run):
     """Also the lowest of a pixel that is far from the largest change: it moves neither the distance nor the answer."""
     path, record = _image_of(run)
     content = bytearray(path.read_bytes())
-    setup = prepare(config_of(run.header))
+    setup = prepare(models_of(run.header))
     row = [sample.id for sample in setup.samples].index(record.sample_id)
     change = (load_file(path)["image"] - setup.images[[row]][0]).flatten()
     content[len(content) - 4 * (len(change) - int(change.abs().argmin()))] ^= 1
@@ -211,9 +210,9 @@ def test_verdicts_that_a_protocol_takes_in_half_precision_are_asked_for_there(tm
         progress=False,
     )
     run = result.runs[0]
-    assert config_of(run.header).precision == "bf16"
+    assert models_of(run.header).precision == "bf16"
     assert verify(run, progress=False).mismatches == ()
-    asked = _Judge(run, prepare(config_of(run.header)), tmp_path, False)
+    asked = _Judge(run, prepare(models_of(run.header)), tmp_path, False)
     asked.setup = replace(asked.setup, half=SimpleNamespace(victim=_Says("half")), victim=_Says("full"))
     records = [make_record(step="clean"), make_record(step="pgd"), make_record(step="again")]
     said = asked._ask(records, asked.setup.images[[0, 1, 2]], asked.setup.samples[:3])

@@ -42,7 +42,8 @@ def read_llava(path: str, dtype: torch.dtype | str, *, tower: bool) -> tuple[Lla
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         if config.model_type != "llava":
             raise UsageError(f"{path} holds a model of type {config.model_type!r}, not LLaVA-1.5 ('llava')")
-        processor = AutoProcessor.from_pretrained(path, trust_remote_code=False)
+        read_processor: Any = AutoProcessor.from_pretrained
+        processor = read_processor(path, trust_remote_code=False)
         with transformers_bars():
             loaded: Any = LlavaForConditionalGeneration.from_pretrained(
                 path, dtype=dtype, output_loading_info=True, trust_remote_code=False

@@ -24,11 +24,14 @@ from bench.models.encoders.stored import (
     recompute_blocks,
     scale_gradient,
 )
-from bench.models.victims import memory, prefix
+from bench.models.victims import prefix
+from bench.models.victims.llava.answers import PreparedAnswers, Rows
 from bench.models.victims.llava.files import read_llava
+from bench.models.victims.llava.memory import Shapes, estimate
 from bench.models.victims.llava.native import NativeTower
+from bench.models.victims.memory import Need, check_weights, make_room
 from bench.models.victims.prompts import Conversation, answer_ids, conversation, pad_left
-from tasks.base import Answer, AnswerScores, answers_of
+from tasks.base import Answer, answers_of
 
 
 def load_llava(
@@ -74,7 +77,7 @@ def load_llava(
         "tower": "native" if tower == "native" else None,
     }
     llava.settings = {key: value for key, value in chosen.items() if value is not None}
-    memory.check_weights(llava, device)
+    check_weights(llava, device)
     return llava.to(device)
 
 
@@ -90,7 +93,14 @@ class Llava(nn.Module):
     compute: torch.dtype  # of the language model; images, losses and gradients of images are float32 always
 
     def __init__(
-        self, model: nn.Module, tokenizer: Any, encoder: Encoder | NativeTower, talk: Conversation, *, pads: bool
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        encoder: Encoder | NativeTower,
+        talk: Conversation,
+        *,
+        pads: bool,
+        compute: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -100,24 +110,25 @@ class Llava(nn.Module):
         self.eval().requires_grad_(False)
         self.tokenizer, self.talk, self.pads = tokenizer, talk, pads
         self.settings = {}
-        self.compute = torch.float32
+        self.compute = compute
         self.checkpoints = False
         if self.stored != torch.float32:
             follow_activations(self.model)
         self.layer = int(self.model.config.vision_feature_layer)
         self.image_id = int(self.model.config.image_token_id)
         self.patches = self._check_features()
-        self.prefix = prefix.Prefix(talk.before)
+        self.prefix = prefix.Prefix(talk.before, self._read_prefix)
 
     @property
     def stored(self) -> torch.dtype:
         """What the language model's weights are stored in."""
-        return self.model.lm_head.weight.dtype
+        weight: Tensor = self.model.lm_head.weight
+        return weight.dtype
 
     @property
     def device(self) -> torch.device:
         """Where the model lies."""
-        return self.model.device
+        return self._projector.linear_1.weight.device  # type: ignore[no-any-return]
 
     @property
     def _projector(self) -> Any:
@@ -151,8 +162,9 @@ class Llava(nn.Module):
             model = copy.deepcopy(model)
             for parameter in model.parameters():
                 parameter.data = parameter.data.to(dtype)  # parameters only: rotary frequencies stay float32
-        twin = Llava(model, self.tokenizer, self.encoder.at(precision), self.talk, pads=self.pads)
-        twin.compute = dtype
+        tower = self.encoder.at(precision)
+        twin = Llava(model, self.tokenizer, tower, self.talk, pads=self.pads, compute=dtype)
+        twin.settings = self.settings
         if self.checkpoints:
             twin.checkpoint_activations()
         return twin
@@ -163,14 +175,37 @@ class Llava(nn.Module):
 
     def make_room(self, batch: int | None) -> str:
         """See `bench.models.victims.memory.make_room`."""
-        return memory.make_room(self, batch, self.device)
+        return make_room(self, batch, self.device)
+
+    def need(self, batch: int, *, checkpointing: bool) -> Need:
+        """What an attack step on ``batch`` images needs, for prompts and answers as long as the paper's tasks'."""
+        return estimate(self.shapes(), batch, checkpointing=checkpointing)
+
+    def shapes(self) -> Shapes:
+        """What memory depends on, as the model stands and computes."""
+        text = self.model.config.get_text_config()
+        head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        tensors = {t.data_ptr() or id(t): t for t in (*self.parameters(), *self.buffers())}
+        return Shapes(
+            blocks=text.num_hidden_layers,
+            width=text.hidden_size,
+            attention=head * text.num_attention_heads,
+            keys=head * text.num_attention_heads,  # repeated for each query head before they are kept
+            mlp=text.intermediate_size,
+            vocabulary=text.vocab_size,
+            tower=self.encoder.shapes(self.layer),
+            patches=self.patches,
+            prefix=self.prefix.kept,
+            weights=sum(t.numel() * t.element_size() for t in tensors.values()),
+            stored=self.stored.itemsize,
+            compute=self.compute.itemsize,
+        )
 
     def checkpoint_activations(self) -> None:
         """Trade time for memory: blocks of tower and language model run a second time in each backward pass."""
         self.checkpoints = True
         recompute_blocks(self)
-        if isinstance(self.encoder, Encoder):
-            self.encoder.visual.set_grad_checkpointing(True)
+        self.encoder.checkpoint_activations()
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """(3, H, W) float32 in [0, 1], not normalised: padded to a square where LLaVA-1.5 pads, then as the encoder."""
@@ -182,53 +217,68 @@ class Llava(nn.Module):
         """What each token of the vocabulary spells; None for those that end an answer."""
         alone = [[token] for token in range(self.model.lm_head.out_features)]
         texts: list[str | None] = list(self.tokenizer.batch_decode(alone, skip_special_tokens=True))
-        for token in self._ends():
+        for token in self.ends():
             texts[token] = None
         return texts
 
-    def answers(self, prompts: Sequence[str], answers: Sequence[str]) -> "PreparedAnswers":
+    def answers(self, prompts: Sequence[str], answers: Sequence[str]) -> PreparedAnswers:
         """Prepare B prompts with their answers for scoring candidate images."""
         end = self.tokenizer.eos_token_id
         said = [answer_ids(self.talk, p, a, end) for p, a in zip(prompts, answers, strict=True)]
-        return PreparedAnswers(self, [self._asked(p) for p in prompts], said)
+        asked = [[*self.asked(prompt), *ids] for prompt, ids in zip(prompts, said, strict=True)]
+        return PreparedAnswers(self, self.rows(asked), [len(ids) for ids in said])
 
-    def _asked(self, prompt: str) -> list[int]:
+    def asked(self, prompt: str) -> list[int]:
         """Ids of a prompt, image included, without what the prefix's keys and values stand for."""
         lead = [] if self.prefix.kept else self.talk.before
         return [*lead, *[self.image_id] * self.patches, *self.talk.after(prompt)]
 
-    def _rows(self, sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
-        """Padded on the left: ids (B, T), mask (B, P + T) with the P prefix tokens in front, positions (B, T)."""
+    def rows(self, sequences: Sequence[Sequence[int]]) -> Rows:
+        """Token ids as a batch, padded on the left."""
         pad = self.tokenizer.pad_token_id
         rows, seen = pad_left(sequences, self.tokenizer.eos_token_id if pad is None else pad)
         ids, mask = torch.tensor(rows, device=self.device), torch.tensor(seen, device=self.device)
         positions = (mask.cumsum(1) - 1).clamp(min=0) + self.prefix.kept
-        return ids, nn.functional.pad(mask, (self.prefix.kept, 0), value=1), positions
+        return Rows(ids, nn.functional.pad(mask, (self.prefix.kept, 0), value=1), positions)
 
-    def _embed(self, ids: Tensor, images: Tensor) -> Tensor:
+    def hidden(self, rows: Rows, images: Tensor) -> Tensor:
+        """Last hidden states (B, T, H) of whole sequences with the features of images (B, 3, H, W) in place."""
+        past = self.prefix.fixed(self.device)
+        return self._hidden(self.embed(rows.ids, images), rows.mask, rows.positions, past)
+
+    def embed(self, ids: Tensor, images: Tensor) -> Tensor:
         """Token embeddings (B, T, H) with the image's features in place."""
         if self.compute == torch.float16:
             images = scale_gradient(images, 1 / FP16_GRADIENT_SCALE)
         tokens = self.encoder.patch_tokens(images, self.layer)
         features = self._projector(tokens.to(self.compute))
-        embedded = self.model.get_input_embeddings()(ids).to(self.compute)
-        return embedded.masked_scatter((ids == self.image_id)[..., None], features)
+        return self._embedded(ids).masked_scatter((ids == self.image_id)[..., None], features)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., H) -> (..., V) float32."""
+        logits = self.model.lm_head(hidden).float()
+        return scale_gradient(logits, FP16_GRADIENT_SCALE) if self.compute == torch.float16 else logits
+
+    def _embedded(self, ids: Tensor) -> Tensor:
+        embedded: Tensor = self.model.get_input_embeddings()(ids)
+        return embedded.to(self.compute)
 
     def _hidden(self, embedded: Tensor, mask: Tensor, positions: Tensor, past: Cache | None) -> Tensor:
         """Last hidden states (B, T, H)."""
         model = self.model.model.language_model
-        return model(
+        last: Tensor = model(
             inputs_embeds=embedded,
             attention_mask=mask,
             position_ids=positions,
             use_cache=past is not None,
             **{prefix.cache_argument(type(model).forward): past},
         ).last_hidden_state
+        return last
 
-    def _logits(self, hidden: Tensor) -> Tensor:
-        """(..., H) -> (..., V) float32."""
-        logits = self.model.lm_head(hidden).float()
-        return scale_gradient(logits, FP16_GRADIENT_SCALE) if self.compute == torch.float16 else logits
+    def _read_prefix(self, ids: Tensor, cache: Cache) -> None:
+        """Fill a cache with keys and values of ids (1, P)."""
+        places = torch.arange(ids.shape[1], device=ids.device)[None]
+        self._hidden(self._embedded(ids), torch.ones_like(ids), places, cache)
 
     @torch.no_grad()
     def generate(self, images: Tensor, prompts: Sequence[str], *, max_new_tokens: int) -> list[Answer]:
@@ -236,16 +286,17 @@ class Llava(nn.Module):
 
         An answer is an error where the logits of any of its tokens, the end included, are not finite.
         """
-        ids, mask, positions = self._rows([self._asked(prompt) for prompt in prompts])
-        past = self.prefix.growing(self, len(prompts))
-        embedded, place = self._embed(ids, images), positions[:, -1:]
-        ends = torch.tensor(self._ends(), device=self.device)
+        rows = self.rows([self.asked(prompt) for prompt in prompts])
+        past = self.prefix.growing(len(prompts), self.device)
+        embedded, mask, positions = self.embed(rows.ids, images), rows.mask, rows.positions
+        place = positions[:, -1:]
+        ends = torch.tensor(self.ends(), device=self.device)
         done = torch.zeros(len(prompts), dtype=torch.bool, device=self.device)
         finite = ~done
         said: list[Tensor] = []
         while True:
             hidden = self._hidden(embedded, mask, positions, past)
-            logits = self._logits(hidden[:, -1:])
+            logits = self.logits(hidden[:, -1:])
             token = logits.argmax(-1)  # (B, 1)
             finite &= done | logits.isfinite().flatten(1).all(1)
             said.append(token.masked_fill(done[:, None], int(ends[0])))
@@ -254,11 +305,11 @@ class Llava(nn.Module):
                 break
             place = place + 1
             positions, mask = place, nn.functional.pad(mask, (0, 1), value=1)
-            embedded = self.model.get_input_embeddings()(said[-1]).to(self.compute)
+            embedded = self._embedded(said[-1])
         texts = self.tokenizer.batch_decode(torch.cat(said, 1), skip_special_tokens=True)
         return answers_of([text.strip() for text in texts], finite)
 
-    def _ends(self) -> list[int]:
+    def ends(self) -> list[int]:
         """Tokens that end an answer."""
         configured = self.model.generation_config.eos_token_id
         ids = [] if configured is None else [configured] if isinstance(configured, int) else list(configured)
@@ -282,29 +333,3 @@ def pad_to_square(image: Image.Image, mean: Sequence[float]) -> Image.Image:
     square = Image.new(image.mode, (side, side), fill[0] if image.mode == "L" else fill)
     square.paste(image, ((side - width) // 2, (side - height) // 2))
     return square
-
-
-class PreparedAnswers:
-    """Scores B prepared answers for candidate images; see `tasks.base.AnswerLoss`."""
-
-    def __init__(self, llava: Llava, prompts: list[list[int]], answers: list[list[int]]) -> None:
-        self.llava = llava
-        self.ids, self.mask, self.positions = llava._rows([[*p, *a] for p, a in zip(prompts, answers, strict=True)])
-        self.longest = max(map(len, answers))
-        lengths = torch.tensor([len(a) for a in answers], device=llava.device)
-        place = torch.arange(self.longest, device=llava.device)
-        self.counted = place >= self.longest - lengths[:, None]  # (B, L), answers end at the right
-        self.begins = self.longest - lengths  # (B,)
-
-    def __call__(self, images: Tensor, rows: Tensor) -> AnswerScores:
-        """Judge images (b, 3, H, W); rows (b,) names the prepared answer of each."""
-        embedded = self.llava._embed(self.ids[rows], images)
-        past = self.llava.prefix.fixed(self.llava)
-        hidden = self.llava._hidden(embedded, self.mask[rows], self.positions[rows], past)
-        logits = self.llava._logits(hidden[:, -self.longest - 1 : -1])  # (b, L, V)
-        wanted, counted = self.ids[rows, -self.longest :], self.counted[rows]
-        nll = nn.functional.cross_entropy(logits.transpose(1, 2), wanted, reduction="none")
-        said = logits.argmax(-1)
-        greedy = ((said == wanted) | ~counted)[:, :-1].all(dim=1)  # whether the end token follows is no matter
-        first = said.gather(1, self.begins[rows, None]).squeeze(1)
-        return AnswerScores((nll * counted).sum(1) / counted.sum(1), greedy, first)

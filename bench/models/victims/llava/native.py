@@ -1,7 +1,7 @@
 """The image tower that a LLaVA checkpoint came with, as the tasks see an encoder."""
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torchvision.transforms import functional as TF
 
 from bench.models.encoders.encoder import Preprocessing
-from bench.models.encoders.stored import PRECISIONS
+from bench.models.encoders.shapes import TowerShapes
+from bench.models.encoders.stored import PRECISIONS, recompute_blocks
 
 
 class NativeTower(nn.Module):
@@ -38,12 +39,30 @@ class NativeTower(nn.Module):
         image, size = image.convert("RGB"), self.preprocessing.size
         if min(image.size) != self.resized:
             image = TF.resize(image, [self.resized], TF.InterpolationMode.BICUBIC, antialias=True)
-        return TF.to_tensor(TF.center_crop(image, [size, size]))
+        return cast(Tensor, TF.to_tensor(TF.center_crop(image, [size, size])))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, W) float32: the class token after the final norm, not projected."""
+        return cast(Tensor, self.visual(self._pixels(images)).pooler_output.float())
 
     def patch_tokens(self, images: Tensor, layer: int = -2) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, N, W) float32: hidden states before the final norm, class token left out."""
-        pixels = ((images - self.mean) / self.std).to(self.visual.dtype)
-        return self.visual(pixels, output_hidden_states=True).hidden_states[layer][:, 1:].float()
+        states = self.visual(self._pixels(images), output_hidden_states=True).hidden_states
+        return cast(Tensor, states[layer][:, 1:].float())
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        return ((images - self.mean) / self.std).to(self.visual.dtype)
+
+    def shapes(self, layer: int = -2) -> TowerShapes:
+        """See `bench.models.encoders.encoder.Encoder.shapes`; transformers runs a tower to its last block."""
+        config = self.visual.config
+        kept = 2 if config.hidden_act == "quick_gelu" else 1
+        pixels = 3 * self.preprocessing.size**2
+        return TowerShapes(config.num_hidden_layers, config.hidden_size, kept * config.intermediate_size, pixels)
+
+    def checkpoint_activations(self) -> None:
+        """Trade time for memory: blocks run a second time in each backward pass."""
+        recompute_blocks(self)
 
     def at(self, precision: str) -> "NativeTower":
         """The same tower computing in "bf16" or "fp16"; "float32" is itself."""

@@ -9,12 +9,12 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from bench.errors import UsageError
-from bench.models.prompts import pad_left
 from bench.models.victims.openflamingo.gates import Sight
 from bench.models.victims.openflamingo.network import Network
 from bench.models.victims.openflamingo.prompts import Prompt, plain
 from bench.models.victims.openflamingo.reading import check_length, demonstrated, numbered, read
 from bench.models.victims.openflamingo.vocabulary import LONGEST
+from bench.models.victims.prompts import pad_left
 from tasks.base import AnswerScores
 
 SHORTEST = 16  # tokens; if all prefixes are shorter, they cost less to compute again than to attend to from a cache

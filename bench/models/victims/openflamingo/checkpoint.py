@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bench.errors import UsageError
-from bench.models.checkpoint import check_file
+from bench.models.encoders.checkpoint import check_file
 from bench.models.victims.openflamingo.gates import GatedBlock, GatedLayer
 from bench.models.victims.openflamingo.language import Family, layers
 from bench.models.victims.openflamingo.perceiver import Perceiver

@@ -6,7 +6,7 @@ Only the end-of-chunk token ends an answer.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -81,7 +81,10 @@ class Decoding:
 
 
 class Speaker(Protocol):
-    """Log-probabilities of the next token, given what was said so far; -inf for a token that may not come."""
+    """Log-probabilities of the next token, given what was said so far.
+
+    They are -inf for a token that may not come, and NaN for all where the model's scores are not all finite.
+    """
 
     def start(self, beams: int) -> Tensor:
         """(B, V) after the prompts; each row is then taken ``beams`` times."""
@@ -90,22 +93,35 @@ class Speaker(Protocol):
         """(B * beams, V) after tokens (B * beams,) that follow the rows ``parents`` (B * beams,)."""
 
 
-def greedy(speaker: Speaker, end: int, longest: int) -> list[list[int]]:
-    """The most likely token each time, up to the end token, which is left out."""
-    token = speaker.start(1).argmax(-1)
+class Said(NamedTuple):
+    """Answers of B prompts.
+
+    Attributes:
+        ids: their tokens, without the end token.
+        finite: (B,) bool: whether every score behind each was finite; if not, its tokens mean nothing.
+    """
+
+    ids: list[list[int]]
+    finite: Tensor
+
+
+def greedy(speaker: Speaker, end: int, longest: int) -> Said:
+    """The most likely token each time, up to the end token."""
+    scores = speaker.start(1)
+    token, finite = scores.argmax(-1), ~scores.isnan().all(1)
     rows, said, done = torch.arange(len(token), device=token.device), [token], token == end
     while len(said) < longest and not bool(done.all()):
-        token = speaker.follow(said[-1], rows).argmax(-1)
+        scores = speaker.follow(said[-1], rows)
+        finite &= done | ~scores.isnan().all(1)
+        token = scores.argmax(-1)
         said.append(token.masked_fill(done, end))
         done = done | (token == end)
     answers: list[list[int]] = torch.stack(said, 1).tolist()
-    return [ids[: ids.index(end)] if end in ids else ids for ids in answers]
+    return Said([ids[: ids.index(end)] if end in ids else ids for ids in answers], finite)
 
 
-def beam_search(
-    speaker: Speaker, prompts: Sequence[int], end: int, longest: int, decoding: Decoding
-) -> list[list[int]]:
-    """The best answer of each row, without its end token.
+def beam_search(speaker: Speaker, prompts: Sequence[int], end: int, longest: int, decoding: Decoding) -> Said:
+    """The best answer of each row.
 
     Each step keeps the best ``beams`` continuations that do not end; of those that end, the ones among the best
     ``beams`` of all. A row is done when as many answers are complete and none that goes on can become better.
@@ -123,6 +139,9 @@ def beam_search(
     for step in range(longest):
         vocabulary = scores.shape[-1]
         flat = scores.reshape(len(rows), -1)
+        for row, broken in zip(rows, flat.isnan().any(1).tolist(), strict=True):
+            if broken and not row.done:
+                row.give_up()
         best, places = flat.topk(min(2 * k, flat.shape[1]), dim=1)
         for row, values, found in zip(rows, best.tolist(), places.tolist(), strict=True):
             row.step(values, [p // vocabulary for p in found], [p % vocabulary for p in found], end)
@@ -132,7 +151,8 @@ def beam_search(
         parents = torch.tensor([n * k + b.parent for n, row in enumerate(rows) for b in row.open], device=scores.device)
         sums = torch.tensor([b.score for row in rows for b in row.open], device=scores.device)
         scores = speaker.follow(tokens, parents) + sums[:, None]
-    return [row.answer() for row in rows]
+    finite = torch.tensor([row.finite for row in rows], device=scores.device)
+    return Said([row.answer() for row in rows], finite)
 
 
 @dataclass
@@ -155,7 +175,11 @@ class _Row:
         self.beams, self.decoding, self.prompt = beams, decoding, prompt
         self.open = [_Beam(0.0, [], 0)] * beams
         self.complete: list[tuple[float, list[int]]] = []  # the best ones, by score
-        self.done = False
+        self.done, self.finite = False, True
+
+    def give_up(self) -> None:
+        """Scores are not finite: nothing more is compared."""
+        self.complete, self.done, self.finite = [(0.0, [])], True, False
 
     def step(self, scores: Sequence[float], parents: Sequence[int], tokens: Sequence[int], end: int) -> None:
         """Take candidates, the best first. A row that is done goes on with its beams, to no effect."""

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, MptConfig, MptForCausalLM, PreTrainedConfig
 
 from bench.errors import UsageError
-from bench.models.formats import transformers_bars
+from bench.models.encoders.formats import transformers_bars
+from bench.trust import code as trust
 
 _UNREADABLE = (
     OSError,
@@ -67,6 +68,7 @@ class Family:
         kind: transformers' class, or one derived from it.
         base: attribute of the model that is everything but its head.
         blocks: attribute of that which lists the layers.
+        attention: how transformers computes it: MPT's one way, or torch's for GPT-NeoX.
         trained: the embeddings that a released checkpoint holds: their names there -> their names here.
         renamed: patterns of names in the language model's files -> names here.
         buffers: pattern of names that files hold beside parameters, with nothing to load.
@@ -75,6 +77,7 @@ class Family:
     kind: type
     base: str
     blocks: str
+    attention: str
     trained: Mapping[str, str]
     renamed: Mapping[str, str] = field(default_factory=dict)
     buffers: str | None = None
@@ -93,20 +96,52 @@ _MOSAIC = {
     r"\.ln_2\.": ".norm_2.",
     r"\.ln_f\.": ".norm_f.",
 }
-MPT = Family(MptForCausalLM, "transformer", "blocks", _WTE)
-NORMED_MPT = Family(NormedMpt, "transformer", "blocks", _WTE, _NORMS)
-MOSAIC_GPT = Family(MptForCausalLM, "transformer", "blocks", _WTE, _MOSAIC)
-NORMED_MOSAIC_GPT = Family(NormedMpt, "transformer", "blocks", _WTE, _MOSAIC | _NORMS)
+MPT = Family(MptForCausalLM, "transformer", "blocks", "eager", _WTE)
+NORMED_MPT = Family(NormedMpt, "transformer", "blocks", "eager", _WTE, _NORMS)
+MOSAIC_GPT = Family(MptForCausalLM, "transformer", "blocks", "eager", _WTE, _MOSAIC)
+NORMED_MOSAIC_GPT = Family(NormedMpt, "transformer", "blocks", "eager", _WTE, _MOSAIC | _NORMS)
 NEOX = Family(
     GPTNeoXForCausalLM,
     "gpt_neox",
     "layers",
+    "sdpa",
     {"gpt_neox.embed_in.weight": "gpt_neox.embed_in.weight", "embed_out.weight": "lm_head.weight"},
     buffers=r"attention\.(rotary_emb\.inv_freq|bias|masked_bias)",
 )
 
+_MPT_KEYS = (
+    "d_model",
+    "n_heads",
+    "n_layers",
+    "max_seq_len",
+    "vocab_size",
+    "layer_norm_epsilon",
+    "torch_dtype",
+    "dtype",
+)
+_ATTENTION_KEYS = ("clip_qkv", "softmax_scale", "qk_ln")
+_NEOX_KEYS = (
+    "hidden_size",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "intermediate_size",
+    "vocab_size",
+    "hidden_act",
+    "layer_norm_eps",
+    "max_position_embeddings",
+    "use_parallel_residual",
+    "rotary_pct",
+    "rotary_emb_base",
+    "rope_scaling",
+    "rope_parameters",
+    "attention_bias",
+    "torch_dtype",
+    "dtype",
+)
+
 # What transformers' MPT computes whatever the config says.
 _FIXED = {"expansion_ratio": 4, "logit_scale": None, "no_bias": True}
+_NORM_TYPES = ("low_precision_layernorm", "layernorm")  # the same but under autocast
 _FIXED_ATTENTION = {
     "attn_type": "multihead_attention",
     "alibi": True,
@@ -138,6 +173,8 @@ def read_family(path: str) -> tuple[Family, PreTrainedConfig]:
     """
     try:
         raw, _ = PreTrainedConfig.get_config_dict(path)
+        if raw.get("model_type") in ("mpt", "gpt_neox"):  # MPT-1B's names code of its own, which nothing here reads
+            trust.check(path)
         if not raw:
             raise UsageError(f"{path} holds no config.json; download the whole language model")
         return family_of(raw, path)
@@ -155,12 +192,15 @@ def family_of(raw: Mapping[str, Any], path: str) -> tuple[Family, PreTrainedConf
     """
     kind = raw.get("model_type")
     if kind == "gpt_neox":
-        return NEOX, GPTNeoXConfig.from_dict(dict(raw))
+        return NEOX, GPTNeoXConfig(**_known(raw, _NEOX_KEYS))
     if kind == "mpt":
         attention = dict(raw.get("attn_config") or {})
         _check(raw, _FIXED, path)
         _check(attention, _FIXED_ATTENTION, path)
-        return (NORMED_MPT if attention.get("qk_ln") else MPT), MptConfig.from_dict(dict(raw))
+        if (norm := raw.get("norm_type", _NORM_TYPES[0])) not in _NORM_TYPES:
+            raise UsageError(f"{path}: config.json says norm_type = {norm!r}; only layer norms can be computed here")
+        config = MptConfig(**_known(raw, _MPT_KEYS), attn_config=_known(attention, _ATTENTION_KEYS))
+        return (NORMED_MPT if attention.get("qk_ln") else MPT), config
     if kind == "mosaic_gpt":
         _check(raw, _FIXED_MOSAIC, path)
         return (NORMED_MOSAIC_GPT if raw.get("attn_qk_ln") else MOSAIC_GPT), _mosaic_config(raw)
@@ -175,21 +215,24 @@ def _check(stated: Mapping[str, Any], fixed: Mapping[str, Any], path: str) -> No
             raise UsageError(f"{path}: config.json says {name} = {found!r}; only {value!r} can be computed here")
 
 
+def _known(stated: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """The settings that the architecture has: others, which may name code to be fetched and run, are left out."""
+    return {name: stated[name] for name in names if name in stated}
+
+
 def _mosaic_config(raw: Mapping[str, Any]) -> MptConfig:
-    """MPT-1B's config in the names of MPT's."""
-    return MptConfig(
-        d_model=raw["d_model"],
-        n_heads=raw["n_heads"],
-        n_layers=raw["n_layers"],
-        max_seq_len=raw["max_seq_len"],
-        vocab_size=raw["vocab_size"],
-        dtype=raw.get("torch_dtype"),
-        attn_config={
-            "clip_qkv": raw.get("attn_clip_qkv"),
-            "softmax_scale": raw.get("softmax_scale"),
-            "qk_ln": bool(raw.get("attn_qk_ln")),
-        },
-    )
+    """MPT-1B's config in the names of MPT's.
+
+    Raises:
+        KeyError: a size is missing.
+    """
+    attention = {
+        "clip_qkv": raw.get("attn_clip_qkv"),
+        "softmax_scale": raw.get("softmax_scale"),
+        "qk_ln": bool(raw.get("attn_qk_ln")),
+    }
+    sizes = {name: raw[name] for name in ("d_model", "n_heads", "n_layers", "max_seq_len", "vocab_size")}
+    return MptConfig(**sizes, dtype=raw.get("torch_dtype"), attn_config=attention)
 
 
 def read_language(path: str, dtype: torch.dtype | str) -> tuple[Any, Family]:
@@ -207,7 +250,13 @@ def read_language(path: str, dtype: torch.dtype | str) -> tuple[Any, Family]:
     try:
         with transformers_bars():
             model, report = kind.from_pretrained(
-                path, config=config, dtype=dtype, key_mapping=dict(family.renamed), output_loading_info=True
+                path,
+                config=config,
+                dtype=dtype,
+                key_mapping=dict(family.renamed),
+                attn_implementation=family.attention,
+                trust_remote_code=False,
+                output_loading_info=True,
             )
     except _UNREADABLE as error:
         raise UsageError(_unreadable(path, error)) from error

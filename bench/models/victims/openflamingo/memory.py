@@ -1,4 +1,4 @@
-"""How many bytes an attack on an OpenFlamingo needs, said before it starts; see `bench.models.memory`.
+"""How many bytes an attack on an OpenFlamingo needs, said before it starts; see `bench.models.victims.memory`.
 
 The activations are counted as autograd keeps them for frozen weights: of a linear layer nothing, of a norm its input,
 of a GELU its input, of attention its queries, keys and values, and its output or its weights.
@@ -7,7 +7,7 @@ of a GELU its input, of attention its queries, keys and values, and its output o
 from dataclasses import dataclass
 from typing import Any
 
-from bench.models.memory import Need
+from bench.models.victims.memory import Need
 from bench.models.victims.openflamingo.gates import GatedLayer
 from bench.models.victims.openflamingo.language import NormedMpt, layers
 from bench.models.victims.openflamingo.network import Network

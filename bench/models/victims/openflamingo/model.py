@@ -7,16 +7,17 @@ import torch
 from torch import Tensor
 
 from bench.errors import UsageError
-from bench.models.encoder import Encoder
-from bench.models.prompts import pad_left
+from bench.models.encoders.encoder import Encoder
 from bench.models.victims.openflamingo import checkpoint
 from bench.models.victims.openflamingo.answers import PreparedAnswers
-from bench.models.victims.openflamingo.generation import Decoding, beam_search, greedy
+from bench.models.victims.openflamingo.generation import Decoding, Said, beam_search, greedy
 from bench.models.victims.openflamingo.language import Family, read_language
 from bench.models.victims.openflamingo.network import Network
 from bench.models.victims.openflamingo.prompts import Prompt
 from bench.models.victims.openflamingo.reading import Speaking, check_length, read, sight
 from bench.models.victims.openflamingo.vocabulary import Vocabulary, read_vocabulary
+from bench.models.victims.prompts import pad_left
+from tasks.base import Answer, answers_of
 
 GREEDY = Decoding()
 
@@ -77,16 +78,19 @@ class OpenFlamingo(Network):
 
     def generate(
         self, images: Tensor, prompts: Sequence[Prompt], *, max_new_tokens: int, decoding: Decoding = GREEDY
-    ) -> list[str]:
-        """Answers to B images (B, 3, H, W) in [0, 1], as decoded: what is kept of them, `prompts.Style.finish` says."""
+    ) -> list[Answer]:
+        """Answers to B images (B, 3, H, W) in [0, 1], as decoded: what is kept of them, `prompts.Style.finish` says.
+
+        An answer is an error where the logits behind any of its tokens, the end included, are not finite.
+        """
         said = self.generate_ids(images, prompts, max_new_tokens=max_new_tokens, decoding=decoding)
-        return [self.vocabulary.decode(ids) for ids in said]
+        return answers_of([self.vocabulary.decode(ids) for ids in said.ids], said.finite)
 
     @torch.no_grad()
     def generate_ids(
         self, images: Tensor, prompts: Sequence[Prompt], *, max_new_tokens: int, decoding: Decoding = GREEDY
-    ) -> list[list[int]]:
-        """As `generate`: token ids, without the end token.
+    ) -> Said:
+        """As `generate`: token ids.
 
         Raises:
             UsageError: a prompt is too long, or has more tags or fewer than images.

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from bench.errors import UsageError
-from bench.models.encoder import Encoder
-from bench.models.prefix import cache_argument
-from bench.models.stored import FP16_GRADIENT_SCALE, PRECISIONS, recompute_blocks, scale_gradient
+from bench.models.encoders.encoder import Encoder
+from bench.models.encoders.stored import FP16_GRADIENT_SCALE, PRECISIONS, recompute_blocks, scale_gradient
 from bench.models.victims.openflamingo.gates import Sight, seeing
 from bench.models.victims.openflamingo.language import Family
 from bench.models.victims.openflamingo.perceiver import Perceiver
 from bench.models.victims.openflamingo.precision import follow
 from bench.models.victims.openflamingo.vocabulary import Vocabulary
+from bench.models.victims.prefix import cache_argument
 
 # A sum over an answer's tokens is about eight times the mean that the other models' losses are.
 GRADIENT_SCALE = FP16_GRADIENT_SCALE / 8

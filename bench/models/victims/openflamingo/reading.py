@@ -89,11 +89,12 @@ class Speaking:
     def follow(self, tokens: Tensor, parents: Tensor) -> Tensor:
         """See `generation.Speaker.follow`."""
         self.cache.reorder_cache(parents)  # type: ignore[arg-type]  # any integer tensor will do
-        self.mask = nn.functional.pad(self.mask, (0, 1), value=1)[parents]
+        self.mask = nn.functional.pad(self.mask, (0, 1), value=1)  # the same for all beams of a prompt
         hidden = self.network.hidden(tokens[:, None], self.mask, self.sight, self.cache)
         return self._log_probabilities(hidden[:, 0])
 
     def _log_probabilities(self, hidden: Tensor) -> Tensor:
-        found = self.network.head(hidden).log_softmax(-1)
+        scores = self.network.head(hidden)
+        found = scores.log_softmax(-1)
         found[:, self.network.vocabulary.image] = -torch.inf
-        return found
+        return found.where(scores.isfinite().all(-1, keepdim=True), torch.nan)

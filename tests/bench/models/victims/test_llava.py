@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import LlavaForConditionalGeneration
 
-from bench.config import load_suite, resolve
+from bench.config import Request, load_suite, resolve
 from bench.data.images import open_image
 from bench.errors import UsageError
 from bench.models.encoders.encoder import Encoder
@@ -133,7 +133,7 @@ def test_without_a_name_the_checkpoints_own_template_is_followed(folder, encoder
     place = whole.index(own.image_id)
     assert [*own.talk.before, own.image_id, *own.talk.after(QUESTIONS[0], ANSWERS[0])] == whole
     assert own.talk.before == whole[:place]
-    assert own._asked("x").count(own.image_id) == 9
+    assert own.asked("x").count(own.image_id) == 9
 
 
 def test_a_text_that_holds_the_image_token_is_refused(model):
@@ -243,9 +243,9 @@ def test_batches_of_any_size_give_the_same_losses_gradients_and_texts(model, ima
 
 
 def test_generation_is_greedy_and_agrees_with_transformers(model, whole, images):
-    ids, mask, _ = whole._rows([whole._asked(question) for question in QUESTIONS])
+    rows = whole.rows([whole.asked(question) for question in QUESTIONS])
     theirs = whole.model.generate(
-        inputs_embeds=whole._embed(ids, images), attention_mask=mask, max_new_tokens=7, do_sample=False
+        inputs_embeds=whole.embed(rows.ids, images), attention_mask=rows.mask, max_new_tokens=7, do_sample=False
     )
     texts = [text.strip() for text in model.tokenizer.batch_decode(theirs, skip_special_tokens=True)]
     assert [a.text for a in model.generate(images, QUESTIONS, max_new_tokens=7)] == texts
@@ -255,7 +255,7 @@ def test_a_row_stops_at_an_end_token_and_the_others_go_on(model, images, monkeyp
     said = model.generate(images, QUESTIONS, max_new_tokens=4)
     first = model.answers(QUESTIONS, ANSWERS)(images, _all()).first
     row = int((first[:, None] == first).sum(1).argmin())  # no other row begins with its token
-    monkeypatch.setattr(model, "_ends", lambda: [2, int(first[row])])
+    monkeypatch.setattr(model, "ends", lambda: [2, int(first[row])])
     stopped = model.generate(images, QUESTIONS, max_new_tokens=4)
     assert stopped[row] == model.generate(images, QUESTIONS, max_new_tokens=1)[row] != said[row]
     assert sum(a == b for a, b in zip(stopped, said, strict=True)) >= 4
@@ -319,7 +319,9 @@ def test_half_precision_search_is_close_and_gives_float32(folder, encoder, image
 
 
 def _prepared(**options):
-    return setup.prepare(resolve(encoder="clip", task="vqa", limit=2, device="cpu", attack="none", **options)[0])
+    return setup.prepare(
+        resolve(Request.of(encoder="clip", task="vqa", limit=2, device="cpu", attack="none", **options))[0]
+    )
 
 
 def test_a_run_with_the_native_tower_sees_through_it():

@@ -10,6 +10,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 from bench.errors import UsageError
 from bench.models.encoders.encoder import Encoder, Preprocessing, TextTower
 from bench.models.victims import memory
+from bench.models.victims.llava.memory import estimate
 from bench.models.victims.llava.model import Llava, load_llava
 from tests.bench.models.llava_checkpoint import small_encoder, write_llava
 
@@ -59,8 +60,8 @@ def test_the_estimate_is_what_autograd_keeps(folder, options, precision, checkpo
         llava.checkpoint_activations()
     measured, prepared = _kept(llava)
     text = prepared.ids.shape[1] - llava.patches
-    shapes = memory.shapes(llava)
-    need = memory.estimate(shapes, 3, checkpointing=checkpointing, text=text, answer=prepared.longest)
+    shapes = llava.shapes()
+    need = estimate(shapes, 3, checkpointing=checkpointing, text=text, answer=prepared.longest)
     assert need.activations == pytest.approx(measured, rel=0.15)
     assert shapes.weights == sum(t.numel() * t.element_size() for t in {*llava.parameters(), *llava.buffers()})
 
@@ -81,8 +82,8 @@ def test_checkpointing_changes_neither_loss_nor_gradient(folder, options, precis
 
 def test_what_does_not_fit_is_refused_with_a_batch_size_that_does(folder):
     llava = _load(folder)
-    shapes = memory.shapes(llava)
-    four = memory.estimate(shapes, 4, checkpointing=True).beside_weights
+    shapes = llava.shapes()
+    four = estimate(shapes, 4, checkpointing=True).beside_weights
     with pytest.raises(UsageError, match=r"even with activation checkpointing .* use --batch-size 4$"):
         memory.plan(llava, 9, four + 1)
     assert not llava.checkpoints
@@ -92,10 +93,10 @@ def test_what_does_not_fit_is_refused_with_a_batch_size_that_does(folder):
 
 def test_checkpointing_is_turned_on_only_where_it_is_needed(folder):
     llava = _load(folder)
-    shapes = memory.shapes(llava)
-    plain = memory.estimate(shapes, 6, checkpointing=False).beside_weights
-    assert memory.largest_batch(shapes, plain, checkpointing=False) == 6
-    assert memory.largest_batch(shapes, plain - 1, checkpointing=False) == 5
+    shapes = llava.shapes()
+    plain = estimate(shapes, 6, checkpointing=False).beside_weights
+    assert memory.largest_batch(llava, plain, checkpointing=False) == 6
+    assert memory.largest_batch(llava, plain - 1, checkpointing=False) == 5
     assert "an attack on 6 images at a time needs about" in memory.plan(llava, 6, plain)
     assert not llava.checkpoints
     assert "checkpointing, which is on" in memory.plan(llava, 6, plain - 1)
@@ -118,12 +119,12 @@ def seven() -> Llava:
 
 def test_a_7b_model_fits_24_gb_at_batch_1_and_80_gb_at_batch_8(seven):
     seven.compute = torch.float16
-    shapes = memory.shapes(seven)
-    assert (shapes.patches, shapes.tower_blocks, shapes.prefix) == (256, 23, 35)
+    shapes = seven.shapes()
+    assert (shapes.patches, shapes.tower.blocks, shapes.prefix) == (256, 23, 35)
     assert shapes.weights == pytest.approx(2 * 6.76e9 + 4 * 0.304e9, rel=0.01)
-    assert memory.estimate(shapes, 1, checkpointing=False).total < 22e9
-    assert memory.estimate(shapes, 8, checkpointing=False).total < 40e9
-    assert memory.largest_batch(shapes, int(78e9) - shapes.weights, checkpointing=False) >= 8
+    assert estimate(shapes, 1, checkpointing=False).total < 22e9
+    assert estimate(shapes, 8, checkpointing=False).total < 40e9
+    assert memory.largest_batch(seven, int(78e9) - shapes.weights, checkpointing=False) >= 8
     seven.compute = torch.float32  # the search that no half-precision verdict replaces
-    assert memory.estimate(memory.shapes(seven), 1, checkpointing=False).total < 22e9
-    assert memory.estimate(memory.shapes(seven), 8, checkpointing=False).total < 60e9
+    assert estimate(seven.shapes(), 1, checkpointing=False).total < 22e9
+    assert estimate(seven.shapes(), 8, checkpointing=False).total < 60e9

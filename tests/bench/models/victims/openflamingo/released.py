@@ -9,7 +9,7 @@ import torch
 from open_clip.transformer import QuickGELU, VisionTransformer
 from safetensors.torch import load_file
 
-from bench.models.encoder import Encoder, Preprocessing, TextTower
+from bench.models.encoders.encoder import Encoder, Preprocessing, TextTower
 from bench.models.victims.openflamingo import checkpoint
 from bench.models.victims.openflamingo.language import family_of
 from bench.models.victims.openflamingo.model import OpenFlamingo, load_openflamingo

@@ -113,7 +113,7 @@ def test_the_loss_is_a_sum_over_the_answers_tokens(model):
 
 
 def test_greedy_and_first_are_what_greedy_decoding_says(model):
-    said = model.generate_ids(queries(), prompts(), max_new_tokens=4)
+    said = model.generate_ids(queries(), prompts(), max_new_tokens=4).ids
     assert all(said)
     texts = [model.vocabulary.decode(ids) for ids in said]
     exact = [row for row, ids in enumerate(said) if model.vocabulary.encode(texts[row]) == ids]

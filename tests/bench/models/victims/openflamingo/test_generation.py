@@ -16,6 +16,7 @@ from bench.models.victims.openflamingo.generation import (
 )
 from bench.models.victims.openflamingo.prompts import Prompt
 from bench.models.victims.openflamingo.reading import sight
+from tasks.base import NOT_FINITE
 from tests.bench.models.victims.openflamingo.released import images, random_model
 
 END, VOCABULARY = 3, 11
@@ -97,7 +98,7 @@ def test_beam_search_is_todays_transformers(penalty):
             eos_token_id=END,
             pad_token_id=END,
         )[:, 5:].tolist()
-        found = beam_search(Whole(model, ids), [5] * 3, END, 8, Decoding(3, penalty))
+        found = beam_search(Whole(model, ids), [5] * 3, END, 8, Decoding(3, penalty)).ids
         assert found == [row[: row.index(END)] if END in row else row for row in wanted]
         ended += sum(len(row) < 8 for row in found)
     assert 0 < ended < 36
@@ -114,7 +115,7 @@ def test_greedy_decoding_is_transformers():
             eos_token_id=END,
             pad_token_id=END,
         )[:, 5:].tolist()
-        found = greedy(Whole(model, ids), END, 8)
+        found = greedy(Whole(model, ids), END, 8).ids
         assert found == [row[: row.index(END)] if END in row else row for row in wanted]
 
 
@@ -141,8 +142,8 @@ def test_each_rule_divides_by_its_own_length():
         (WithPrompt(), 2, [0]),
         (WithPrompt(), 50, [1, 2, 0]),
     ):
-        assert beam_search(Table(rows), [prompt], END, 6, Decoding(2, -2.0, rule)) == [wanted]
-    assert beam_search(Table(rows), [2], END, 6, Decoding(2, 0.0)) == [[1, 2, 0]]
+        assert beam_search(Table(rows), [prompt], END, 6, Decoding(2, -2.0, rule)).ids == [wanted]
+    assert beam_search(Table(rows), [2], END, 6, Decoding(2, 0.0)).ids == [[1, 2, 0]]
 
 
 def test_padding_counts_only_where_the_rule_says():
@@ -157,13 +158,44 @@ PROMPTS = [
 ]
 
 
+class Uncached(Whole):
+    """The network itself, the whole text again for each token."""
+
+    def __init__(self, network, ids, shown):
+        self.network, self.ids, self.shown = network, ids, shown
+
+    def _next(self):
+        with torch.no_grad():
+            found = self.network.logits(self.shown, self.ids, torch.ones_like(self.ids))[:, -1].log_softmax(-1)
+        found[:, self.network.vocabulary.image] = -torch.inf
+        return found
+
+    def start(self, beams):
+        found = super().start(beams)
+        self.shown = self.shown.repeat_interleave(beams, dim=0)
+        return found
+
+
+@pytest.mark.parametrize("kind", ["neox", "mpt", "mpt1b"])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_beams_continue_their_own_keys_and_values(kind, beams):
+    for seed in range(4):
+        model = random_model(kind, seed=seed)
+        end, ids = model.vocabulary.end, torch.tensor([model.vocabulary.encode(PROMPTS[0].text)])
+        plain = Uncached(model, ids, images()[:1, None])
+        decoding = Decoding(beams, -1.0)
+        wanted = greedy(plain, end, 8) if beams == 1 else beam_search(plain, [ids.shape[1]], end, 8, decoding)
+        assert model.generate_ids(images()[:1], PROMPTS[:1], max_new_tokens=8, decoding=decoding).ids == wanted.ids
+
+
 @pytest.mark.parametrize("kind", ["neox", "mpt", "mpt1b"])
 @pytest.mark.parametrize("decoding", [Decoding(), Decoding(3, -2.0), Decoding(3, -2.0, WithPrompt())])
 def test_answers_do_not_depend_on_the_batch(kind, decoding):
     model = random_model(kind)
-    together = model.generate_ids(images(), PROMPTS, max_new_tokens=6, decoding=decoding)
+    together = model.generate_ids(images(), PROMPTS, max_new_tokens=6, decoding=decoding).ids
     for row, prompt in enumerate(PROMPTS):
-        assert model.generate_ids(images()[[row]], [prompt], max_new_tokens=6, decoding=decoding) == [together[row]]
+        alone = model.generate_ids(images()[[row]], [prompt], max_new_tokens=6, decoding=decoding)
+        assert alone.ids == [together[row]]
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -176,8 +208,29 @@ def test_an_image_tag_is_never_said(beams):
     logits = model.head(model.hidden(*_read(model)))[0, -1]
     assert int(logits.argmax()) == model.vocabulary.image
     said = model.generate_ids(images()[:1], PROMPTS[2:], max_new_tokens=6, decoding=Decoding(beams))
-    assert len(said[0]) == 6
-    assert model.vocabulary.image not in said[0]
+    assert len(said.ids[0]) == 6
+    assert model.vocabulary.image not in said.ids[0]
+    assert said.finite.all()
+
+
+@pytest.mark.parametrize("decoding", [Decoding(), Decoding(3, -2.0), Decoding(3, 1.0, WithPrompt())])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_an_answer_behind_which_a_score_is_not_finite_is_an_error(decoding, value):
+    """And the others in its batch are what they would be without it."""
+    model = random_model("mpt")
+    wanted = model.generate(images(), PROMPTS, max_new_tokens=6, decoding=decoding)
+    head, rows = model.head, iter(range(100))
+
+    def broken(hidden):
+        found = head(hidden).clone()
+        if next(rows) == 2:  # after two tokens, in the second row
+            found[len(found) // 3 : 2 * len(found) // 3, 7] = value
+        return found
+
+    model.head = broken
+    found = model.generate(images(), PROMPTS, max_new_tokens=6, decoding=decoding)
+    assert [answer.error for answer in found] == [None, NOT_FINITE, None]
+    assert [found[0], found[2]] == [wanted[0], wanted[2]]
 
 
 def _read(model):

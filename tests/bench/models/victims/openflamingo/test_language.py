@@ -18,6 +18,7 @@ from tests.bench.models.victims.openflamingo.released import CONFIGS, FIXTURE
     [
         ("mpt", {"expansion_ratio": 2}, "expansion_ratio = 2; only 4"),
         ("mpt", {"logit_scale": "inv_sqrt_d_model"}, "logit_scale = 'inv_sqrt_d_model'; only None"),
+        ("mpt", {"norm_type": "rmsnorm"}, "norm_type = 'rmsnorm'; only layer norms"),
         ("mpt", {"no_bias": False}, "no_bias = False; only True"),
         ("mpt", {"attn_config": {"alibi": False}}, "alibi = False; only True"),
         ("mpt", {"attn_config": {"alibi_bias_max": 16}}, "alibi_bias_max = 16; only 8"),
@@ -48,16 +49,29 @@ def test_a_folder_without_a_readable_config_is_refused(tmp_path):
         read_language(str(tmp_path), torch.float32)
 
 
-def test_code_beside_a_language_model_is_not_run(tmp_path):
+def _copied(folder, name: str, **changed) -> str:
+    """A language model of the fixture whose config asks for more."""
+    for entry in (FIXTURE / name).iterdir():
+        (folder / entry.name).write_bytes(entry.read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changed))
+    (folder / "evil.py").write_text("raise SystemExit('ran')")
+    return str(folder)
+
+
+@pytest.mark.parametrize("name", ["lm-mpt", "lm-mpt1b"])
+def test_code_beside_a_language_model_is_not_run(tmp_path, name):
     """The hub's MPT folders name their own code in their configs."""
-    for entry in (FIXTURE / "lm-mpt").iterdir():
-        (tmp_path / entry.name).write_bytes(entry.read_bytes())
-    config = json.loads((tmp_path / "config.json").read_text())
-    config["auto_map"] = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    (tmp_path / "evil.py").write_text("raise SystemExit('ran')")
-    model, _ = read_language(str(tmp_path), torch.float32)
-    assert type(model).__module__.startswith("transformers.")
+    own = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
+    model, _ = read_language(_copied(tmp_path, name, auto_map=own), torch.float32)
+    assert type(model).__module__.startswith(("transformers.", "bench."))
+
+
+def test_attention_that_would_be_fetched_and_run_is_not_used(tmp_path):
+    with pytest.raises(UsageError, match="asks for code"):
+        read_language(_copied(tmp_path, "lm-mpt", attn_implementation="someone/kernel"), torch.float32)
+    model, _ = read_language(_copied(tmp_path, "lm-mpt1b", attn_implementation="someone/kernel"), torch.float32)
+    assert model.config._attn_implementation == "eager"
 
 
 def test_shards_of_pickled_weights_are_read(tmp_path):

@@ -1,0 +1,89 @@
+"""The header of a run: what was asked, and of which code, weights and data the numbers come."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from bench.config import DEFAULT_PROTOCOL, RunConfig, load_suite
+from bench.data.selection import FIRST
+from bench.provenance import code_state
+from bench.records import SCHEMA_VERSION, RunHeader
+from bench.running.data import selection_of
+from tasks.base import Task
+from tasks.protocol import PROTOCOLS
+
+PACKAGES = ("torch", "torchvision", "transformers", "open_clip_torch", "numpy", "pillow")
+
+
+def header_of(
+    config: RunConfig, task: Task, weights: Mapping[str, str], data_digest: str, device: torch.device
+) -> RunHeader:
+    """The header of a run that is about to begin.
+
+    Args:
+        config: what was asked.
+        task: with its dataset.
+        weights: sha256 of each part of the models, by its name.
+        data_digest: of the samples and their pixels.
+        device: where the run computes.
+    """
+    return RunHeader(
+        schema_version=SCHEMA_VERSION,
+        suite=config.suite_name,
+        encoder=config.encoder,
+        task=config.task,
+        task_version=task.version,
+        dataset=config.dataset,
+        metric=task.metric,
+        worst=task.worst,
+        norm=config.norm,
+        attack=config.attack + (f"-from-{config.surrogate}" if config.surrogate else ""),
+        radii=config.eps if config.steps else (),
+        seed=config.seed,
+        n_samples=len(task.dataset.samples),
+        limit=config.limit,
+        model=vlm_of(config) if task.model == "vlm" else None,
+        dataset_fingerprint=data_digest,
+        weights=dict(weights),
+        attack_steps=[step.as_data() for step in config.steps],
+        protocol=_protocol(config) | (how_asked(config) if task.model == "vlm" else {}),
+        code=code_state(),
+        packages={name: version(name) for name in PACKAGES},
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        config=config.request.as_json(),
+        ceiling=task.ceiling,
+    )
+
+
+def vlm_of(config: RunConfig) -> str:
+    """Folder or hub id of the run's vision-language model."""
+    return config.vlm or load_suite(config.suite).vlm
+
+
+def how_asked(config: RunConfig) -> dict[str, str]:
+    """How a vision-language model is asked, where the suite says otherwise than the checkpoint."""
+    suite = load_suite(config.suite)
+    chosen = {"conversation": suite.conversation, "image_aspect_ratio": suite.image_aspect_ratio}
+    return {key: value for key, value in chosen.items() if value is not None}
+
+
+def _protocol(config: RunConfig) -> dict[str, Any]:
+    """What beside the attack moves a number; a strict run in float32 says no more than that."""
+    chosen: dict[str, Any] = {"precision": config.precision}
+    if config.protocol != DEFAULT_PROTOCOL:
+        chosen |= asdict(PROTOCOLS[config.protocol])
+    if config.compiled:
+        chosen["compiled"] = True
+    if config.tower != "encoder":
+        chosen["tower"] = config.tower
+    if config.place is not None:
+        chosen["data"] = config.place.where
+    if (selection := selection_of(config)) != FIRST:
+        chosen["selection"] = selection
+    return chosen | ({"surrogate": config.surrogate} if config.surrogate else {})

@@ -1,0 +1,55 @@
+"""An attack kind and an engine of an installed plugin."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+PROGRAM = """
+import json, sys
+from attacks.presets import PRESETS, AttackStep, Preset
+from bench.config import resolve
+from bench.records import load_run
+from bench.running.engines import execute_all
+step = AttackStep("corners", "corners", 1, "untargeted", "clean", 0.0, options={"tries": 5})
+PRESETS["corners"] = Preset("", (step,))
+options = {"task": "zeroshot", "dataset": "mini-shape", "attack": "corners", "eps": 8, "limit": 4}
+configs = resolve(encoder="clip,fare2", output=sys.argv[1], **options)
+runs = [load_run(directory) for directory in execute_all(configs, engine="backwards")]
+print(json.dumps([{
+    "encoder": run.header.encoder,
+    "place": (run.directory / "backwards.txt").read_text(),
+    "options": run.header.attack_steps[0]["options"],
+    "curves": [len(r.loss_curve) for r in run.records if r.step == "corners"],
+    "checks": {check["name"]: check["ok"] for check in run.header.checks},
+} for run in runs]))
+"""
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory) -> dict[str, str]:
+    """The example plugin, really installed into a folder of its own."""
+    target, source = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("source") / "plugin"
+    shutil.copytree(ROOT / "tests" / "plugin", source)  # building leaves files beside the source
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target"]
+    subprocess.run([*command, str(target), str(source)], check=True, capture_output=True)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(target), str(ROOT)])}
+
+
+def test_a_kind_with_its_own_curve_and_option_runs_on_an_engine_of_its_own(environment, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
+    )
+    first, second = json.loads(done.stdout)
+    assert (first["encoder"], second["encoder"]) == ("clip", "fare2")
+    assert (first["place"], second["place"]) == ("1", "0")
+    for run in (first, second):
+        assert run["options"] == {"tries": 5}
+        assert set(run["curves"]) == {3}, "the best of 1, 2 and 4 corners"
+        assert "gradient" not in run["checks"], "nothing is said of gradients that are not used"
+        assert run["checks"]["attack_moves_images"]
