@@ -12,7 +12,7 @@ from bench import registry
 from bench.config.radii import HOW_TO_WRITE, NORMS, parse_eps
 from bench.config.request import DEFAULT_PROTOCOL, Options, Request, exists, flag
 from bench.config.suite import Suite, TaskPlan, is_file, load_suite, preset
-from bench.data.specs import Place, is_spec, parse, parse_all
+from bench.data.specs import Place, is_spec, parse, told_apart
 from bench.errors import UsageError
 from tasks.protocol import PROTOCOLS, SEARCH_PRECISION
 
@@ -87,8 +87,12 @@ class RunConfig(Options):
 
     @property
     def steps(self) -> tuple[AttackStep, ...]:
-        """The steps of the attack; none for a clean run."""
-        return () if self.attack == NO_ATTACK else preset(self.attack, load_suite(self.suite)).steps
+        """The steps of the attack that the protocol has; none for a clean run."""
+        if self.attack == NO_ATTACK:
+            return ()
+        steps = preset(self.attack, load_suite(self.suite)).steps
+        shortcuts = PROTOCOLS[self.protocol].shortcuts
+        return tuple(step for step in steps if shortcuts or not step.shortcut)
 
     @property
     def n_samples(self) -> int:
@@ -174,6 +178,7 @@ def resolve(request: Request) -> list[RunConfig]:
     """
     suite = load_suite(request.suite)
     _check_choices(request)
+    request = replace(request, dataset=tuple(told_apart(request.dataset, request.data_root)))
     tasks = {task: _datasets(task, request, suite) for task in _tasks(request, suite)}
     _check_taken(request, suite, tasks)
     encoders = _encoders(request.encoder, suite) or [NATIVE]
@@ -255,21 +260,14 @@ def _datasets(task: str, request: Request, suite: Suite) -> list[_Asked]:
     plan = _plan(task, suite)
     if not request.dataset:
         return [_Asked(name) for name in plan.datasets]
-    places = _places([one for one in request.dataset if is_spec(one)], request.data_root, plan)
     chosen = []
     for one in request.dataset:
-        if one in places:
-            chosen += [_Asked(places[one].name, places[one], one)] if places[one].suits(task) else []
+        if is_spec(one):
+            place = parse(one, request.data_root, plan.defaults)
+            chosen += [_Asked(place.name, place, one)] if place.suits(task) else []
         elif one in (*plan.datasets, *plan.optional):
             chosen.append(_Asked(one))
     return chosen
-
-
-def _places(specs: Sequence[str], data_root: Path | None, plan: TaskPlan) -> dict[str, Place]:
-    """The place that each spec names; two spellings of one place name the same."""
-    alone = {spec: parse(spec, data_root, plan.defaults).where for spec in specs}
-    by_where = dict(zip(dict.fromkeys(alone.values()), parse_all(specs, data_root, plan.defaults), strict=True))
-    return {spec: by_where[where] for spec, where in alone.items()}
 
 
 def _check_taken(request: Request, suite: Suite, tasks: Mapping[str, Sequence[_Asked]]) -> None:

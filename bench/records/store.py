@@ -91,10 +91,18 @@ class RunStore:
         self._write("".join(record.to_json() + "\n" for record in records).encode("ascii"))
         self._done = done
 
+    def note(self, checks: Iterable[Mapping[str, Any]]) -> None:
+        """Record sanity checks of a run that goes on, lest they be lost if it is cut short."""
+        self._set_header(checks=self._with_earlier(checks))
+
+    def _with_earlier(self, checks: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The latest result of each check."""
+        return list({check["name"]: dict(check) for check in [*self.header.checks, *checks]}.values())
+
     def finish(self, status: str, checks: Iterable[Mapping[str, Any]] = ()) -> None:
         """Record the end of the run: "complete", "partial" or "failed", and the latest result of each sanity check."""
-        checks = list({check["name"]: dict(check) for check in [*self.header.checks, *checks]}.values())
-        self._set_header(status=status, checks=checks, ended=datetime.now(UTC).isoformat(timespec="seconds"))
+        ended = datetime.now(UTC).isoformat(timespec="seconds")
+        self._set_header(status=status, checks=self._with_earlier(checks), ended=ended)
 
     def close(self) -> None:
         """Give the lock back."""

@@ -9,7 +9,6 @@ import torch
 from torchvision.transforms.functional import to_tensor
 
 from attacks.presets import EMBEDDING
-from bench import registry
 from bench.config import RunConfig, load_suite
 from bench.config.run_config import NATIVE
 from bench.data.bank import Images, ids_left_out, read_pictures
@@ -22,6 +21,7 @@ from bench.records import RunHeader, read_header
 from bench.records.files import explained
 from bench.running.data import load_dataset
 from bench.running.header import header_of, how_asked, vlm_of
+from bench.running.plugins import task_class
 from tasks.base import Dataset, ImageTextEncoder, Sample, Task, Victim
 from tasks.protocol import PROTOCOLS
 
@@ -105,19 +105,19 @@ def load_task(config: RunConfig) -> Task:
         UsageError: the dataset cannot be read, or does not suit the task; or the attack does not.
     """
     dataset = load_dataset(config)
-    task_class: Any = registry.resolve("bench.tasks", config.task)
-    _check_fits(task_class, config, dataset)
-    task: Task = task_class(dataset, PROTOCOLS[config.protocol])
+    chosen = task_class(config.task)
+    _check_fits(chosen, config, dataset)
+    task = chosen(dataset, PROTOCOLS[config.protocol])
     if config.steps:
         _check_attack(task, config, dataset.samples[0])
     return task
 
 
-def _check_fits(task_class: Any, config: RunConfig, dataset: Dataset) -> None:
+def _check_fits(chosen: type[Task], config: RunConfig, dataset: Dataset) -> None:
     """Refuse samples that a task cannot ask."""
     if not dataset.samples:
         raise UsageError(f"dataset {config.dataset!r} holds no samples")
-    if reason := task_class.fits(dataset):
+    if reason := chosen.fits(dataset):
         raise UsageError(f"dataset {config.dataset!r} does not suit task {config.task!r}: it {reason}")
 
 
