@@ -15,7 +15,7 @@ from bench.records.types import CLEAN, SCHEMA_VERSION, Record, encode, number, p
 
 NORMS = ("linf", "l2")
 STATUSES = ("started", "complete", "partial", "failed")
-ADDED = ("config", "ceiling")  # fields that came after the first runs of schema version 1 were archived
+ADDED = ("config", "ceiling", "notes")  # fields that came after the first runs of schema version 1 were archived
 _FORMER = {"eps_255": "radii"}  # names in schema version 1
 
 
@@ -25,6 +25,7 @@ class _Chosen(msgspec.Struct, frozen=True):
     name: str = "strict"
     precision: str = "float32"
     half_verdicts: bool = False
+    cumulative_radii: bool = True
     compiled: bool = False
     tower: str = "encoder"
     surrogate: str | None = None
@@ -118,6 +119,7 @@ class RunHeader:
         config: The whole resolved request, also what moves no score (batch size, device, output); empty in runs
             from before it was kept.
         ceiling: The most that a sample can score on the metric; None where there is no bound.
+        notes: What a reader of the numbers should know of the data, such as that too few people answered a question.
     """
 
     schema_version: int
@@ -148,6 +150,7 @@ class RunHeader:
     checks: list[dict[str, Any]] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     ceiling: float | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for field_name, wrong, rule in self._faults():
@@ -200,6 +203,11 @@ class RunHeader:
     def half_verdicts(self) -> bool:
         """Whether an answer of the model in half precision is final."""
         return self._chosen.half_verdicts
+
+    @property
+    def cumulative_radii(self) -> bool:
+        """Whether a sample is left with the worst of a radius and all smaller ones, or of that radius alone."""
+        return self._chosen.cumulative_radii
 
     @property
     def compiled(self) -> bool:
@@ -305,7 +313,7 @@ def former_ceiling(metric: str) -> float | None:
     return None if metric.casefold().startswith("cider") else 100.0
 
 
-VOLATILE = ("code", "packages", "device", "started", "ended", "status", "checks", "config")
+VOLATILE = ("code", "packages", "device", "started", "ended", "status", "checks", "config", "notes")
 IDENTITY = tuple(f.name for f in fields(RunHeader) if f.name not in VOLATILE)
 
 

@@ -8,7 +8,8 @@
 The image of a sample at a radius is that of the record in `bench.records.worst.kept_records`.
 """
 
-from collections.abc import Iterator
+import operator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
@@ -68,9 +69,11 @@ def _radii(folder: Path) -> Iterator[tuple[float, Path]]:
             continue
 
 
-def worst_path(folder: Path, sample_id: str, radius: float) -> Path | None:
-    """Where a sample's worst adversarial image lies: that of the largest radius up to `radius`; None without one."""
-    within = sorted((r for r, _ in _radii(folder) if 0 < r <= radius), reverse=True)
+def worst_path(
+    folder: Path, sample_id: str, radius: float, counts: Callable[[float, float], bool] = operator.le
+) -> Path | None:
+    """Where a sample's worst adversarial image lies: that of the largest radius that counts; None without one."""
+    within = sorted((r for r, _ in _radii(folder) if r > 0 and counts(r, radius)), reverse=True)
     return next((path for r in within if (path := path_of(folder, sample_id, r)).exists()), None)
 
 

@@ -51,8 +51,8 @@ def read_samples(directory: Path) -> dict[str, Asked]:
     found = {}
     for number, line in enumerate(lines, start=1):
         try:
-            asked = msgspec.json.decode(line, type=Asked)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            asked = msgspec.convert(json.loads(line), Asked)  # json reads lone surrogates, which msgspec refuses
+        except (ValueError, RecursionError, msgspec.ValidationError) as error:
             raise RecordsError(f"{path}, line {number}: {error}; delete the file: only the report reads it") from error
         found[asked.id] = asked
     return found
