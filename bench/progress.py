@@ -159,7 +159,7 @@ def choose(wanted: bool, stream: TextIO | None = None, place: int | None = None)
 
 
 @contextmanager
-def relayed(queue: Any, stream: TextIO | None = None):
+def relayed(queue: Any, stream: TextIO | None = None) -> Iterator[None]:
     """Within the block, what `Relay`s put into ``queue`` is shown: a display for each, below the one of the whole."""
     displays: dict[int, Display] = {}
 
