@@ -76,3 +76,10 @@ draws are seeded, and samples are joined by id. A targeted attack on a text ends
 """
 
 PROTOCOLS: Mapping[str, Protocol] = {protocol.name: protocol for protocol in (STRICT, PAPER)}
+
+SEARCH_PRECISION: Mapping[tuple[str, str], str] = {("paper", "captioning"): "fp16", ("paper", "vqa"): "fp16"}
+"""Of attacks by (protocol, task), where it is not float32 and none is asked for.
+
+The released code has its ensembles in fp16 in rounds 1 to 6 and in float32 after; targeted attacks and zero-shot
+classification are in float32.
+"""

@@ -27,6 +27,7 @@ from bench.records.reading import decode, read_header, split_lines
 from bench.records.types import Key, Record, encode
 
 OWN = ("run.json", "records.jsonl", "records.torn", "lock")  # what the store writes
+_PLACES = ("encoder", "model", "attack", "surrogate")  # fields that may name a checkpoint by its path
 
 
 class RunStore:
@@ -226,8 +227,20 @@ def _differences(stored: RunHeader, asked: RunHeader, names: Iterable[str]) -> s
     return "; ".join(
         f"{name} is {old!r} there and {new!r} here"
         for name in names
-        if (old := encode(getattr(stored, name))) != (new := encode(getattr(asked, name)))
+        if not _alike(name, old := encode(getattr(stored, name)), new := encode(getattr(asked, name)))
     )
+
+
+def _alike(name: str, old: Any, new: Any) -> bool:
+    """Whether two values of a field are the same, or two spellings of a place: there the weights' digests decide."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return old.keys() == new.keys() and all(_alike(key, old[key], new[key]) for key in old)
+    if name not in _PLACES or not isinstance(old, str) or not isinstance(new, str):
+        return bool(old == new)
+    if name == "attack":
+        (old, mark, old_source), (new, _, new_source) = old.partition("-from-"), new.partition("-from-")
+        return old == new and (not mark or _alike("surrogate", old_source, new_source))
+    return old == new or ("/" in old and "/" in new and Path(old).name == Path(new).name)
 
 
 def _acquire(path: Path) -> int:
