@@ -9,6 +9,8 @@ from typing import Any
 
 from bench.analysis.cells import averaged, measured
 from bench.config.facts import SUITE_FACTS
+from bench.data.files import read_json
+from bench.errors import UsageError
 from bench.provenance import code_state
 from bench.records import RecordsError, Run, find_runs, load_run
 from bench.records.worst import eps_label
@@ -39,24 +41,34 @@ def write_card(directory: Path, results: Path | None = None) -> Path:
         directory: with ``training.json`` and ``metrics.jsonl``.
         results: folder of recorded runs of ``bench run``; those on these very weights enter the card.
     """
-    facts = json.loads((directory / TRAINING).read_text())
+    facts = read_json(directory / TRAINING, "facts of the training run")
     rows = read_metrics(directory / METRICS)
     draw_curves(rows, directory / CURVES)
-    scores = _scores(facts, results, directory)
-    parts = (_head(facts), _recipe(facts), _data(facts), _curves(rows), scores, _use(directory))
-    (directory / CARD).write_text("\n\n".join(parts) + "\n")
+    try:
+        scores = _scores(facts, results, directory)
+        parts = (_head(facts), _recipe(facts), _data(facts), _curves(rows), scores, _use(directory))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{directory / TRAINING} is not as bench train writes it ({error}); give the training command again"
+        ) from error
+    text = "\n\n".join(parts) + "\n"
+    (directory / CARD).write_text(text, encoding="utf-8", errors="backslashreplace")
     return directory / CARD
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """Rows of a metrics file, without a last row that a crash cut short."""
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
+    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    return [row for line in lines if (row := _row(line)) is not None]
+
+
+def _row(line: str) -> dict[str, float] | None:
+    """The numbers of a line; None for a line that is none."""
+    try:
+        row = json.loads(line)
+        return {str(key): float(value) for key, value in row.items()} if "step" in row else None
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def draw_curves(rows: Sequence[Mapping[str, float]], path: Path) -> None:

@@ -132,8 +132,9 @@ class Run:
 
     def _load_rest(self, state: dict[str, Any]) -> None:
         """Optimizer, place in the data, random states, last losses."""
-        self.optimizer.load_state_dict(state["optimizer"])
-        _check_optimizer(self.optimizer)
+        groups = self.optimizer.state_dict()["param_groups"]  # what they hold follows from the schedule
+        self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
+        _check_memory(self.optimizer)
         if self.position is not None:
             self.position.load_state_dict(state["position"])
         restore_random_states(state["random"])
@@ -207,16 +208,19 @@ def _damaged(path: Path) -> TrainingError:
     return TrainingError(f"{path} is damaged; remove it to start again, or put back a copy of it")
 
 
-def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
-    """That what the optimizer remembers of a weight has the weight's shape.
+def _check_memory(optimizer: torch.optim.Optimizer) -> None:
+    """That what AdamW remembers of a weight is whole, finite and of the weight's shape.
 
     Raises:
-        ValueError: it has not.
+        ValueError: it is not.
+        KeyError: something is missing.
     """
-    for parameter, memory in optimizer.state.items():
-        for value in memory.values():
-            if not isinstance(value, torch.Tensor) or (value.ndim > 0 and value.shape != parameter.shape):
-                raise ValueError("an optimizer of other weights")
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if optimizer.state else ():
+            memory = optimizer.state[parameter]
+            for key, shape in (("step", ()), ("exp_avg", parameter.shape), ("exp_avg_sq", parameter.shape)):
+                if memory[key].shape != shape or not memory[key].isfinite().all():
+                    raise ValueError(f"{key} of another shape, or not finite")
 
 
 def _refuse_changes(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
