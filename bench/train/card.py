@@ -14,6 +14,7 @@ from bench.errors import UsageError
 from bench.provenance import code_state
 from bench.records import RecordsError, Run, find_runs, load_run
 from bench.records.worst import eps_label
+from bench.train.checkpoint import refuse_links
 from bench.train.recipe import FLAWS
 from bench.trust.text import for_markdown
 
@@ -41,13 +42,16 @@ def write_card(directory: Path, results: Path | None = None) -> Path:
         directory: with ``training.json`` and ``metrics.jsonl``.
         results: folder of recorded runs of ``bench run``; those on these very weights enter the card.
     """
+    refuse_links(directory)
     facts = read_json(directory / TRAINING, "facts of the training run")
     rows = read_metrics(directory / METRICS)
     draw_curves(rows, directory / CURVES)
     try:
         scores = _scores(facts, results, directory)
         parts = (_head(facts), _recipe(facts), _data(facts), _curves(rows), scores, _use(directory))
-    except (KeyError, TypeError, ValueError) as error:
+    except UsageError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(
             f"{directory / TRAINING} is not as bench train writes it ({error}); give the training command again"
         ) from error
@@ -96,8 +100,9 @@ def draw_curves(rows: Sequence[Mapping[str, float]], path: Path) -> None:
 def _head(facts: Mapping[str, Any]) -> str:
     recipe = facts["recipe"]
     return (
-        f"# {facts['name']}\n\nThe image tower of {facts['arch']} ({facts['weights']}), fine-tuned against attacks of "
-        f"{recipe['eps_255']:g}/255 (l-inf): {facts['about']}. Trained with robust-vlm-bench; method of Schlarmann et "
+        f"# {for_markdown(facts['name'])}\n\nThe image tower of {for_markdown(facts['arch'])} "
+        f"({for_markdown(facts['weights'])}), fine-tuned against attacks of {recipe['eps_255']:g}/255 (l-inf): "
+        f"{for_markdown(facts['about'])}. Trained with robust-vlm-bench; method of Schlarmann et "
         "al. 2024, [arXiv 2402.12336](https://arxiv.org/abs/2402.12336). The text tower is the original's."
     )
 
@@ -122,7 +127,7 @@ def _recipe(facts: Mapping[str, Any]) -> str:
 
 def _data(facts: Mapping[str, Any]) -> str:
     return (
-        f"## Data\n\n`{facts['data']}`: {facts['fingerprint']}; {facts['held_out']} images held out. "
+        f"## Data\n\n{for_markdown(facts['data'])}: {facts['fingerprint']}; {facts['held_out']} images held out. "
         f"{facts['skipped']} images could not be read and were skipped (`skipped.jsonl` names them)."
     )
 
@@ -134,7 +139,7 @@ def _curves(rows: Sequence[Mapping[str, float]]) -> str:
     if last is None:
         return text
     kinds = ("clean", "attacked")
-    table = ["| held out, after update " + f"{last['step'] + 1} | clean | APGD |", "| --- | --- | --- |"]
+    table = ["| held out, after update " + f"{last['step'] + 1:g} | clean | APGD |", "| --- | --- | --- |"]
     for key, label in (
         ("cosine", "cosine to the original"),
         ("distance", "squared distance"),

@@ -16,10 +16,12 @@ import torch
 from torch import nn
 
 from bench.errors import UsageError
+from bench.trust.places import no_links
 
 CHECKPOINT = "checkpoint.pt"
 REMEMBERED = 50  # losses
 _FORM = {"identity": dict, "step": int, "modules": dict, "optimizer": dict, "random": dict}  # of a checkpoint
+PLACES = ("arch", "weights", "data")  # settings that may name a path
 FLAGS = {  # how `bench train` calls what makes another run of one
     "arch": "--arch",
     "weights": "--weights",
@@ -167,9 +169,11 @@ def prepare_directory(directory: Path, modules: Mapping[str, nn.Module]) -> None
 
     Raises:
         TrainingError: no permission, a file in the way, or too little room.
+        UsageError: there is a link in it, which writing would follow.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        refuse_links(directory)
         probe = directory / ".writable"
         probe.touch()
         probe.unlink(missing_ok=True)  # another process of this run may have been faster
@@ -182,6 +186,17 @@ def prepare_directory(directory: Path, modules: Mapping[str, nn.Module]) -> None
         raise TrainingError(
             f"{directory} has {free / 1e9:.1f} GB free; two checkpoints of this model need {needed / 1e9:.1f} GB"
         )
+
+
+def refuse_links(directory: Path) -> None:
+    """See that nothing in a run directory is a link.
+
+    Raises:
+        UsageError: something is.
+    """
+    for parent, folders, files in os.walk(directory):
+        for name in (*folders, *files):
+            no_links(Path(parent) / name)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -225,11 +240,20 @@ def _check_memory(optimizer: torch.optim.Optimizer) -> None:
 
 def _refuse_changes(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     for key in sorted(old.keys() | new.keys(), key=lambda key: (key not in FLAGS, key)):
-        if old.get(key) != new.get(key):
+        if _place(key, old.get(key)) != _place(key, new.get(key)):
             raise TrainingError(
                 f"{path} was trained with {FLAGS.get(key, key)} {old.get(key)!r}, this run has {new.get(key)!r}; give "
                 "another output directory, or remove that one to start again"
             )
+
+
+def _place(key: str, value: Any) -> Any:
+    """A setting as it is compared: the place that a path names, however it is spelled."""
+    if key not in PLACES or not isinstance(value, str):
+        return value
+    kind, colon, where = value.rpartition(":") if key == "data" else ("", "", value)
+    path, question, query = where.partition("?")
+    return kind + colon + (os.path.realpath(path) if os.path.exists(path) else path) + question + query
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
