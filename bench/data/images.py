@@ -140,6 +140,8 @@ def _rarer(dataset: Dataset) -> dict[str, object]:
         found["native_size"] = True
     if dataset.broken_below != Dataset.broken_below:
         found["broken_below"] = dataset.broken_below
+    if dataset.scoring != Dataset.scoring:
+        found["scoring"] = dataset.scoring
     if len(set(dataset.classnames)) < len(dataset.classnames):
         found["labels"] = [s.label for s in dataset.samples]
     if dataset.answer_words != Dataset.answer_words:

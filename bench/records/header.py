@@ -15,7 +15,7 @@ from bench.records.types import CLEAN, SCHEMA_VERSION, Record, encode, number, p
 
 NORMS = ("linf", "l2")
 STATUSES = ("started", "complete", "partial", "failed")
-ADDED = ("config", "ceiling")  # fields that came after the first runs of schema version 1 were archived
+ADDED = ("config", "ceiling", "notes")  # fields that came after the first runs of schema version 1 were archived
 _FORMER = {"eps_255": "radii"}  # names in schema version 1
 
 
@@ -25,6 +25,7 @@ class _Chosen(msgspec.Struct, frozen=True):
     name: str = "strict"
     precision: str = "float32"
     half_verdicts: bool = False
+    cumulative_radii: bool = True
     compiled: bool = False
     tower: str = "encoder"
     surrogate: str | None = None
@@ -55,8 +56,11 @@ class _Check(msgspec.Struct, frozen=True):
     detail: str
 
 
-class _Step(msgspec.Struct, frozen=True):
+class Step(msgspec.Struct, frozen=True):
+    """What is asked of a recorded attack step: its name, what it wants, and the precision it has."""
+
     name: str
+    goal: str = ""
     precision: str = ""
 
 
@@ -75,6 +79,8 @@ def _typed(data: Any, kind: type[T], name: str = "") -> T:
         problem, _, place = str(error).partition(" - at `$")
         where = (name + place.rstrip("`")).removeprefix(".")
         raise RecordsError(f"{where}: {problem[:1].lower()}{problem[1:]}") from error
+    except UnicodeEncodeError as error:
+        raise RecordsError(f"{name or 'a field'} holds {error.object!r}, which is no text") from error
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,7 @@ class RunHeader:
         config: The whole resolved request, also what moves no score (batch size, device, output); empty in runs
             from before it was kept.
         ceiling: The most that a sample can score on the metric; None where there is no bound.
+        notes: What a reader of the numbers should know of the data, such as that too few people answered a question.
     """
 
     schema_version: int
@@ -143,14 +150,14 @@ class RunHeader:
     checks: list[dict[str, Any]] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     ceiling: float | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for field_name, wrong, rule in self._faults():
             if wrong:
                 raise RecordsError(f"{field_name} is {getattr(self, field_name)!r}; it must be {rule}")
         _typed(self.checks, list[_Check], "checks")
-        _typed(self.attack_steps, list[_Step], "attack_steps")
-        _ = self._chosen, self._asked, self._state  # refused now rather than when they are asked for
+        _ = self.steps, self._chosen, self._asked, self._state  # refused now rather than when they are asked for
 
     def _faults(self) -> Iterator[tuple[str, bool, str]]:
         """Each field with a rule, whether it breaks it, and the rule."""
@@ -196,6 +203,11 @@ class RunHeader:
     def half_verdicts(self) -> bool:
         """Whether an answer of the model in half precision is final."""
         return self._chosen.half_verdicts
+
+    @property
+    def cumulative_radii(self) -> bool:
+        """Whether a sample is left with the worst of a radius and all smaller ones, or of that radius alone."""
+        return self._chosen.cumulative_radii
 
     @property
     def compiled(self) -> bool:
@@ -255,8 +267,12 @@ class RunHeader:
     @property
     def half_steps(self) -> frozenset[str]:
         """The steps that search in half precision where the run's precision is one, and "clean"."""
-        searches = (str(step["name"]) for step in self.attack_steps if step.get("precision") == "search")
-        return frozenset((CLEAN, *searches))
+        return frozenset((CLEAN, *(step.name for step in self.steps if step.precision == "search")))
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """The steps of the attack, in order."""
+        return _typed(self.attack_steps, list[Step], "attack_steps")
 
     @cached_property
     def _chosen(self) -> _Chosen:
@@ -297,7 +313,7 @@ def former_ceiling(metric: str) -> float | None:
     return None if metric.casefold().startswith("cider") else 100.0
 
 
-VOLATILE = ("code", "packages", "device", "started", "ended", "status", "checks", "config")
+VOLATILE = ("code", "packages", "device", "started", "ended", "status", "checks", "config", "notes")
 IDENTITY = tuple(f.name for f in fields(RunHeader) if f.name not in VOLATILE)
 
 

@@ -232,8 +232,9 @@ def _tagged(name: str, tag: str) -> EncoderRow:
         raise registry.unknown(f"tag of {name}", tag, open_clip.list_pretrained_tags_by_model(name))
     quick = _is_quick(name, tag)
     if name.endswith(QUICK) and not quick:
-        raise UsageError(f"--arch {name},{tag}: these weights were trained with GELU; give --arch "
-                         f"{name.removesuffix(QUICK)},{tag}")  # fmt: skip
+        raise UsageError(
+            f"--arch {name},{tag}: these weights were trained with GELU; give --arch {name.removesuffix(QUICK)},{tag}"
+        )
     full = name + QUICK if quick and not name.endswith(QUICK) else name
     repository, _, file = config["hf_hub"].rpartition("/")
     pixels = PixelFacts(tuple(config["mean"]), tuple(config["std"]), config["interpolation"])

@@ -50,3 +50,11 @@ def test_a_header_from_before_ceilings_were_kept_has_the_one_of_its_metric(metri
 def test_a_ceiling_that_is_kept_is_the_one_that_counts(ceiling):
     header = make_header(metric="VQA accuracy (%)", ceiling=ceiling)
     assert RunHeader.from_json(header.to_json()).ceiling == ceiling
+
+
+def test_notes_are_kept_and_absent_in_older_headers():
+    header = make_header(notes=("few annotators",))
+    assert RunHeader.from_json(header.to_json()).notes == ("few annotators",)
+    data = json.loads(header.to_json())
+    del data["notes"]
+    assert RunHeader.from_json(json.dumps(data)).notes == ()

@@ -41,6 +41,7 @@ def rewrite_record(directory, number, **changes):
         ("metric", {"name": "accuracy"}),
         ("metric", None),
         ("worst", "least"),
+        ("worst", "\ud800"),
         ("norm", "l7"),
         ("radii", 4),
         ("radii", ["four"]),
@@ -88,7 +89,7 @@ def rewrite_record(directory, number, **changes):
 )
 def test_a_header_of_wrong_types_or_values_is_refused_naming_file_and_field(run, field, value):
     rewrite_header(run, **{field: value})
-    with pytest.raises(RecordsError, match=rf"run\.json: .*({field}|number)"):
+    with pytest.raises(RecordsError, match=rf"run\.json: .*({field}|number|no text)"):
         load_run(run)
 
 
@@ -149,6 +150,7 @@ def test_free_form_fields_may_be_nested_but_not_deeply(run, levels):
         ({"prediction": None}, "prediction must be a string"),
         ({"loss_curve": [[1.0]]}, "is not a number"),
         ({"loss": {}}, "is not a number"),
+        ({"group": "another"}, "sample 's0' has two groups"),
     ],
     ids=str,
 )

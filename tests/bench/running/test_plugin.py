@@ -12,14 +12,15 @@ import pytest
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import json, sys
+from pathlib import Path
 from attacks.presets import PRESETS, AttackStep, Preset
-from bench.config import resolve
+from bench.config import Request, resolve
 from bench.records import load_run
 from bench.running.engines import execute_all
 step = AttackStep("corners", "corners", 1, "untargeted", "clean", 0.0, options={"tries": 5})
 PRESETS["corners"] = Preset("", (step,))
 options = {"task": "zeroshot", "dataset": "mini-shape", "attack": "corners", "eps": 8, "limit": 4}
-configs = resolve(encoder="clip,fare2", output=sys.argv[1], **options)
+configs = resolve(Request.of(encoder="clip,fare2", output=Path(sys.argv[1]), **options))
 runs = [load_run(directory) for directory in execute_all(configs, engine="backwards")]
 print(json.dumps([{
     "encoder": run.header.encoder,
