@@ -156,7 +156,7 @@ def test_average_has_the_standard_error_of_independent_datasets():
     assert flat.high == pytest.approx(100 * wilson(0, 200)[1])
 
 
-def test_cider_has_no_ceiling():
+def test_without_a_ceiling_an_interval_may_pass_100():
     estimate = interval(*numbered([0, 0, 150]), ceiling=None)
     assert estimate.high > 100
 
