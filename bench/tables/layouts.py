@@ -109,11 +109,10 @@ def build(name: str, runs: Sequence[Run], facts: Facts) -> Table:
             different protocols or norms, so that their numbers must not stand side by side.
     """
     chosen = find(name)
-    without = _without_numbers(runs)
     if not (measures := _measures(name, chosen, runs, facts)):
-        reason = "; ".join(without) or "make some with `bench run`"
+        reason = "; ".join(_without_numbers(runs)) or "make some with `bench run`"
         raise UsageError(f"no run has results for layout {name!r} ({chosen.about}); {reason}")
-    return replace(fill(name, chosen, measures), undefined=without)
+    return _filled(name, chosen, measures, runs)
 
 
 def tables(
@@ -124,7 +123,7 @@ def tables(
     Added to ``problems``: why a plugin's layout is left out, and why a run has no numbers where no table says so.
     """
     runs, problems = list(runs), problems if problems is not None else []
-    found, without = [], _without_numbers(runs)
+    found = []
     for name in names() if wanted is None else wanted:
         try:
             chosen = find(name)
@@ -135,10 +134,17 @@ def tables(
             problems.append(str(error))
             continue
         if measures:
-            found.append(replace(fill(name, chosen, measures), undefined=without))
+            found.append(_filled(name, chosen, measures, runs))
     if not found:
-        problems += without
+        problems += _without_numbers(runs)
     return found
+
+
+def _filled(name: str, chosen: Layout, measures: Sequence[Measure], runs: Sequence[Run]) -> Table:
+    """A table that also says which runs of its tasks have no number."""
+    tasks = {measure.header.task for measure in measures}
+    without = _without_numbers(run for run in runs if run.header.task in tasks)
+    return replace(fill(name, chosen, measures), undefined=without)
 
 
 def kept_apart(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
@@ -151,7 +157,7 @@ def kept_apart(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
     return [(f"protocol {protocol}, {norm}", part) for (protocol, norm), part in found.items()]
 
 
-def _without_numbers(runs: Sequence[Run]) -> tuple[str, ...]:
+def _without_numbers(runs: Iterable[Run]) -> tuple[str, ...]:
     return tuple(reason for run in runs if (reason := undefined(run)) is not None)
 
 

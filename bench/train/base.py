@@ -14,7 +14,8 @@ from torch import nn
 from bench.errors import UsageError
 from bench.models.encoders.checkpoint import load_fitting, read_state_dict
 from bench.models.encoders.encoder import Encoder, TextTower
-from bench.models.encoders.formats import open_clip_folder, read_preprocessing
+from bench.models.encoders.formats import open_clip_folder
+from bench.models.encoders.pixel_configs import of_open_clip
 from bench.trust import code as trust
 
 CONFIG = "open_clip_config.json"
@@ -59,7 +60,7 @@ def load_base(arch: str, weights: str | None, *, seed: int = 0) -> Base:
 
 def _base(clip: Any, tokenizer: Any, model_cfg: dict[str, Any], arch: str, folder: Path | None) -> Base:
     config = json.loads(json.dumps(clip.visual.preprocess_cfg))  # as it is exported: lists for tuples
-    preprocessing = read_preprocessing(config, clip.visual, arch)
+    preprocessing = of_open_clip(config, clip.visual.image_size, arch)
     visual, clip.visual = clip.visual, nn.Identity()
     return Base(Encoder(visual, preprocessing, TextTower(clip, tokenizer)), model_cfg, config, folder)
 

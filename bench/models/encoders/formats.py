@@ -20,12 +20,12 @@ from bench.errors import UsageError
 from bench.models.encoders.catalogue import PixelFacts
 from bench.models.encoders.checkpoint import check_file, load_fitting, read_state_dict
 from bench.models.encoders.convert import activation_of, to_open_clip, to_open_clip_tower
-from bench.models.encoders.encoder import Preprocessing
 from bench.models.encoders.hub import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, TRANSFORMERS_WEIGHTS
+from bench.models.encoders.pixel_configs import of_open_clip, of_transformers, square
+from bench.models.encoders.pixels import Preprocessing
 from bench.progress import no_bars_in_logs
 from bench.trust import code as trust
 
-_RESAMPLE = {2: "bilinear", 3: "bicubic"}  # PIL's numbers, as transformers stores them
 _OPENAI_VOCABULARY = 49408
 
 
@@ -64,7 +64,7 @@ def open_clip_folder(folder: Path, weights: Path | None = None) -> LoadedClip:
     check_file(weights)  # before the model is built, which takes a while
     clip = _built(identifier, f"{folder / OPEN_CLIP_CONFIG}")
     load_whole(clip, read_state_dict(weights), weights)
-    preprocessing = read_preprocessing(config["preprocess_cfg"], clip.visual, folder / OPEN_CLIP_CONFIG)
+    preprocessing = of_open_clip(config["preprocess_cfg"], clip.visual.image_size, folder / OPEN_CLIP_CONFIG)
     try:
         tokenizer = open_clip.get_tokenizer(identifier, **options)
     except (OSError, ValueError, TypeError) as error:
@@ -82,7 +82,7 @@ def open_clip_builtin(architecture: str, weights: Path, facts: PixelFacts) -> Lo
     options = trust.check_open_clip(architecture)
     clip = _built(architecture, f"architecture {architecture!r}")
     load_whole(clip, read_state_dict(weights), weights)
-    size = _square(clip.visual.image_size, architecture)
+    size = square(clip.visual.image_size, architecture)
     preprocessing = Preprocessing(size, facts.mean, facts.std, facts.interpolation)
     tokenizer = open_clip.get_tokenizer(architecture, **options)
     return LoadedClip(clip, tokenizer, preprocessing, str(weights), config)
@@ -150,23 +150,6 @@ def _built(identifier: str, what: str) -> Any:
             return open_clip.create_model(identifier, load_weights=False, pretrained_text=False)
     except (RuntimeError, ValueError, OSError, TypeError, KeyError, AssertionError) as error:
         raise UsageError(f"open_clip {open_clip.__version__} cannot build {what}: {_brief(error)}") from error
-
-
-def read_preprocessing(config: dict[str, Any], visual: Any, source: Path | str) -> Preprocessing:
-    """open_clip's ``preprocess_cfg`` of an image tower; what we could not do to the pixels as it says is an error."""
-    if not {"mean", "std"} <= config.keys():
-        raise UsageError(f"{source}: preprocess_cfg lacks mean or std; without them the pixels would be guessed")
-    mode = config.get("resize_mode", "shortest")
-    if mode not in ("shortest", "squash"):
-        raise UsageError(f"{source}: resize_mode {mode!r} is not supported; known: shortest, squash")
-    size = _square(visual.image_size, str(source))
-    asked = config.get("size", size)
-    if asked not in (size, [size, size]):
-        raise UsageError(f"{source}: preprocess_cfg says size {asked}, the image tower takes {size} pixels")
-    interpolation = config.get("interpolation", "bicubic")  # open_clip's own default
-    if interpolation not in _RESAMPLE.values():
-        raise UsageError(f"{source}: interpolation {interpolation!r} is not supported; known: bicubic, bilinear")
-    return Preprocessing(size, tuple(config["mean"]), tuple(config["std"]), interpolation, mode)
 
 
 # ---- transformers' formats -------------------------------------------------------------------------------------------
@@ -272,16 +255,8 @@ def _transformers_preprocessing(folder: Path, size: int, facts: PixelFacts | Non
                 f"{folder} has no preprocessor_config.json, so its mean and std are unknown; copy that of the model "
                 "that it was fine-tuned from into the folder"
             )
-        return Preprocessing(size, facts.mean, facts.std, facts.interpolation)
-    config = _json(path)
-    crop = config.get("crop_size", size)
-    side = crop.get("height") if isinstance(crop, dict) else crop
-    if side != size:
-        raise UsageError(f"{path} crops to {side} pixels, the image tower takes {size}")
-    interpolation = _RESAMPLE.get(config.get("resample", 3))
-    if interpolation is None or not {"image_mean", "image_std"} <= config.keys():
-        raise UsageError(f"{path} lacks image_mean or image_std, or resamples in another way than 2 or 3 (PIL)")
-    return Preprocessing(size, tuple(config["image_mean"]), tuple(config["image_std"]), interpolation)
+        return Preprocessing(size, facts.mean, facts.std, facts.interpolation, crop="transformers")
+    return of_transformers(_json(path), size, path)
 
 
 def _transformers_tokenizer(folder: Path, config: Any) -> Any:
@@ -322,13 +297,6 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UsageError(f"{path} holds no JSON object")
     return found
-
-
-def _square(size: Any, source: str) -> int:
-    sides = (size, size) if isinstance(size, int) else tuple(size)
-    if sides[0] != sides[1]:
-        raise UsageError(f"{source}: images of {sides} pixels are not square, which is not supported")
-    return int(sides[0])
 
 
 def _brief(error: Exception) -> str:
