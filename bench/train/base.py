@@ -12,9 +12,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from bench.errors import UsageError
-from bench.models.encoders.checkpoint import load_fitting, read_state_dict
 from bench.models.encoders.encoder import Encoder, TextTower
-from bench.models.encoders.formats import open_clip_folder
+from bench.models.encoders.formats import load_file, open_clip_folder
 from bench.models.encoders.pixel_configs import of_open_clip
 from bench.trust import code as trust
 
@@ -54,7 +53,7 @@ def load_base(arch: str, weights: str | None, *, seed: int = 0) -> Base:
     identifier = f"local-dir:{arch}" if folder else arch
     clip, tokenizer = _of_open_clip(identifier, None if file else weights)
     if file is not None:
-        _load_file(clip, file)
+        load_file(clip, file)
     return _base(clip, tokenizer, _model_config(arch, folder, clip), arch, folder)
 
 
@@ -71,7 +70,7 @@ def _of_folder(folder: Path, weights: str | None) -> Base:
     if weights is not None:
         if not Path(weights).is_file():
             raise UsageError(f"--weights {weights}: with the folder {folder}, give a file or {RANDOM}, or leave it out")
-        _load_file(loaded.clip, Path(weights))
+        load_file(loaded.clip, Path(weights))
     return _base(loaded.clip, loaded.tokenizer, loaded.architecture, str(folder), folder)
 
 
@@ -88,13 +87,6 @@ def _of_open_clip(identifier: str, weights: str | None) -> tuple[Any, Any]:
     except (RuntimeError, ValueError, OSError, SafetensorError, KeyError, TypeError, AssertionError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UsageError(f"open_clip cannot load {identifier} with weights {weights}: {reason}") from error
-
-
-def _load_file(clip: nn.Module, file: Path) -> None:
-    """Load an image tower's weights, or those of a whole CLIP."""
-    state = read_state_dict(file)
-    whole = any(name.startswith("visual.") for name in state)
-    load_fitting(clip if whole else cast(nn.Module, clip.visual), state, file, "the architecture")
 
 
 def _model_config(arch: str, folder: Path | None, clip: nn.Module) -> dict[str, Any]:
