@@ -1,4 +1,4 @@
-"""ScienceQA's files (Lu et al. 2022): problems.json, pid_splits.json, and a folder of images a problem."""
+"""ScienceQA's files (Lu et al. 2022): problems.json, pid_splits.json, and a folder of images per problem."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -93,7 +93,7 @@ class RunStore:
         self._done |= new
 
     def note(self, checks: Iterable[Mapping[str, Any]]) -> None:
-        """Record sanity checks of a run that goes on, lest they be lost if it is cut short."""
+        """Record sanity checks of a run that goes on, so that they are kept if it is cut short."""
         self._set_header(checks=self._with_earlier(checks))
 
     def _with_earlier(self, checks: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -66,7 +66,7 @@ class Stateful(Protocol):
 class Run:
     """What a checkpoint holds: modules, optimizer, place in the data; ``identity`` is what must not change.
 
-    ``recent`` are the last losses, by which the next is judged.
+    ``recent`` are the last losses, with which the next is compared.
     """
 
     path: Path

@@ -63,7 +63,7 @@ def test_scores_for_the_card_are_measured_where_they_are_asked_for_or_cheap(aske
 
 
 def test_training_ends_with_the_scores_of_a_suite(images, tmp_path, monkeypatch):
-    """Two samples a set, so that it takes no time."""
+    """Two samples per set, so that it takes no time."""
     run = api.run
     monkeypatch.setattr(api, "run", lambda **named: run(**named, limit=2, attack="none", jobs=1, progress=False))
     words = ["--steps", "1", "--warmup", "0", "--score", "mini", "--results", str(tmp_path / "results")]
