@@ -103,7 +103,7 @@ def answers_of(texts: Sequence[str], finite: Tensor) -> list[Answer]:
 
 
 class AnswerScores(NamedTuple):
-    """What a model thinks of given answers, one row a sample.
+    """What a model thinks of given answers, one row per sample.
 
     Attributes:
         nll: (B,) mean negative log-likelihood of the answer's tokens and the end token.
@@ -165,7 +165,7 @@ class AnswerLoss(Protocol):
     """Scores prepared answers for candidate images."""
 
     def __call__(self, images: Tensor, rows: Tensor) -> AnswerScores:
-        """Judge images (b, 3, H, W); rows (b,) names the prepared prompt of each."""
+        """Score images (b, 3, H, W); rows (b,) names the prepared prompt of each."""
 
 
 class Victim(Protocol):

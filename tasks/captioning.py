@@ -101,6 +101,6 @@ class CaptionObjective:
     loss: AnswerLoss
 
     def __call__(self, images: Tensor, rows: Tensor) -> Progress:
-        """Judge images (b, 3, H, W)."""
+        """Score images (b, 3, H, W)."""
         nll = self.loss(images, rows).nll
         return Progress(nll, torch.zeros_like(nll, dtype=torch.bool))

@@ -149,6 +149,6 @@ class AnswerObjective:
     sign: float
 
     def __call__(self, images: Tensor, rows: Tensor) -> Progress:
-        """Judge images (b, 3, H, W)."""
+        """Score images (b, 3, H, W)."""
         scores = self.loss(images, rows)
         return Progress(self.sign * scores.nll, ~self.accepted[rows, scores.first])

@@ -64,7 +64,10 @@ def radii(header: RunHeader) -> list[float]:
 
 
 def undefined(run: Run) -> str | None:
-    """Why a run's scores mean nothing, whatever they are; None where they mean something."""
+    """Why a run has no number: nothing was scored, or its scores mean nothing. None where it has some."""
+    if not any(record.error is None for record in run.records):
+        errors = [record.error for record in run.records if record.error is not None]
+        return f"{run.directory}: no sample has a score" + (f"; the first error: {errors[0]}" if errors else " yet")
     images = {record.group for record in run.records}
     if run.header.metric.casefold().startswith("cider") and run.header.n_samples == 1 and len(images) == 1:
         return (
@@ -77,7 +80,7 @@ def undefined(run: Run) -> str | None:
 def measured(runs: Iterable[Run]) -> list[Measure]:
     """One number per run and radius; a radius at which nothing was scored has none: that is not 0.
 
-    Nor has a run whose scores mean nothing (`undefined`).
+    Nor has a run whose scores mean nothing: see `undefined`.
     """
     found = []
     for run in (run for run in runs if undefined(run) is None):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     help="Whose tables must agree with the records. Default: BENCHMARKS.md, for results/mini.",
 )
 @click.option("--update", is_flag=True, help="Take the runs of --runs as the new baseline, and show what changes.")
-@click.option("--jobs", type=int, default=None, help="Runs at once. Default: one a core on the CPU, else 1.")
+@click.option("--jobs", type=int, default=None, help="Runs at once. Default: one per core on the CPU, else 1.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON array on stdout.")
 def check(
     baseline: Path | None,
@@ -54,7 +54,7 @@ def check(
     Examples:
       bench check                                     run a part of results/mini again
       bench check --rerun 0                           only: do the committed files agree?
-      bench check --baseline DIR --runs results/runs  judge finished runs
+      bench check --baseline DIR --runs results/runs  compare finished runs
       bench check --baseline DIR --runs results/runs --update
     Exit codes:
       0  nothing fell (with --update: the baseline is rewritten)

@@ -63,7 +63,7 @@ def table(
         prompt: asked of every image where there are no questions.
         prompt_suffix: appended to every question by the task.
         max_new_tokens: limit of an answer.
-        classnames: text file of class names, a line a label; by default those that the column itself has.
+        classnames: text file of class names, a line per label; by default those that the column itself has.
         templates: see `bench.data.templates.given_templates`; by default "a photo of a {c}.".
 
     Raises:

@@ -27,7 +27,7 @@ def imagefolder(
     classnames: str | None = None,
     templates: str | Sequence[str] | None = None,
 ) -> Dataset:
-    """Images in one folder a class.
+    """Images in one folder per class.
 
     Hidden folders and those that archives leave (`NO_CLASSES`) are no classes; a class without images stays one, and
     `Dataset.notes` names it.
@@ -36,7 +36,7 @@ def imagefolder(
         name: of the dataset.
         root: the folder that the paths are relative to.
         folder: holds the classes' folders.
-        classnames: a text file, by default ``folder``'s classnames.txt if there is one: a line a class, either
+        classnames: a text file, by default ``folder``'s classnames.txt if there is one: a line per class, either
             "folder<TAB>name" or just the names, in the order of `class_order`; or "imagenet" for its 1000 names, whose
             folders are called by WordNet id or by number. Without any, a folder's name is its class's, with spaces
             for underscores.
@@ -188,7 +188,7 @@ def _prompts(base: Path, templates: str | Sequence[str] | None, name: str) -> tu
 
 
 IMAGEFOLDER = Reader(
-    about="a folder of images a class, as torchvision's ImageFolder",
+    about="a folder of images per class, as torchvision's ImageFolder",
     settings={
         "folder": Setting(PATH, required=True),
         "classnames": Setting(PATH, words=(IMAGENET,)),

@@ -158,7 +158,7 @@ def fingerprint(dataset: Dataset, images: Iterable[Image.Image] | None = None) -
 
     Args:
         dataset: the samples.
-        images: their pictures if already open, one a sample; by default each is opened here in turn.
+        images: their pictures if already open, one per sample; by default each is opened here in turn.
 
     Raises:
         UsageError: as `open_image`.

@@ -34,12 +34,16 @@ class _Chosen(msgspec.Struct, frozen=True):
     data: str | None = None
 
 
+class _Place(msgspec.Struct, frozen=True):
+    where: str
+
+
 class _Asked(msgspec.Struct, frozen=True):
-    """What of `RunHeader.config` is asked for by itself."""
+    """What of `RunHeader.config` is relied upon where it was stored before requests were."""
 
     data_root: str | None = None
     arch: str | None = None
-    place: dict[str, Any] | None = None
+    place: _Place | None = None
 
 
 class _State(msgspec.Struct, frozen=True):
@@ -157,7 +161,8 @@ class RunHeader:
             if wrong:
                 raise RecordsError(f"{field_name} is {getattr(self, field_name)!r}; it must be {rule}")
         _typed(self.checks, list[_Check], "checks")
-        _ = self.steps, self._chosen, self._asked, self._state  # refused now rather than when they are asked for
+        _typed(self.config, _Asked, "config")
+        _ = self.steps, self._chosen, self._state  # refused now rather than when they are asked for
 
     def _faults(self) -> Iterator[tuple[str, bool, str]]:
         """Each field with a rule, whether it breaks it, and the rule."""
@@ -240,21 +245,6 @@ class RunHeader:
         return self._chosen.data
 
     @property
-    def data_root(self) -> Path | None:
-        """The folder under which the suite's datasets lay; None if none was named."""
-        return Path(self._asked.data_root) if self._asked.data_root else None
-
-    @property
-    def arch(self) -> str | None:
-        """The open_clip architecture that was named for an encoder given as a path."""
-        return self._asked.arch
-
-    @property
-    def place(self) -> dict[str, Any] | None:
-        """Name, row, root and description of a dataset that was named by where it lies."""
-        return self._asked.place
-
-    @property
     def commit(self) -> str | None:
         """Commit of the code; None outside a checkout."""
         return self._state.commit
@@ -277,10 +267,6 @@ class RunHeader:
     @cached_property
     def _chosen(self) -> _Chosen:
         return _typed(self.protocol, _Chosen, "protocol")
-
-    @cached_property
-    def _asked(self) -> _Asked:
-        return _typed(self.config, _Asked, "config")
 
     @cached_property
     def _state(self) -> _State:

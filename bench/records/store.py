@@ -76,23 +76,24 @@ class RunStore:
                 nothing of the batch is then in the file.
         """
         records = list(records)
-        done, ranges = set(self._done), Ranges(self.header)
+        new: set[Key] = set()
+        ranges = Ranges(self.header)
         for record in records:
-            if record.key in done:
+            if record.key in self._done or record.key in new:
                 raise RecordsError(f"{self._records_path}: {record.key} is already recorded")
             if wrong := ranges.fault(record):
                 raise RecordsError(f"{self._records_path}: {record.key} cannot be recorded: {wrong}")
             if record.error is None:
-                done.add(record.key)
+                new.add(record.key)
         if not records:
             return
         if self.header.status != "started":
             self._set_header(status="started", ended=None)
         self._write("".join(record.to_json() + "\n" for record in records).encode("ascii"))
-        self._done = done
+        self._done |= new
 
     def note(self, checks: Iterable[Mapping[str, Any]]) -> None:
-        """Record sanity checks of a run that goes on, lest they be lost if it is cut short."""
+        """Record sanity checks of a run that goes on, so that they are kept if it is cut short."""
         self._set_header(checks=self._with_earlier(checks))
 
     def _with_earlier(self, checks: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -64,18 +64,25 @@ class Verification:
     def outcome(self) -> str:
         """In a word or two: verified, incomplete (where samples lack a record or have an error), or the mismatches."""
         if self.mismatches:
-            return f"{len(self.mismatches)} mismatches"
+            return f"{len(self.mismatches)} mismatch{'es' * (len(self.mismatches) > 1)}"
         return "incomplete" if self.errors or self.missing else VERIFIED
 
     def __str__(self) -> str:
-        done = f"{self.clean} of {self.samples} clean answers, {self.images} adversarial images and their answers"
-        for count, what in ((self.pngs, "PNGs"), (self.originals, "saved clean images")):
-            done += f", {count} {what}" if count else ""
-        left = [f"{self.unkept} attacks that left no image (they made nothing worse, or a later one did)"]
-        left += [f"{len(self.errors)} samples with errors ({_some(self.errors)})"] if self.errors else []
-        left += [f"{len(self.missing)} samples without a record ({_some(self.missing)})"] if self.missing else []
+        images = _count(self.images, "adversarial image")
+        done = [f"{self.clean} of {self.samples} clean answers", f"{images} with what the model answers"]
+        done += [_count(self.pngs, "PNG")] if self.pngs else []
+        done += [_count(self.originals, "saved clean image")] if self.originals else []
+        left = [f"{_count(self.unkept, 'attack')} that left no image (nothing got worse, or a later one did it)"]
+        left += [f"{_count(len(self.errors), 'sample')} with errors ({_some(self.errors)})"] if self.errors else []
+        left += (
+            [f"{_count(len(self.missing), 'sample')} without a record ({_some(self.missing)})"] if self.missing else []
+        )
         left += ["the surrogate's weights"] if self.surrogate else []
-        return f"{self.outcome}: {self.run}: {done}; not verified: {', '.join([*left, 'losses and times'])}"
+        return f"{self.outcome}: {self.run}: {', '.join(done)}; not verified: {', '.join([*left, 'losses and times'])}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -28,6 +28,7 @@ from bench.running.load import Setup, prepare
 from bench.running.plugins import ask, blaming_plugins
 from bench.running.sanity_checks import BATCH_CHECK, run_checks
 from bench.running.volley import Volley
+from bench.trust.places import no_links
 from bench.trust.text import on_one_line
 from tasks.base import Answer, Sample
 from tasks.protocol import PROTOCOLS
@@ -37,7 +38,7 @@ def execute(config: RunConfig, *, display: Display | None = None) -> Path:
     """Carry out one run, resuming what is recorded already; returns its directory.
 
     Raises:
-        UsageError: something that was asked for cannot be loaded.
+        UsageError: something that was asked for cannot be loaded, or a folder in the output folder is a link.
         RecordsError: the directory holds another run, is in use, or cannot be written.
     """
     with blaming_plugins():
@@ -46,7 +47,7 @@ def execute(config: RunConfig, *, display: Display | None = None) -> Path:
 
 def carry_out(config: RunConfig, setup: Setup, *, display: Display | None = None) -> Path:
     """Carry out a run on what is loaded already; errors as of `execute`."""
-    with open_run(config.directory, setup.header, force=config.force) as run:
+    with open_run(no_links(config.directory, config.output), setup.header, force=config.force) as run:
         write_samples(run.directory, (Asked(s.id, s.prompt, tuple(s.references)) for s in setup.samples))
         recorded = read_records(run.directory)
         if config.save_adversarial:

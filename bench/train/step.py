@@ -24,7 +24,7 @@ from bench.train.distributed import World
 from bench.train.hooks import Update
 from bench.train.loop import step_generator
 from bench.train.memory import out_of_memory
-from bench.train.objectives import Features, Target, TrainingObjective, given, part
+from bench.train.objectives import Features, Target, TrainingObjective, checked, given, part
 from bench.train.recipe import Recipe
 from bench.train.schedule import logged
 from bench.train.towers import feature_tower, frozen, train_mode
@@ -91,7 +91,8 @@ class Stepper:
         runtime: Runtime | None = None,
     ) -> None:
         self.runtime = runtime or Runtime()
-        self.objective, self.recipe, self.batches, self.classes = objective, recipe, batches, classes
+        self.objective = checked(recipe.objective, objective)
+        self.recipe, self.batches, self.classes = recipe, batches, classes
         original.eval().requires_grad_(False)
         self._original = self._compile(feature_tower(original, objective))
         self._plain = self._shared_statistics(feature_tower(tower, objective))

@@ -174,7 +174,7 @@ def skipped_names(file: Path | None) -> set[str]:
     """Names in a file of skipped images; none if there is no such file."""
     if file is None or not file.is_file():
         return set()
-    return {name for line in file.read_text().splitlines() if (name := _name(line)) is not None}
+    return {name for line in file.read_text(errors="replace").splitlines() if (name := _name(line)) is not None}
 
 
 def _is_torn(file: Path | None) -> bool:
@@ -187,5 +187,5 @@ def _name(line: str) -> str | None:
     """The image that a line names; None for a line that a crash cut short."""
     try:
         return str(json.loads(line)["id"])
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -52,7 +52,7 @@ class PatchTower(nn.Module):
 
 
 def _precise(values: Tensor) -> Tensor:
-    """In float32, or in the float64 of a tower that is judged against another implementation."""
+    """In float32, or in the float64 of a tower that is compared with another implementation."""
     return values if values.dtype == torch.float64 else values.float()
 
 

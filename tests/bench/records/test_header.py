@@ -27,13 +27,6 @@ def test_a_header_answers_what_its_protocol_says(name, absent, protocol, present
     assert getattr(make_header(protocol=protocol), name) == present
 
 
-def test_a_header_answers_what_its_request_says():
-    bare, place = make_header(config={}), {"name": "x", "row": {}, "root": "/data", "where": "vqa:/data"}
-    assert (bare.data_root, bare.arch, bare.place) == (None, None, None)
-    full = make_header(config={"data_root": "/data", "arch": "ViT-B-32", "place": place})
-    assert (str(full.data_root), full.arch, full.place) == ("/data", "ViT-B-32", place)
-
-
 def test_the_steps_whose_answers_may_be_in_half_precision():
     steps = [{"name": "apgd-ce", "precision": "search"}, {"name": "final", "precision": "float32"}, {"name": "old"}]
     assert make_header(attack_steps=steps).half_steps == {"clean", "apgd-ce"}

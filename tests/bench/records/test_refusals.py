@@ -80,6 +80,7 @@ def rewrite_record(directory, number, **changes):
         ("config", []),
         ("config", {"data_root": 5}),
         ("config", {"place": "vqa:/data"}),
+        ("config", {"place": {"name": "x"}}),
         ("ceiling", 0.0),
         ("ceiling", -1.0),
         ("ceiling", "high"),
@@ -287,3 +288,12 @@ def test_an_archive_is_not_written_through_a_link(run, tmp_path, name):
     with pytest.raises(RecordsError, match=f"{name} is a link"):
         archive_run(run, tmp_path / "archive")
     assert not (tmp_path / "precious").exists()
+
+
+def test_the_name_of_a_file_that_is_being_written_is_no_way_through_either(run, tmp_path):
+    planted = run / f".run.json.{os.getpid()}.tmp"
+    planted.symlink_to(tmp_path / "precious")
+    with open_run(run, read_header(run)) as store:
+        store.append([make_record("s9")])
+    assert not (tmp_path / "precious").exists()
+    assert read_header(run).status == "started"

@@ -200,7 +200,7 @@ class CutShortError(RuntimeError):
 
 def test_checks_of_the_first_batch_outlast_a_run_that_is_cut_short(attack, tmp_path, monkeypatch):
     """And the first batch of the process that goes on, which looks sound, does not replace them."""
-    once, calls, quantised = {"output": tmp_path / "same", "batch_size": 8}, [], spoiled(spoil=lambda x: 0 * x + 0.5)
+    once, calls, masked = {"output": tmp_path / "same", "batch_size": 8}, [], spoiled(spoil=KilledGradient.apply)
 
     def cut(goal, images, threat, context):
         calls.append(len(images))
@@ -210,7 +210,7 @@ def test_checks_of_the_first_batch_outlast_a_run_that_is_cut_short(attack, tmp_p
 
     put_kind(monkeypatch, "apgd", cut)
     with pytest.raises(CutShortError):
-        attack(short("apgd"), setup=make_setup("toy", source=quantised), **once)
+        attack(short("apgd"), setup=make_setup("toy", source=masked), **once)
     put_kind(monkeypatch, "apgd", run_apgd)
     found = attack(short("apgd"), **once)
     assert "gradient" in failed(found)
@@ -223,18 +223,18 @@ def test_checks_of_the_first_batch_outlast_a_run_that_is_cut_short(attack, tmp_p
 def _noisy(original):
     noise = torch.Generator().manual_seed(0)
 
-    def spoilt(self, images):
-        return original(self, images + 0.05 * torch.rand(images.shape, generator=noise))
+    def spoilt(self, images, *rest):
+        return original(self, images + 0.05 * torch.rand(images.shape, generator=noise), *rest)
 
     return spoilt
 
 
 def _killed(original):
-    return lambda self, images: original(self, KilledGradient.apply(images))
+    return lambda self, images, *rest: original(self, KilledGradient.apply(images), *rest)
 
 
 def _rounded(original):
-    return lambda self, images: original(self, (images * 32).round() / 32)
+    return lambda self, images, *rest: original(self, (images * 32).round() / 32, *rest)
 
 
 @pytest.mark.parametrize("task", ["vqa", "captioning", "stealth"])

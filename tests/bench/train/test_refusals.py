@@ -141,7 +141,10 @@ def test_labels_that_are_missing_or_do_not_fit_are_one_line(images, tmp_path, da
     Path("names").write_text("square\ncircle\n")
     Path("one").write_text("square\n")
     specs = {"folder": f"folder:{images}", "imagefolder": f"imagefolder:{images}", "hf": f"hf:{tmp_path}/table"}
-    rows = [{"image": str(path), "label": n % 2} for n, path in enumerate(sorted(images.rglob("[0-9]*.png"))[:8])]
+    rows = [
+        {"image": {"bytes": path.read_bytes(), "path": None}, "label": n % 2}
+        for n, path in enumerate(sorted(images.rglob("[0-9]*.png"))[:8])
+    ]
     Path("table").mkdir()
     datasets.Dataset.from_list(rows).cast_column("image", datasets.Image()).to_parquet("table/train.parquet")
     done = invoke(
@@ -204,3 +207,50 @@ def test_training_images_are_prepared_as_the_model_says(tmp_path, mode):
     ours = (encoder.preprocess(photo) - encoder.mean[0]) / encoder.std[0]
     assert torch.allclose(preprocess(photo), ours, atol=1e-5)
     assert base.preprocess_cfg["resize_mode"] == mode
+
+
+def test_a_path_that_is_spelled_otherwise_is_the_same_data(images, finished, monkeypatch):
+    """Resuming compares places: nothing is left to do for a run that is finished."""
+    monkeypatch.chdir(images.parent)
+    words = train_command(images, finished)
+    words[words.index(f"imagefolder:{images}")] = f"imagefolder:{images.name}/../{images.name}/"
+    words[words.index(str(ARCH))] = f"{ARCH.parent}/../weights/{ARCH.name}"
+    done = invoke(words)
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "open_clip_config.json is not JSON"),
+        ("[]", "open_clip_config.json"),
+        ('{"model_cfg": {}}', "lacks model_cfg or preprocess_cfg"),
+        ('{"model_cfg": {"embed_dim": "x"}, "preprocess_cfg": {}}', "open_clip_config.json"),
+    ],
+)
+def test_a_damaged_folder_of_a_model_is_one_line(images, tmp_path, content, message):
+    for file in ARCH.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "open_clip_config.json").write_text(content)
+    done = invoke(train_command(images, tmp_path / "out", "--arch", str(tmp_path)))
+    assert done.exit_code == 2, done.output
+    assert message in done.output
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a/" + "y" * 256])
+def test_a_name_that_is_too_long_for_the_disk_is_one_line(images, tmp_path, name):
+    done = invoke(train_command(images, tmp_path / name))
+    assert done.exit_code == 2, done.output
+    assert "File name too long; give another --output" in done.output
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "skipped.jsonl", "README.md", "tensorboard"])
+def test_links_in_a_run_directory_are_not_followed(images, tmp_path, name):
+    target = tmp_path / "precious"
+    target.write_text("precious")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).symlink_to(target)
+    done = invoke(train_command(images, tmp_path / "out"))
+    assert done.exit_code == 2, done.output
+    assert f"{tmp_path / 'out' / name} is a link to" in done.output
+    assert target.read_text() == "precious"

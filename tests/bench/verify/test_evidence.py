@@ -36,9 +36,9 @@ def test_an_honest_run_is_accounted_for_in_one_line(run):
     assert (result.outcome, result.errors, result.missing, result.surrogate) == ("verified", (), (), False)
     assert (result.samples, result.clean, result.images, result.pngs, result.originals) == (16, 16, kept, kept, 16)
     assert str(result) == (
-        f"verified: {run.directory}: 16 of 16 clean answers, {kept} adversarial images and their answers, {kept} PNGs, "
-        f"16 saved clean images; not verified: {len(run.records) - 16 - kept} attacks that left no image (they made "
-        "nothing worse, or a later one did), losses and times"
+        f"verified: {run.directory}: 16 of 16 clean answers, {kept} adversarial images with what the model answers, "
+        f"{kept} PNGs, 16 saved clean images; not verified: {len(run.records) - 16 - kept} attacks that left no image "
+        "(nothing got worse, or a later one did it), losses and times"
     )
 
 
@@ -60,7 +60,7 @@ def test_all_records_of_a_sample_missing_is_named(run):
     result = checked(run)
     assert result.missing == (sample,)
     assert (sample, 0.0, "record") in {(m.sample_id, m.radius, m.field) for m in result.mismatches}
-    assert f"1 samples without a record ({sample})" in str(result)
+    assert f"1 sample without a record ({sample})" in str(result)
 
 
 def test_an_attack_left_out_of_the_records_is_named_by_its_step(run):
@@ -97,7 +97,7 @@ def test_a_sample_with_an_error_is_named_and_the_run_incomplete(run):
     edit(run, record, score=None, error="out of memory", prediction="", png_score=None)
     result = checked(run)
     assert (result.outcome, result.errors, result.mismatches) == ("incomplete", (record.sample_id,), ())
-    assert f"1 samples with errors ({record.sample_id})" in str(result)
+    assert f"1 sample with errors ({record.sample_id})" in str(result)
     assert command(run.directory).exit_code == 1
 
 

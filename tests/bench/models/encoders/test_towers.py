@@ -64,7 +64,10 @@ def test_arch_must_say_the_activation_of_a_state_dict(tmp_path, world, monkeypat
     assert load_encoder(str(tmp_path / "mine.pt"), "small", "tiny-quickgelu").width == 32
     with pytest.raises(UsageError, match=r"give --arch tiny-quickgelu; .*--arch tiny,TAG"):
         load_encoder(str(tmp_path / "mine.pt"), "small", "tiny")
-    with pytest.raises(UsageError, match=r"does not go with --arch ViT-B-32 .*TAG is one of: openai, .*laion2b_s34b"):
+    with pytest.raises(
+        UsageError,
+        match=r"does not go with --arch ViT-B-32 .*TAG is a folder of the whole model or one of: openai, .*laion2b",
+    ):
         load_encoder(str(tmp_path / "mine.pt"), "small", "ViT-B-32")
     with pytest.raises(UsageError, match="did you mean 'tiny'"):
         load_encoder(str(tmp_path / "mine.pt"), "small", "tin")
@@ -187,8 +190,11 @@ def test_vision_towers_that_do_not_fit_are_refused(tmp_path, world):
         (lambda f: (f / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1"), "git-lfs"),
         (lambda f: (f / "model.safetensors").unlink(), "holds no weights"),
         (lambda f: _edit(f / "config.json", model_type="siglip"), "describes a 'siglip' model"),
-        (lambda f: _edit(f / "preprocessor_config.json", crop_size=336), "crops to 336 pixels"),
-        (lambda f: _edit(f / "preprocessor_config.json", resample=0), "resamples in another way"),
+        (
+            lambda f: _edit(f / "preprocessor_config.json", crop_size=336),
+            "crop_size is 336 x 336, the image tower takes 28",
+        ),
+        (lambda f: _edit(f / "preprocessor_config.json", resample=9), "resample 9 is not supported"),
         (lambda f: _drop(f / "model.safetensors", "visual_projection.weight"), "missing .*visual_projection"),
         (lambda f: _spoil(f / "model.safetensors", "visual_projection.weight"), "NaN .*visual_projection"),
         (lambda f: (f / "config.json").write_text("<html>"), "is not JSON"),

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from bench.config import Request, load_suite, resolve
 from bench.errors import UsageError
@@ -68,8 +70,6 @@ def _edit(path, **changes):
 
 def _drop_a_tensor(folder):
     shard = folder / "model-00002-of-00003.safetensors"
-    from safetensors.torch import save_file
-
     state = load_file(shard)
     dropped = next(name for name in state if "language_model" in name)
     state.pop(dropped)
@@ -96,6 +96,13 @@ def _forget_the_image_token(folder):
         (_forget_the_image_token, r"config says that <image> is token \d+, the tokenizer does not know it"),
         (lambda f: _edit(f / "config.json", image_token_index=7), "is token 7, the tokenizer has"),
         (lambda f: _edit(f / "config.json", model_type="llama"), "of type 'llama', not LLaVA-1.5"),
+        (lambda f: _edit(f / "config.json", model_type="llava_llama"), "convert it with .*convert_llava_weights_to_hf"),
+        (lambda f: _edit(f / "config.json", vision_feature_select_strategy="full"), "select_strategy 'full' is not"),
+        (lambda f: _edit(f / "config.json", vision_feature_layer=[-2, -5]), r"vision_feature_layer \[-2, -5\] is not"),
+        (lambda f: (f / "model.safetensors.index.json").write_text("{}"), r"index\.json has no weight_map"),
+        (lambda f: (f / "model.safetensors.index.json").write_text('{"weight'), r"index\.json cannot be read"),
+        (lambda f: (f / "model-00001-of-00003.safetensors").write_bytes(b"\xff" * 99), "no LLaVA checkpoint"),
+        (lambda f: (f / "tokenizer.json").rename(f / "tokenizer.model"), "pip install sentencepiece"),
         (lambda f: (f / "tokenizer.json").unlink(), "lacks tokenizer.json or tokenizer.model; download"),
         (lambda f: (f / "config.json").unlink(), "lacks config.json; download"),
         (
@@ -111,6 +118,29 @@ def test_a_damaged_checkpoint_is_refused_by_name(folder, encoder, tmp_path, dama
         load_llava(str(copy), encoder)
     assert str(copy) in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_merged_file_counts_whatever_a_stale_index_says(folder, encoder, tmp_path):
+    copy, expected = _copy(folder, tmp_path), load_llava(str(folder), encoder)
+    merged = {k: v for shard in sorted(copy.glob("*-of-*")) for k, v in load_file(shard).items()}
+    for shard in copy.glob("*-of-*"):
+        shard.unlink()
+    save_file(merged, copy / "model.safetensors", metadata={"format": "pt"})
+    assert load_llava(str(copy), encoder).digests() == expected.digests()
+
+
+def test_the_native_tower_follows_its_image_processor_or_refuses_the_key(folder, encoder, tmp_path):
+    copy = _copy(folder, tmp_path)
+    picture = Image.effect_noise((91, 120), 60).convert("RGB")
+    for changes in ({"resample": 2}, {"size": {"height": 70, "width": 60}}, {"size": {"shortest_edge": 61}}):
+        _edit(copy / "preprocessor_config.json", **changes)
+        seen = load_llava(str(copy), None, tower="native").preprocess(picture)
+        theirs = CLIPImageProcessorPil.from_pretrained(copy)(picture, return_tensors="pt", do_normalize=False)
+        assert (seen - theirs["pixel_values"][0]).abs().max() < 1e-6
+    _edit(copy / "preprocessor_config.json", do_center_crop=False)
+    with pytest.raises(UsageError, match="its image processor: do_center_crop is false"):
+        load_llava(str(copy), None, tower="native")
+    assert load_llava(str(copy), encoder).patches == 9  # an encoder brings its own pixels
 
 
 def test_a_model_that_is_neither_a_folder_nor_cached_is_named_with_the_remedy(encoder, monkeypatch):
