@@ -165,7 +165,7 @@ class AnswerLoss(Protocol):
     """Scores prepared answers for candidate images."""
 
     def __call__(self, images: Tensor, rows: Tensor) -> AnswerScores:
-        """Judge images (b, 3, H, W); rows (b,) names the prepared prompt of each."""
+        """Look at images (b, 3, H, W); rows (b,) names the prepared prompt of each."""
 
 
 class Victim(Protocol):
