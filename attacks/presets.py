@@ -22,6 +22,7 @@ class AttackStep:
         precision: "search" follows the search precision of the run, "float32" is always that.
         volley: steps in a row with the same word here are taken side by side, in one batch; a sample that one of
             them breaks leaves them all.
+        shortcut: the step only saves later ones work, and a protocol may leave it out.
         options: settings that the kind understands, such as momentum, restarts or loss; see `attacks.kinds`.
     """
 
@@ -34,11 +35,13 @@ class AttackStep:
     precision: Literal["search", "float32"] = "search"
     volley: str = ""
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    shortcut: bool = False
 
     def as_data(self) -> dict[str, Any]:
-        """Every field as JSON data, for the record; options only where there are any."""
+        """What a step does, as JSON data for the record; options only where there are any."""
         data = asdict(self)
-        return data if self.options else {key: value for key, value in data.items() if key != "options"}
+        left_out = ("shortcut",) if self.options else ("shortcut", "options")
+        return {key: value for key, value in data.items() if key not in left_out}
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ EMBEDDING = "embedding"
 TARGET_CLASSES = 9  # the strongest rivals, as in APGD-T of AutoAttack (Croce & Hein 2020, arXiv 2003.01690)
 SQUARE_QUERIES = 5000  # as in AutoAttack
 PAPER_RESTARTS = 5  # of APGD on cross-entropy in the zero-shot evaluation of arXiv 2402.12336; AutoAttack has one
+OPTIONS = 5  # that a question of ScienceQA may have
 REFERENCES = 5  # captions an image has in COCO and Flickr30k; answers taken of a question
 
 # Attacks on vision-language models follow Schlarmann et al. 2024 (arXiv 2402.12336), section 4 and appendix:
@@ -72,7 +76,7 @@ _APGD_T = tuple(
 # Whether any step breaks a sample does not depend on their order; the cost does. Ten steps on cross-entropy break
 # nearly all that a hundred do, and most of what is robust then is broken by one of the nine targets, side by side,
 # within about ten steps. A sample that is robust to the end has had all of AutoAttack's steps and those ten.
-_OPENING = replace(_APGD_CE, name="apgd-ce-10", steps=10)
+_OPENING = replace(_APGD_CE, name="apgd-ce-10", steps=10, shortcut=True)
 _AUTOATTACK = (_OPENING, *_APGD_T, _APGD_CE)
 _RESTARTS = tuple(replace(_APGD_CE, name=f"apgd-ce-{n}") for n in range(1, PAPER_RESTARTS + 1))
 
@@ -137,6 +141,13 @@ PRESETS: dict[str, Preset] = {
             _AGAIN,
         ),
     ),
+    "choices": Preset(
+        "away from the right option of a multiple-choice question, then 100 steps towards each of the others",
+        (
+            AttackStep("right", "apgd", 100, "untargeted", "clean", 1.0),
+            *(AttackStep(f"wrong-{n}", "apgd", 100, f"wrong-{n}", "clean", 1.0) for n in range(1, OPTIONS)),
+        ),
+    ),
     "captions": Preset(
         "three rounds of 100 steps: away from two reference captions, then again from the worst image",
         (*_CAPTION_STEPS[:2], _CAPTION_STEPS[-1]),
@@ -156,7 +167,7 @@ PRESETS: dict[str, Preset] = {
         "10000 steps of APGD towards the text that the attacker wants said; before them 500, which often do",
         (
             # the long climb keeps its first step size for 2200 steps, the short one for 110
-            AttackStep("opening", "apgd", 500, "target", "clean", 1.0),
+            AttackStep("opening", "apgd", 500, "target", "clean", 1.0, shortcut=True),
             AttackStep("stealth", "apgd", 10_000, "target", "clean", 1.0),
         ),
     ),

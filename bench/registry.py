@@ -14,6 +14,8 @@ TASKS = {
     "captioning": "tasks.captioning:Captioning",
     "vqa": "tasks.vqa:VQA",
     "stealth": "tasks.stealth:Stealth",
+    "pope": "tasks.pope:Pope",
+    "scienceqa": "tasks.scienceqa:ScienceQA",
 }
 OBJECTIVES = {
     "fare": "bench.train.objectives:fare",
@@ -27,6 +29,8 @@ READERS = {
     "karpathy": "bench.data.captions:KARPATHY",
     "webdataset": "bench.data.shards:WEBDATASET",
     "imagefolder": "bench.data.folders:IMAGEFOLDER",
+    "pope": "bench.data.pope:POPE",
+    "scienceqa": "bench.data.scienceqa:SCIENCEQA",
     "table": "bench.data.columns:TABLE",
     "parquet": "bench.data.columns:TABLE",
     "hf": "bench.data.columns:HUB",
@@ -71,6 +75,11 @@ _BUILT_IN: Mapping[str, Mapping[str, str]] = {
 def plugins(group: str) -> dict[str, EntryPoint]:
     """Entry points of third-party packages in one of the groups above, such as "bench.encoders"."""
     return {point.name: point for point in entry_points(group=group)}
+
+
+def groups() -> list[str]:
+    """All groups, such as "bench.encoders"."""
+    return list(_BUILT_IN)
 
 
 def names(group: str) -> list[str]:

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, NamedTuple, Protocol
 from PIL import Image
 from torch import Tensor
 
+from attacks.checks import SanityCheck
 from attacks.objective import Objective
 from tasks import protocol as counting
 
@@ -37,6 +38,8 @@ class Sample:
         group: what to cluster by in statistics: the image.
         label: index of the true class in `Dataset.classnames`, which may hold a name twice; None: its name tells it.
         attack_references: texts that an attack leads away from, where they are others than the references.
+        choices: the options of a multiple-choice question, the first being A.
+        categories: what a table may split scores by, such as "subject: natural science".
     """
 
     id: str
@@ -46,6 +49,8 @@ class Sample:
     group: str
     label: int | None = None
     attack_references: tuple[str, ...] | None = None
+    choices: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ class Dataset:
         chance: score in percent of guessing, where it is known.
         native_size: images are attacked at the size they have; the encoder resizes them.
         broken_below: CIDEr below which a caption counts as broken and is attacked no more.
+        scoring: how answers to questions are scored, where a task has several ways: "annotators" or "exact".
+        answer_words: how "yes" and "no" are spelled where a model is led to say them.
         notes: what whoever runs this should know of it, such as classes without images.
     """
 
@@ -72,6 +79,8 @@ class Dataset:
     chance: float | None = None
     native_size: bool = False
     broken_below: float = 10.0
+    scoring: str = "annotators"
+    answer_words: tuple[str, str] = ("yes", "no")
     notes: tuple[str, ...] = ()
 
 
@@ -94,7 +103,7 @@ def answers_of(texts: Sequence[str], finite: Tensor) -> list[Answer]:
 
 
 class AnswerScores(NamedTuple):
-    """What a model thinks of given answers, one row a sample.
+    """What a model thinks of given answers, one row per sample.
 
     Attributes:
         nll: (B,) mean negative log-likelihood of the answer's tokens and the end token.
@@ -156,7 +165,7 @@ class AnswerLoss(Protocol):
     """Scores prepared answers for candidate images."""
 
     def __call__(self, images: Tensor, rows: Tensor) -> AnswerScores:
-        """Judge images (b, 3, H, W); rows (b,) names the prepared prompt of each."""
+        """Score images (b, 3, H, W); rows (b,) names the prepared prompt of each."""
 
 
 class Victim(Protocol):
@@ -212,6 +221,9 @@ class Task(Protocol):
 
     def applies(self, goal: str, sample: Sample) -> bool:
         """Whether an attack goal makes sense for a sample; ValueError if it makes none for the task."""
+
+    def checks(self, victim: Victim) -> list[SanityCheck]:
+        """What may keep any score on this dataset from meaning what it says; a task may do without this method."""
 
 
 def asks_prompts(dataset: Dataset) -> str | None:

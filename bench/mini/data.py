@@ -6,7 +6,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from bench.mini import language, world
+from bench.data.scienceqa import lettered
+from bench.mini import choices, language, world, yes_no
 from bench.mini.world import Scenes
 from tasks.base import Dataset, Sample
 
@@ -23,6 +24,8 @@ _STREAMS = {
             "mini-count",
             "mini-texture",
             "mini-sketch",
+            "mini-pope",
+            "mini-scienceqa",
         )
     )
 }
@@ -81,6 +84,41 @@ def _questions(name: str, split: str, size: int, rng: random.Random) -> Dataset:
     return Dataset(name, tuple(samples), max_new_tokens=5)
 
 
+def _yes_no(name: str, split: str, size: int, rng: random.Random) -> Dataset:
+    """Two questions per image: about a shape that it shows, and about one that it does not.
+
+    The three sets ask about the same images; what is popular is counted over all of them, however few are asked about.
+    """
+    scenes = _scenes("mini-pope", split, max(size, SIZE) // 2 + 1)
+    asked = yes_no.yes_no_questions(scenes, name.removeprefix("mini-pope-"), rng)
+    images = _images(scenes[np.arange((size + 1) // 2)])
+    samples = [
+        Sample(str(number), images[index], question, (answer,), f"COCO_val2014_{index + 1:012d}.png")
+        for number, (index, question, answer) in enumerate(asked[:size], start=1)
+    ]
+    return Dataset(name, tuple(samples), max_new_tokens=5)
+
+
+def _choices(name: str, split: str, size: int, rng: random.Random) -> Dataset:
+    """One multiple-choice question per image."""
+    scenes = _scenes(name, split, size)
+    images = _images(scenes)
+    samples = [
+        Sample(
+            str(index + 1),
+            images[index],
+            "\n".join([question, *lettered(options)]),
+            (options[right],),
+            str(index + 1),
+            right,
+            choices=options,
+            categories=choices.CATEGORIES,
+        )
+        for index, _, question, options, right in choices.choice_questions(scenes, rng)
+    ]
+    return Dataset(name, tuple(samples), max_new_tokens=5)
+
+
 def _stealth(name: str, split: str, size: int, rng: random.Random) -> Dataset:
     """Every target on images of its own, in turn."""
     scenes = _scenes(name, split, size)
@@ -118,6 +156,10 @@ _BUILDERS: dict[str, Callable[[str, str, int, random.Random], Dataset]] = {
     "mini-caption": _captions,
     "mini-vqa": _questions,
     "mini-stealth": _stealth,
+    "mini-pope-random": _yes_no,
+    "mini-pope-popular": _yes_no,
+    "mini-pope-adversarial": _yes_no,
+    "mini-scienceqa": _choices,
     "mini-shape": _classes(
         _photo_of_one,
         lambda s: s.shape[:, 0],

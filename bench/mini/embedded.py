@@ -9,7 +9,15 @@ from bench.data.settings import COUNT, TEXT, Setting
 from bench.mini.data import NAMES, SIZE, build
 from tasks.base import Dataset
 
-_TASKS = {"mini-caption": "captioning", "mini-vqa": "vqa", "mini-stealth": "stealth"}  # of others "zeroshot"
+_TASKS = {  # of others "zeroshot"
+    "mini-caption": "captioning",
+    "mini-vqa": "vqa",
+    "mini-stealth": "stealth",
+    "mini-pope-random": "pope",
+    "mini-pope-popular": "pope",
+    "mini-pope-adversarial": "pope",
+    "mini-scienceqa": "scienceqa",
+}
 
 
 def load(name: str, root: Path, *, dataset: str, size: int = SIZE) -> Dataset:

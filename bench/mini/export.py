@@ -35,7 +35,7 @@ def export_mini(directory: Path, size: int | None = None, progress: bool = True)
 
     Args:
         directory: where to write; new, empty, or holding an earlier export.
-        size: samples a dataset; by default all of them.
+        size: samples per dataset; by default all of them.
         progress: show a progress bar.
 
     Returns:
@@ -187,6 +187,46 @@ def _annotation(sample: Sample) -> dict[str, Any]:
     }
 
 
+def _write_yes_no(dataset: Dataset, row: Mapping[str, Any], root: Path) -> None:
+    """POPE's lines."""
+    folder = root / row["images"]
+    folder.mkdir(parents=True, exist_ok=True)
+    for sample in dataset.samples:
+        open_image(sample.image).save(folder / sample.group)
+    lines = [
+        {"question_id": int(s.id), "image": s.group, "text": s.prompt, "label": s.references[0]}
+        for s in dataset.samples
+    ]
+    (root / row["questions"]).write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+
+
+def _write_choices(dataset: Dataset, row: Mapping[str, Any], root: Path) -> None:
+    """ScienceQA's two files and its folder of images per problem."""
+    for sample in dataset.samples:
+        folder = root / row["images"] / "test" / sample.id
+        folder.mkdir(parents=True, exist_ok=True)
+        open_image(sample.image).save(folder / "image.png")
+    problems = {sample.id: _problem(sample) for sample in dataset.samples}
+    _write_json(root / row["problems"], problems)
+    _write_json(root / row["splits"], {"test": list(problems)})
+
+
+def _problem(sample: Sample) -> dict[str, Any]:
+    return {
+        "question": sample.prompt.split("\n")[0],
+        "choices": list(sample.choices),
+        "answer": sample.label,
+        "hint": "",
+        "image": "image.png",
+        "task": "closed choice",
+        "grade": "grade1",
+        "subject": "natural science",
+        "lecture": "",
+        "solution": "",
+        "split": "test",
+    }
+
+
 def _info(dataset: Dataset) -> dict[str, str]:
     return {"description": f"{dataset.name}, a procedural miniature", "version": str(WORLD_VERSION)}
 
@@ -222,4 +262,6 @@ _WRITERS: Mapping[str, Callable[[Dataset, Mapping[str, Any], Path], None]] = {
     "karpathy": _write_captions,
     "vqa": _write_questions,
     "webdataset": _write_shards,
+    "pope": _write_yes_no,
+    "scienceqa": _write_choices,
 }

@@ -59,3 +59,23 @@ def wrong_imports(root: Path) -> list[str]:
 
 def test_no_room_imports_a_room_above_or_beside_it():
     assert wrong_imports(ROOT) == []
+
+
+def test_planted_imports_are_found(tmp_path):
+    """Upwards, sideways to another room (of two that import each other one does), out of a leaf, and torch."""
+    planted = {
+        "bench/records/store.py": "from bench.tables import layouts\n",
+        "bench/data/readers.py": "from bench.analysis.stats import wilson\n",
+        "bench/errors.py": "import tasks.base\n",
+        "bench/tables/render.py": "import torch\nfrom bench.records import Run\n",
+        "attacks/pgd.py": "from attacks.outcome import Outcome\n",
+    }
+    for name, text in planted.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert wrong_imports(tmp_path) == [
+        "bench.data.readers imports bench.analysis.stats.wilson",
+        "bench.errors imports tasks.base",
+        "bench.records.store imports bench.tables.layouts",
+        "bench.tables.render imports torch",
+    ]

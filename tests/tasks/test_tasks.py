@@ -2,51 +2,24 @@
 
 import pytest
 import torch
-from PIL import Image
 
-from tasks.base import Answer, AnswerScores, Dataset, Sample
+from tasks.base import Answer, Dataset
 from tasks.captioning import Captioning, clean_caption
 from tasks.protocol import PAPER, STRICT
 from tasks.stealth import Stealth
 from tasks.vqa import VQA, first_phrase, frequent_answers, reference_rank
 from tasks.zeroshot import ZeroShot
-
-PICTURE = Image.new("RGB", (4, 4))
-
-
-def _sample(references, key="1", prompt="what ?"):
-    return Sample(key, PICTURE, prompt, tuple(references), key)
-
-
-class Scripted:
-    """Says the same to everybody; its loss is the image's mean, its first token the rounded brightness."""
-
-    def __init__(self, text="red"):
-        self.text, self.asked = text, []
-
-    def generate(self, images, prompts, *, max_new_tokens):
-        self.asked = list(prompts)
-        return [Answer(self.text)] * len(prompts)
-
-    def token_texts(self):
-        return ["red", "Crim", "blue", None]
-
-    def answers(self, prompts, answers):
-        self.wanted = list(answers)
-
-        def score(images, rows):
-            mean = images.flatten(1).mean(1)
-            return AnswerScores(mean, mean > 0.5, (mean * 4).long())
-
-        return score
+from tests.tasks.scripted import Scripted, make_sample
 
 
 def test_captions_of_one_image_are_refused_for_cider_is_not_defined():
-    one, two = (tuple(_sample(["a bar"], key=str(k)) for k in range(n)) for n in (1, 2))
+    one, two = (tuple(make_sample(["a bar"], key=str(k)) for k in range(n)) for n in (1, 2))
     assert "one image" in Captioning.fits(Dataset("d", one))
     assert Captioning.fits(Dataset("d", two)) is None
+
+
 def _dataset(classes=(), prompt="what ?"):
-    samples = tuple(_sample(["red"], key=key, prompt=prompt) for key in ("1", "2"))
+    samples = tuple(make_sample(["red"], key=key, prompt=prompt) for key in ("1", "2"))
     return Dataset("d", samples, classnames=classes)
 
 
@@ -74,8 +47,18 @@ def test_a_task_says_what_fits_how_high_it_goes_and_whether_a_part_scores_as_the
 ANSWERS = ["red"] * 6 + ["crimson"] * 4
 
 
+def test_under_the_papers_protocol_an_attack_on_an_answer_goes_on_whatever_is_said():
+    images = torch.tensor([0.0, 0.6]).view(2, 1, 1, 1).expand(2, 3, 4, 4)  # first tokens "red" and "blue"
+    ended = {}
+    for protocol in (STRICT, PAPER):
+        task = VQA(Dataset("d", (make_sample(ANSWERS),)), protocol)
+        objective = task.bind(Scripted()).objective(images[:1], task.dataset.samples, "reference-0")
+        ended[protocol.name] = objective(images, torch.zeros(2, dtype=torch.int64)).fooled.tolist()
+    assert ended == {"strict": [False, True], "paper": [False, False]}
+
+
 def test_vqa_attacks_answers_by_frequency_and_stops_when_no_answer_can_follow():
-    task = VQA(Dataset("d", (_sample(ANSWERS),), prompt_suffix=" briefly"))
+    task = VQA(Dataset("d", (make_sample(ANSWERS),), prompt_suffix=" briefly"))
     model = Scripted()
     victim = task.bind(model)
     images = torch.tensor([0.0, 0.3, 0.6]).view(3, 1, 1, 1).expand(3, 3, 4, 4)  # first tokens 0, 1, 2
@@ -93,31 +76,31 @@ def test_vqa_attacks_answers_by_frequency_and_stops_when_no_answer_can_follow():
 
 def test_a_vqa_attack_goes_on_while_the_answer_counts_however_it_is_spelled():
     """LLaVA-1.5 says "Yes" where annotators wrote "yes": taken for broken, such a question was never attacked."""
-    task = VQA(Dataset("d", (_sample(["crimson"] * 10),)))
+    task = VQA(Dataset("d", (make_sample(["crimson"] * 10),)))
     objective = task.bind(Scripted()).objective(torch.zeros(1, 3, 4, 4), task.dataset.samples, "reference-0")
     bright = torch.tensor([0.0, 0.3, 0.8]).view(3, 1, 1, 1).expand(3, 3, 4, 4)  # "red", "Crim", the end
     assert objective(bright, torch.zeros(3, dtype=torch.int64)).fooled.tolist() == [True, False, True]
 
 
 def test_vqa_scores_are_rounded_by_the_papers_protocol_only():
-    sample = _sample(["red", "red"])
+    sample = make_sample(["red", "red"])
     assert VQA(Dataset("d", (sample,)), STRICT).score("red", sample) == pytest.approx(100 / 3, rel=1e-15)
     assert VQA(Dataset("d", (sample,)), PAPER).score("red", sample) == 33.33
 
 
 def test_vqa_deletes_every_period_but_in_the_papers_protocol():
-    sample = _sample(["p" * 33 + "m"] * 10)
+    sample = make_sample(["p" * 33 + "m"] * 10)
     assert VQA(Dataset("d", (sample,)), STRICT).score("p." * 33 + "m", sample) == 100
     assert VQA(Dataset("d", (sample,)), PAPER).score("p." * 33 + "m", sample) == 0
 
 
 def test_vqa_skips_references_that_do_not_exist():
     task = VQA(Dataset("d", ()))
-    assert task.applies("reference-1", _sample(ANSWERS))
-    assert not task.applies("reference-2", _sample(ANSWERS))
-    assert task.applies("target:Word", _sample(ANSWERS))
-    assert not task.broken(30.0, _sample(ANSWERS))
-    assert task.broken(0.0, _sample(ANSWERS))
+    assert task.applies("reference-1", make_sample(ANSWERS))
+    assert not task.applies("reference-2", make_sample(ANSWERS))
+    assert task.applies("target:Word", make_sample(ANSWERS))
+    assert not task.broken(30.0, make_sample(ANSWERS))
+    assert task.broken(0.0, make_sample(ANSWERS))
 
 
 def test_frequent_answers_keep_raw_strings_and_first_appearance():
@@ -143,7 +126,7 @@ def test_captions_are_cut_and_unquoted():
 
 
 def test_captioning_scores_with_the_data_set_and_never_claims_to_have_fooled():
-    samples = tuple(_sample([f"a {c} star", f"one {c} star"], key=c) for c in ("red", "blue", "green"))
+    samples = tuple(make_sample([f"a {c} star", f"one {c} star"], key=c) for c in ("red", "blue", "green"))
     task = Captioning(Dataset("d", samples))
     assert task.score("a red star", samples[0]) > task.score("a blue star", samples[0])
     assert task.broken(9.99, samples[0])
@@ -154,7 +137,7 @@ def test_captioning_scores_with_the_data_set_and_never_claims_to_have_fooled():
 
 
 def test_stealth_is_won_by_the_target_and_ascends_towards_it():
-    sample = _sample(["Reset your password"])
+    sample = make_sample(["Reset your password"])
     task = Stealth(Dataset("d", (sample,)))
     assert task.score("please reset your PASSWORD now", sample) == 100
     assert task.score("reset the password", sample) == 0
@@ -181,7 +164,7 @@ class _Axes:
 
 
 def test_zeroshot_takes_the_nearest_class_and_ranks_its_rivals():
-    samples = (_sample(["a"], "1"), _sample(["b"], "2"))
+    samples = (make_sample(["a"], "1"), make_sample(["b"], "2"))
     task = ZeroShot(Dataset("d", samples, ("a", "b", "c"), ("{c}",)))
     victim = task.bind(_Axes())
     images = torch.zeros(2, 3, 2, 2)
@@ -197,7 +180,7 @@ def test_zeroshot_takes_the_nearest_class_and_ranks_its_rivals():
 
 def test_targeted_goals_need_four_classes():
     few, many = (ZeroShot(Dataset("d", (), tuple("abcdefgh"[:k]), ("{c}",))) for k in (3, 5))
-    assert few.applies("untargeted", _sample(["a"]))
-    assert not few.applies("targeted-1", _sample(["a"]))
-    assert many.applies("targeted-4", _sample(["a"]))
-    assert not many.applies("targeted-5", _sample(["a"]))
+    assert few.applies("untargeted", make_sample(["a"]))
+    assert not few.applies("targeted-1", make_sample(["a"]))
+    assert many.applies("targeted-4", make_sample(["a"]))
+    assert not many.applies("targeted-5", make_sample(["a"]))

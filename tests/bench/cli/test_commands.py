@@ -97,9 +97,9 @@ def test_exported_files_give_the_very_numbers_of_the_embedded_run(tmp_path):
     assert exported.exit_code == 0, exported.output
     common = ["run", "--encoder", "fare", "--task", "all", "--limit", "6", "--eps", "4", "--attack", "pgd", "--json",
               "--quiet", "--jobs", "1"]  # fmt: skip
-    embedded = _bench(*common, "--output", str(tmp_path / "a"), "--task", "zeroshot,captioning,vqa")
-    files = _bench(*common, "--output", str(tmp_path / "b"), "--task", "zeroshot,captioning,vqa", "--data-root",
-                   str(tmp_path / "data"))  # fmt: skip
+    tasks = ("--task", "zeroshot,captioning,vqa,pope,scienceqa")
+    embedded = _bench(*common, *tasks, "--output", str(tmp_path / "a"))
+    files = _bench(*common, *tasks, "--output", str(tmp_path / "b"), "--data-root", str(tmp_path / "data"))
     assert embedded.exit_code == files.exit_code == 0, files.output
 
     def numbers(result):

@@ -3,11 +3,20 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.models.encoders.exchange import exchange
 from bench.models.encoders.stored import StoredLinear
 
 
-class StoredNorm(nn.LayerNorm):
-    """A frozen layer norm that computes in the precision of its input, whatever its weight is stored in."""
+class StoredNorm(nn.Module):
+    """A frozen layer norm that computes in the precision of its input, whatever its weight is stored in.
+
+    Weight and bias keep their names.
+    """
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__()
+        self.normalized_shape, self.eps = norm.normalized_shape, norm.eps
+        self.weight, self.bias = norm.weight, norm.bias
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., E) -> (..., E) of the same precision."""
@@ -17,8 +26,10 @@ class StoredNorm(nn.LayerNorm):
 
 def follow(model: nn.Module) -> None:
     """Make the linear layers and norms of a frozen model compute in the precision of their input."""
-    for module in model.modules():
-        if type(module) is nn.Linear:
-            module.__class__ = StoredLinear
-        elif type(module) is nn.LayerNorm:
-            module.__class__ = StoredNorm
+    exchange(model, _following)
+
+
+def _following(module: nn.Module) -> nn.Module | None:
+    if type(module) is nn.Linear:
+        return StoredLinear(module)
+    return StoredNorm(module) if type(module) is nn.LayerNorm else None
