@@ -13,6 +13,9 @@ Every loader checks the folder or hub id that it reads before transformers or op
   - ``attn_implementation`` that names a repository of the hub is refused: it is downloaded and run.
 
 What open_clip's configuration names besides, a tokenizer or a text tower, is checked in the same way.
+
+Weights are tensors and nothing else: safetensors, pickles read with ``weights_only=True``, and TorchScript archives, of
+which `bench.models.encoders.torchscript` reads the tensors without `torch.jit.load`, for an archive holds code.
 """
 
 import json
@@ -81,6 +84,14 @@ def check_open_clip(identifier: str) -> dict[str, Any]:
     if tokenizer and (schema != "local-dir" or Path(tokenizer).is_dir()):  # a folder's own tokenizer lies in it
         check(tokenizer)
     return {"trust_remote_code": False} if tokenizer or (schema == "hf-hub" and not config) else {}
+
+
+def reason(error: Exception) -> str:
+    """What a library says of a file that it cannot read, on one line, without its advice to trust the file."""
+    said = " ".join(str(error).split())
+    if "weights_only" in said:
+        return "it is damaged, or holds Python objects, which could run code, beside tensors"
+    return said[:300]
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bench.errors import UsageError
 from bench.models.encoders.torchscript import is_torchscript, read_torchscript
+from bench.trust import code as trust
 
 WRAPPERS = ("vision_encoder_state_dict", "state_dict")  # keys of the paper's trainer and of open_clip's
 TRANSFORMERS_FILES = (
@@ -94,9 +95,8 @@ def _loaded(path: Path) -> Any:
             "code, beside tensors; download it again, or save its model's state_dict() and give that"
         ) from error
     except Exception as error:  # readers raise anything at all on damaged files
-        lines = str(error).splitlines()
-        reason = lines[0].split(". ")[0][:200] if lines and "weights_only" not in lines[0] else type(error).__name__
-        raise UsageError(f"{path} is not a checkpoint that can be read ({reason}); download it again") from error
+        why = trust.reason(error).split(". ")[0] or type(error).__name__
+        raise UsageError(f"{path} is not a checkpoint that can be read ({why}); download it again") from error
 
 
 def _is_safetensors(path: Path) -> bool:

@@ -71,7 +71,7 @@ def open_clip_folder(folder: Path, weights: Path | None = None) -> LoadedClip:
     try:
         tokenizer = open_clip.get_tokenizer(identifier, **options)
     except Exception as error:  # tokenizers raise anything at all on damaged files
-        raise UsageError(f"{folder} holds no tokenizer that can be read: {_brief(error)}") from error
+        raise UsageError(f"{folder} holds no tokenizer that can be read: {trust.reason(error)}") from error
     return LoadedClip(clip, tokenizer, preprocessing, str(folder / OPEN_CLIP_CONFIG), config["model_cfg"])
 
 
@@ -175,7 +175,7 @@ def _built(identifier: str, what: str) -> Any:
         with _without_warning(), trust.never_asking():
             return open_clip.create_model(identifier, load_weights=False, pretrained_text=False)
     except Exception as error:  # open_clip raises anything at all on a damaged configuration
-        raise UsageError(f"open_clip {open_clip.__version__} cannot build {what}: {_brief(error)}") from error
+        raise UsageError(f"open_clip {open_clip.__version__} cannot build {what}: {trust.reason(error)}") from error
 
 
 # ---- transformers' formats -------------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ def _pretrained(kind: Any, folder: Path) -> Any:
                 folder, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
             )
     except Exception as error:  # transformers raises anything at all on damaged files
-        raise UsageError(f"{folder} holds no {kind.__name__} that can be read: {_brief(error)}") from error
+        raise UsageError(f"{folder} holds no {kind.__name__} that can be read: {trust.reason(error)}") from error
     absent = sorted(n for n in report["missing_keys"] if "position_ids" not in n)
     foreign = sorted(map(str, report.get("mismatched_keys") or []))
     if absent or foreign:
@@ -297,7 +297,7 @@ def _transformers_tokenizer(folder: Path, config: Any) -> Any:
         try:
             return HFTokenizer(str(folder), context_length=length, trust_remote_code=False)
         except (OSError, ValueError, TypeError) as error:
-            raise UsageError(f"{folder} holds no tokenizer that can be read: {_brief(error)}") from error
+            raise UsageError(f"{folder} holds no tokenizer that can be read: {trust.reason(error)}") from error
     if config.vocab_size != _OPENAI_VOCABULARY:
         raise UsageError(f"{folder} has no tokenizer.json, and its vocabulary of {config.vocab_size} is not OpenAI's")
     return open_clip.SimpleTokenizer(context_length=length)
@@ -320,11 +320,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
     except (ValueError, OSError, RecursionError) as error:
-        raise UsageError(f"{path} is not JSON (an HTML page or a git-lfs pointer?): {_brief(error)}") from error
+        raise UsageError(f"{path} is not JSON (an HTML page or a git-lfs pointer?): {trust.reason(error)}") from error
     if not isinstance(found, dict):
         raise UsageError(f"{path} holds no JSON object")
     return found
-
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -47,7 +47,7 @@ def read_llava(path: str, dtype: torch.dtype | str, *, tower: bool) -> tuple[Lla
     except UsageError:
         raise
     except Exception as error:  # transformers raises anything at all on damaged files
-        raise UsageError(_unreadable(path, " ".join(str(error).split())[:300])) from error
+        raise UsageError(_unreadable(path, trust.reason(error))) from error
     model, report = loaded
     if absent := sorted(k for k in report["missing_keys"] if tower or "vision_tower" not in k):
         raise UsageError(f"{path} lacks {len(absent)} of the model's tensors: {absent[:3]}; download it again")
