@@ -15,7 +15,7 @@ def completed(words: str, typed: str, tmp_path=None) -> list[str]:
     line = f"bench {words} {typed}"
     asked = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - (1 if typed else 0))}
     done = CliRunner().invoke(main, [], env={"_BENCH_COMPLETE": "bash_complete", **asked}, prog_name="bench")
-    return [line.partition(",")[2] for line in done.stdout.splitlines()]
+    return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
 
 
 @pytest.mark.parametrize(
