@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attacks.checks import SanityCheck
 from attacks.objective import Objective, Progress
-from tasks.base import Answer, AnswerLoss, Dataset, Sample, VisionLanguageModel, asks_prompts
+from tasks.base import Answer, AnswerLoss, Dataset, Sample, Victim, VisionLanguageModel, asks_prompts
 from tasks.metrics import Cider
 from tasks.protocol import STRICT, Protocol
 from tasks.vqa import reference_rank
@@ -56,7 +56,7 @@ class Captioning:
         """The n-th reference must exist."""
         return reference_rank(goal) < len(_led_away_from(sample))
 
-    def checks(self, victim: "Captioner") -> list[SanityCheck]:
+    def checks(self, victim: Victim) -> list[SanityCheck]:
         """Each image's own references must be able to score: CIDEr gives no weight to words that all images have."""
         stuck = [s.id for s in self.dataset.samples if not any(self.cider.score(s.id, r) for r in s.references)]
         detail = f"of {len(self.dataset.samples)} images, {len(stuck)} score 0 whatever is said of them"

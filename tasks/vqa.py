@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attacks.checks import SanityCheck
 from attacks.objective import Objective, Progress
-from tasks.base import Answer, AnswerLoss, Dataset, Sample, VisionLanguageModel, asks_prompts
+from tasks.base import Answer, AnswerLoss, Dataset, Sample, Victim, VisionLanguageModel, asks_prompts
 from tasks.metrics import exact_match, vqa_accuracy
 from tasks.openings import Openings
 from tasks.protocol import STRICT, Protocol
@@ -68,7 +68,7 @@ class VQA:
         """The n-th most frequent answer must exist."""
         return goal.startswith(TARGET) or reference_rank(goal) < len(set(sample.references))
 
-    def checks(self, victim: "_Answerer") -> list[SanityCheck]:
+    def checks(self, victim: Victim) -> list[SanityCheck]:
         """The official accuracy needs four annotators per question for an answer to be right in full."""
         few = sum(len(sample.references) < ENOUGH for sample in self.dataset.samples)
         total = len(self.dataset.samples)

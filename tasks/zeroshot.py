@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from attacks.checks import SanityCheck
 from attacks.objective import Classification, Objective, TargetedClassification, runner_up
-from tasks.base import Answer, Dataset, ImageTextEncoder, Sample, answers_of
+from tasks.base import Answer, Dataset, ImageTextEncoder, Sample, Victim, answers_of
 from tasks.protocol import STRICT, Protocol
 
 COINCIDE = 1 - 1e-5  # cosine of embeddings above which rounding decides between two classes
@@ -57,9 +57,9 @@ class ZeroShot:
         classes = len(self.classes)
         return goal == "untargeted" or (classes >= 4 and rival_rank(goal) < classes)
 
-    def checks(self, victim: "_Classifier") -> list[SanityCheck]:
+    def checks(self, victim: Victim) -> list[SanityCheck]:
         """Class names must have embeddings that differ."""
-        return [told_apart(victim.weights, self.dataset.classnames)]
+        return [told_apart(victim.weights, self.dataset.classnames)] if isinstance(victim, _Classifier) else []
 
 
 def distinct_names(classnames: Sequence[str]) -> tuple[str, ...]:

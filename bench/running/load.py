@@ -45,7 +45,7 @@ class Setup:
     images: Images  # indexed with rows: (b, 3, H, W) float32 in [0, 1], on the device
     header: RunHeader
     unreadable: Mapping[str, str]  # why a sample cannot be asked, by its id; its image is black
-    half: "HalfPrecision | None" = None  # the surrogate where the search is in half precision
+    half: "HalfPrecision | None" = None  # the surrogate in a half search precision
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -170,7 +170,7 @@ def _encoder(name: str, task: Task, config: RunConfig) -> Encoder | None:
 
 
 def _in_half_precision(source: _Bound, task: Task, config: RunConfig) -> _Bound | None:
-    """What the search follows, where it is in half precision."""
+    """What the attack follows, where the search precision is a half one."""
     if config.precision == "float32":
         return None
     model = source.model.at(config.precision)

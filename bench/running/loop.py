@@ -61,10 +61,10 @@ def carry_out(config: RunConfig, setup: Setup, *, display: Display | None = None
 
 def _refuse_lost_images(directory: Path, records: Sequence[Record]) -> None:
     """Images are asked for, but a part of this run was carried out without keeping them."""
-    lost = sum(r.step != CLEAN and r.score is not None and r.png_score is None for r in records)
-    if lost:
+    gone = sum(r.step != CLEAN and r.score is not None and r.png_score is None for r in records)
+    if gone:
         raise UsageError(
-            f"{directory} holds {lost} attacks that were carried out without --save-adversarial: their images "
+            f"{directory} holds {gone} attacks that were carried out without --save-adversarial: their images "
             "are gone. Choose another --output, or delete the run"
         )
 

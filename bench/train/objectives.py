@@ -150,8 +150,8 @@ def checked(name: str, objective: TrainingObjective) -> TrainingObjective:
             raise UsageError(f"the training objective {name!r} fails: {type(error).__name__}: {error}") from error
         count = len(features.embedding)
         if not isinstance(found, Tensor) or found.shape != (count,):
-            given = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise UsageError(f"the training objective {name!r} gives {given}, not ({count},): a loss for each image")
+            what = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise UsageError(f"the training objective {name!r} gives {what}, not ({count},): a loss for each image")
         return found
 
     return replace(objective, loss=loss)
