@@ -106,8 +106,7 @@ def test_generations_are_the_originals(model, facts, rule, version):
         decoding = Decoding(wanted["num_beams"], wanted["length_penalty"], rule)
         found = model.generate_ids(queries, prompts, max_new_tokens=wanted["max_new_tokens"], decoding=decoding).ids
         assert found == [_ended(ids, model.vocabulary.end) for ids in wanted[version]]
-        texts = model.generate(queries, prompts, max_new_tokens=wanted["max_new_tokens"], decoding=decoding)
-        assert version != "tokens" or [answer.text for answer in texts] == wanted["text"]
+        assert version != "tokens" or [model.vocabulary.decode(ids) for ids in found] == wanted["text"]
 
 
 def _ended(ids: list[int], end: int) -> list[int]:

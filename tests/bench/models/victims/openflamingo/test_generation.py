@@ -20,6 +20,7 @@ from tasks.base import NOT_FINITE
 from tests.bench.models.victims.openflamingo.released import images, random_model
 
 END, VOCABULARY = 3, 11
+GOES_ON = (0.97, 0.01, 0.01, 0.01)  # of three tokens and the end
 
 
 class Whole:
@@ -43,14 +44,14 @@ class Whole:
 
 
 class Table:
-    """Speaks from a table: the log-probabilities after each text, its tokens joined."""
+    """Speaks from a table: the probabilities after each text, its tokens joined behind what it starts with."""
 
-    def __init__(self, rows):
-        self.rows, self.said = rows, [""]
+    def __init__(self, rows, starts=("",)):
+        self.rows, self.said = rows, list(starts)
 
     def start(self, beams):
         found = self._next()
-        self.said = self.said * beams
+        self.said = [said for said in self.said for _ in range(beams)]
         return found
 
     def follow(self, tokens, parents):
@@ -58,7 +59,7 @@ class Table:
         return self._next()
 
     def _next(self):
-        return torch.tensor([[math.log(p) for p in self.rows.get(said, (0.25,) * 4)] for said in self.said])
+        return torch.tensor([[math.log(p) for p in self.rows.get(said, GOES_ON)] for said in self.said])
 
 
 def language(seed: int) -> GPTNeoXForCausalLM:
@@ -144,6 +145,34 @@ def test_each_rule_divides_by_its_own_length():
     ):
         assert beam_search(Table(rows), [prompt], END, 6, Decoding(2, -2.0, rule)).ids == [wanted]
     assert beam_search(Table(rows), [2], END, 6, Decoding(2, 0.0)).ids == [[1, 2, 0]]
+
+
+def test_an_end_outside_the_best_candidates_is_no_answer():
+    """Ending at once is third of four; with the power -2 it would win over all that is longer."""
+    rows = {"": (0.40, 0.35, 0.02, 0.23), "0": (0.01, 0.01, 0.01, 0.97)}
+    assert math.log(0.23) > math.log(0.40 * 0.97) * 2**2
+    assert beam_search(Table(rows), [1], END, 6, Decoding(2, -2.0)).ids == [[0]]
+    assert beam_search(Table(rows), [1], END, 6, Decoding(4, -2.0)).ids == [[]]
+
+
+def test_a_row_stops_once_nothing_that_goes_on_is_better():
+    """With the power 2 the longest answer would win in the end; the stop test looks one token ahead only."""
+    rows = {"": (0.38, 0.01, 0.01, 0.60), "x": (0.97, 0.01, 0.01, 0.01)}
+    assert math.log(0.60) < math.log(0.38 * 0.97**5) / 6**2
+    alone = beam_search(Table(rows), [1], END, 6, Decoding(1, 2.0))
+    beside = beam_search(Table(rows, ("", "x")), [1, 1], END, 6, Decoding(1, 2.0))  # which goes on to the limit
+    assert alone.ids == [[]]
+    assert beside.ids == [[], [0] * 6]
+
+
+def test_the_stop_test_asks_what_each_version_asks():
+    """Today's the best beam that goes on; in 2023 the best candidate, though it had just ended."""
+    rows = {"": (0.45, 0.05, 1e-9, 0.50), "0": (0.05, 0.05, 1e-9, 0.90), "1": (0.90, 0.01, 0.08, 0.01)}
+    worst, ended, open_best = math.log(0.50), math.log(0.45 * 0.90), math.log(0.05 * 0.90)
+    assert open_best / 2**2 < worst < ended / 2**2
+    assert beam_search(Table(rows), [1], END, 6, Decoding(2, 2.0)).ids == [[0]]
+    assert beam_search(Table(rows), [1], END, 6, Decoding(2, 2.0, WithPrompt())).ids == [[1, 0, 0, 0, 0, 0]]
+    assert [rule.hope(-1.0, -2.0) for rule in (NewTokens(), WithPrompt(), WithPaddedPrompt())] == [-2.0, -1.0, -1.0]
 
 
 def test_padding_counts_only_where_the_rule_says():
