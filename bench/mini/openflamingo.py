@@ -29,9 +29,9 @@ from bench.train.schedule import Schedule
 from tasks.metrics.letters import LETTERS
 
 SCHEDULE = Schedule(
-    steps=3000, batch=30, learning_rate=2e-3, warmup=60, weight_decay=0.01, betas=(0.9, 0.98), clip_norm=1.0
+    steps=4000, batch=30, learning_rate=2e-3, warmup=60, weight_decay=0.01, betas=(0.9, 0.98), clip_norm=1.0
 )
-IMAGES = 45_000  # two epochs; each image is asked about twice in each
+IMAGES = 60_000  # two epochs; each image is asked about twice in each
 STREAM = 4
 SHOWN = 3  # chunks with an image in a sequence
 TWICE = 2  # sequences that an image is part of in a step
