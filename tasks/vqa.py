@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attacks.objective import Objective, Progress
-from tasks.base import Answer, AnswerLoss, Dataset, Sample, VisionLanguageModel, asks_prompts
+from tasks.base import Answer, AnswerLoss, Dataset, Prompt, Sample, VisionLanguageModel, asks_prompts
 from tasks.metrics import vqa_accuracy
 from tasks.openings import Openings
 from tasks.protocol import STRICT, Protocol
@@ -68,7 +68,7 @@ def reference_rank(goal: str) -> int:
     return int(goal.removeprefix(REFERENCE))
 
 
-def frequent_answers(references: Sequence[str]) -> list[str]:
+def frequent_answers(references: Sequence[str]) -> list[Prompt]:
     """Distinct raw answers, the most frequent first, ties in order of first appearance."""
     return [answer for answer, _ in Counter(references).most_common()]
 
@@ -84,8 +84,8 @@ class _Answerer:
     dataset: Dataset
     openings: Openings
 
-    def prompts(self, samples: Sequence[Sample]) -> list[str]:
-        return [s.prompt + self.dataset.prompt_suffix for s in samples]
+    def prompts(self, samples: Sequence[Sample]) -> list[Prompt]:
+        return [Prompt.of(VQA.name, s.id, s.prompt, self.dataset.prompt_suffix) for s in samples]
 
     def predict(self, images: Tensor, samples: Sequence[Sample]) -> list[Answer]:
         """Greedy answers, cut to their first phrase."""

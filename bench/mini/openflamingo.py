@@ -4,12 +4,14 @@ A sequence is what OpenFlamingo reads (`bench.models.victims.openflamingo.prompt
 then three chunks with an image each. So answers without and with examples are learned in one.
 """
 
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -19,6 +21,7 @@ from bench.data.scienceqa import lettered
 from bench.mini import choices, language, world
 from bench.models.encoders.encoder import Encoder
 from bench.models.victims.openflamingo import checkpoint
+from bench.models.victims.openflamingo.family import CHECKPOINT_FILE, DEMONSTRATIONS_FILE, LANGUAGE_FOLDER
 from bench.models.victims.openflamingo.gates import Sight
 from bench.models.victims.openflamingo.language import NEOX
 from bench.models.victims.openflamingo.model import OpenFlamingo
@@ -32,10 +35,13 @@ SCHEDULE = Schedule(
     steps=4000, batch=30, learning_rate=2e-3, warmup=60, weight_decay=0.01, betas=(0.9, 0.98), clip_norm=1.0
 )
 IMAGES = 60_000  # two epochs; each image is asked about twice in each
-STREAM = 4
+STREAM, POOL_STREAM = 4, 5
+POOL = 64  # scenes that demonstrations come from
 SHOWN = 3  # chunks with an image in a sequence
 TWICE = 2  # sequences that an image is part of in a step
 KINDS = {"caption": 4, "choice": 4, "exists": 5, "colour": 3, "shape": 3, "count": 1, "where": 1}  # weights of a draw
+QUESTIONS = ("exists", "colour", "shape", "count", "where")
+ASKED = {"captioning": ("caption",), "vqa": QUESTIONS, "pope": ("exists",), "scienceqa": ("choice",)}  # by task
 SIZES = checkpoint.Architecture(
     width=128, latents=16, depth=2, inner=512, hidden=512, every=2, gate_inner=512, gate_hidden=384
 )
@@ -54,19 +60,19 @@ class Turn(NamedTuple):
         return CAPTION.query if self.kind == "caption" else VQA.query.replace("{question}", self.question)
 
 
-def vocabulary() -> Vocabulary:
+def tokenizer() -> Tokenizer:
     """The closed vocabulary with letters, and the words of OpenFlamingo's prompts."""
     words = ["<unk>", *language.words(), *"ABCD", ".", "Question", "Short", "answer", "Output", PAD]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), *(pre_tokenizers.Split(mark, "isolated") for mark in ":.")]
     )
-    return Vocabulary(tokenizer, PAD)
+    return made
 
 
 def new_model(encoder: Encoder) -> OpenFlamingo:
     """The untrained miniature around an encoder."""
-    words = vocabulary()
+    words = Vocabulary(tokenizer(), PAD)
     config = GPTNeoXConfig(
         vocab_size=len(words),
         hidden_size=96,
@@ -198,3 +204,43 @@ def collate(words: Vocabulary, drawn: Sequence[Sequence[Chunk]]) -> tuple[Tensor
     longest = max(map(len, rows))
     padded = [row + [words.pad] * (longest - len(row)) for row in rows]
     return torch.tensor(padded), torch.tensor([flag + [False] * (longest - len(flag)) for flag in flags])
+
+
+def export(model: OpenFlamingo, directory: Path, *, seed: int = 0) -> None:
+    """Write what the victim family "openflamingo" reads: checkpoint, language model and demonstrations.
+
+    Weights in half precision, under the names of the released checkpoints.
+    """
+    (directory / LANGUAGE_FOLDER).mkdir(parents=True, exist_ok=True)
+    held = checkpoint.released(model.perceiver, model.lang_encoder, NEOX)
+    save_file({name: p.detach().half().contiguous() for name, p in held.items()}, directory / CHECKPOINT_FILE)
+    _plain_language(model).half().save_pretrained(directory / LANGUAGE_FOLDER)  # type: ignore[no-untyped-call]
+    tokenizer().save(str(directory / LANGUAGE_FOLDER / "tokenizer.json"))
+    _write_json(directory / LANGUAGE_FOLDER / "tokenizer_config.json", {"pad_token": PAD})
+    config = {"model_type": "openflamingo", "checkpoint": CHECKPOINT_FILE, "language": LANGUAGE_FOLDER}
+    _write_json(directory / "config.json", config)
+    _write_json(directory / DEMONSTRATIONS_FILE, demonstrations(random.Random(seed)))
+
+
+def _plain_language(model: OpenFlamingo) -> GPTNeoXForCausalLM:
+    """The language model without its gated blocks."""
+    plain = GPTNeoXForCausalLM(model.lang_encoder.config)
+    state = model.lang_encoder.state_dict()
+    plain.load_state_dict(
+        {name.replace(".decoder_layer.", "."): t for name, t in state.items() if checkpoint.GATE not in name}
+    )
+    return plain
+
+
+def demonstrations(rng: random.Random) -> dict[str, list[dict[str, str]]]:
+    """For each task, questions about scenes of the training split with their answers."""
+    turns = turns_of(world.draw_scenes("train", POOL, stream=POOL_STREAM), rng)
+    found: dict[str, list[dict[str, str]]] = {}
+    for task, kinds in ASKED.items():
+        drawn = [rng.choice([turn for turn in own if turn.kind in kinds]) for own in turns]
+        found[task] = [{"question": turn.question, "answer": turn.answer} for turn in drawn]
+    return found
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
