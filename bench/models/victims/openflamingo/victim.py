@@ -3,6 +3,7 @@
 Demonstrations are shown without their images ("0-shot" in the paper). Answers are greedy.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -135,8 +136,13 @@ class OpenFlamingoVictim(nn.Module):
         return Asker(STYLES.get(asked.task, VQA), shown, 0, _no_image).prompt(asked.sample_id, asked.question)
 
     def digests(self) -> dict[str, str]:
-        """SHA-256 of perceiver, and of the language model with its gated blocks."""
-        return {"perceiver": digest(self.model.perceiver), "language": digest(self.model.lang_encoder)}
+        """SHA-256 of perceiver, of the language model with its gated blocks, and of what can be shown."""
+        shown = {task: [(s.prompt, s.references) for s in d.samples] for task, d in self.demonstrations.items()}
+        return {
+            "perceiver": digest(self.model.perceiver),
+            "language": digest(self.model.lang_encoder),
+            "demonstrations": hashlib.sha256(repr(sorted(shown.items())).encode()).hexdigest(),
+        }
 
     def need(self, batch: int, *, checkpointing: bool) -> room.Need:
         """See `memory.estimate`."""
