@@ -30,7 +30,7 @@ class Objective(Protocol):
     """Built for one batch of B samples; closes over their labels, prompts or targets."""
 
     def __call__(self, images: Tensor, rows: Tensor) -> Progress:
-        """Judge images (b, 3, H, W) in [0, 1]; rows (b,) int64 names the sample of each, out of B."""
+        """Score images (b, 3, H, W) in [0, 1]; rows (b,) int64 names the sample of each, out of B."""
 
 
 class NotDifferentiableError(RuntimeError):
@@ -210,7 +210,7 @@ class Classification:
             raise ValueError(f"loss must be one of {tuple(LOSSES)}, got {self.loss!r}")
 
     def __call__(self, images: Tensor, rows: Tensor) -> Progress:
-        """Judge images (b, 3, H, W); fooled where the argmax is not the label."""
+        """Score images (b, 3, H, W); fooled where the argmax is not the label."""
         logits, labels = self.model(images), self.labels[rows]
         return Progress(LOSSES[self.loss](logits, labels), logits.argmax(dim=1) != labels)
 
@@ -237,7 +237,7 @@ class TargetedClassification:
             raise ValueError("a target class equals its label")
 
     def __call__(self, images: Tensor, rows: Tensor) -> Progress:
-        """Judge images (b, 3, H, W); fooled where the argmax is not the label, whichever class it is."""
+        """Score images (b, 3, H, W); fooled where the argmax is not the label, whichever class it is."""
         logits, labels = self.model(images), self.labels[rows]
         return Progress(targeted_dlr(logits, labels, self.targets[rows]), logits.argmax(dim=1) != labels)
 

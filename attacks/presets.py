@@ -22,6 +22,7 @@ class AttackStep:
         precision: "search" follows the search precision of the run, "float32" is always that.
         volley: steps in a row with the same word here are taken side by side, in one batch; a sample that one of
             them breaks leaves them all.
+        shortcut: the step only saves later ones work, and a protocol may leave it out.
         options: settings that the kind understands, such as momentum, restarts or loss; see `attacks.kinds`.
     """
 
@@ -34,11 +35,13 @@ class AttackStep:
     precision: Literal["search", "float32"] = "search"
     volley: str = ""
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    shortcut: bool = False
 
     def as_data(self) -> dict[str, Any]:
-        """Every field as JSON data, for the record; options only where there are any."""
+        """What a step does, as JSON data for the record; options only where there are any."""
         data = asdict(self)
-        return data if self.options else {key: value for key, value in data.items() if key != "options"}
+        left_out = ("shortcut",) if self.options else ("shortcut", "options")
+        return {key: value for key, value in data.items() if key not in left_out}
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ _APGD_T = tuple(
 # Whether any step breaks a sample does not depend on their order; the cost does. Ten steps on cross-entropy break
 # nearly all that a hundred do, and most of what is robust then is broken by one of the nine targets, side by side,
 # within about ten steps. A sample that is robust to the end has had all of AutoAttack's steps and those ten.
-_OPENING = replace(_APGD_CE, name="apgd-ce-10", steps=10)
+_OPENING = replace(_APGD_CE, name="apgd-ce-10", steps=10, shortcut=True)
 _AUTOATTACK = (_OPENING, *_APGD_T, _APGD_CE)
 _RESTARTS = tuple(replace(_APGD_CE, name=f"apgd-ce-{n}") for n in range(1, PAPER_RESTARTS + 1))
 
@@ -164,7 +167,7 @@ PRESETS: dict[str, Preset] = {
         "10000 steps of APGD towards the text that the attacker wants said; before them 500, which often do",
         (
             # the long climb keeps its first step size for 2200 steps, the short one for 110
-            AttackStep("opening", "apgd", 500, "target", "clean", 1.0),
+            AttackStep("opening", "apgd", 500, "target", "clean", 1.0, shortcut=True),
             AttackStep("stealth", "apgd", 10_000, "target", "clean", 1.0),
         ),
     ),

@@ -154,7 +154,7 @@ def checked_start(images: Tensor, init: Tensor | None, threat: ThreatModel) -> T
     start = images if init is None else init
     for tensor in (images, start):
         if tensor.dtype != torch.float32:
-            raise TypeError(f"images must be float32, lest rounding move the ball; got {tensor.dtype}")
+            raise TypeError(f"images must be float32, for rounding would move the ball; got {tensor.dtype}")
     if images.ndim != 4 or start.shape != images.shape:
         shapes = f"{tuple(images.shape)} and {tuple(start.shape)}"
         raise ValueError(f"images and init must both be (B, 3, H, W), got {shapes}")

@@ -15,6 +15,8 @@ from tqdm import tqdm
 
 Event = tuple[int, str, tuple[Any, ...]]  # who tells of it, a method of `Display`, its arguments
 BAR = "{desc}: {n_fmt}/{total_fmt} |{bar}| {remaining} left{postfix}"  # no more, so that 80 columns hold it
+LEAST_BAR = 4
+LONGEST_LABEL = 40  # characters, of the 80 that a narrow terminal has
 LINE_EVERY = 10.0  # seconds between two lines about one stage in a log
 
 
@@ -75,7 +77,7 @@ class Bars:
         self.bar: Any = tqdm(
             total=total,
             initial=done,
-            desc=label,
+            desc=_shortened(label),
             file=self.stream,
             leave=False,
             mininterval=0,
@@ -85,13 +87,29 @@ class Bars:
         )
 
     def advance(self, count: int, detail: str = "") -> None:
-        """Move the bar; the time left is tqdm's estimate."""
-        self.bar.set_postfix_str(detail, refresh=False)
+        """Move the bar; the time left is tqdm's estimate. A detail that does not fit is left out, part by part."""
+        parts = detail.split(", ")
+        choices = (", ".join(parts[first:]) for first in range(len(parts)))
+        self.bar.set_postfix_str(next(filter(self._fits, choices), ""), refresh=False)
         self.bar.update(count)
+
+    def _fits(self, detail: str) -> bool:
+        """Whether the line holds this and a bar; else it would be cut in mid-word."""
+        facts = self.bar.format_dict
+        total = facts["total"]
+        parts = {"n_fmt": total, "total_fmt": total, "bar": " " * LEAST_BAR, "remaining": "00:00:00"}
+        line = BAR.format(desc=facts["prefix"], postfix=f", {detail}", **parts)
+        return facts["ncols"] is None or len(line) < facts["ncols"]
 
     def end(self) -> None:
         """Take the bar away."""
         self.bar.close()
+
+
+def _shortened(label: str) -> str:
+    """The label, or its beginning and end."""
+    half = LONGEST_LABEL // 2 - 1
+    return label if len(label) <= LONGEST_LABEL else f"{label[:half]}..{label[-half:]}"
 
 
 def _has_size(stream: TextIO) -> bool:
@@ -159,7 +177,7 @@ def choose(wanted: bool, stream: TextIO | None = None, place: int | None = None)
 
 
 @contextmanager
-def relayed(queue: Any, stream: TextIO | None = None):
+def relayed(queue: Any, stream: TextIO | None = None) -> Iterator[None]:
     """Within the block, what `Relay`s put into ``queue`` is shown: a display for each, below the one of the whole."""
     displays: dict[int, Display] = {}
 

@@ -80,6 +80,11 @@ def plugins(group: str) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=group)}
 
 
+def groups() -> list[str]:
+    """All groups, such as "bench.encoders"."""
+    return list(_BUILT_IN)
+
+
 def names(group: str) -> list[str]:
     """All names of a group, built-in ones first."""
     built_in = _BUILT_IN[group]

@@ -1,17 +1,19 @@
-"""Does a run's evidence bear out its records? Recomputed from the saved adversarial images, without any attack code.
+"""Does a run's evidence bear out its records? Recomputed from what the run saved, without any attack code.
 
 An image is kept for each sample and radius at which an attack left the sample worse off than all before it. From the
-images, the data and the models alone, this module computes again what the records claim: how far each image is from
-its clean image, that it is an image, what the model answers, and what that scores.
+images, the data and the models alone, this module computes again what the records claim: that each image is one, how
+far it is from its clean image, what the model answers, and what that scores; the same for its 8-bit PNG, and for the
+clean images. Every sample of the run is accounted for: what has no record, or one of an error, is named.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -19,7 +21,9 @@ from tqdm import tqdm
 from bench.config import RunConfig, request_of, resolve
 from bench.errors import UsageError
 from bench.records import CLEAN, Record, RecordsError, Run, RunHeader
-from bench.records.images import FOLDER, path_of, read_image, saved_paths
+from bench.records.images import FOLDER, path_of, read_image, read_png, saved_paths
+from bench.records.samples import read_samples
+from bench.records.verification import Mismatch, Verification
 from bench.records.worst import kept_records, worst_scores
 from bench.running.load import Setup, prepare
 from bench.trust.text import on_one_line
@@ -28,46 +32,12 @@ from tasks.base import Answer, Sample
 BATCH = 64
 ULP = 2.0**-23  # of a float32 pixel at 1.0: what rounding may add to a distance, a pixel
 ABOUT_THE_RUN = ("dataset_fingerprint", "task_version", "metric", "n_samples")
+BEST, EMBEDDING = "best", "embedding"  # goals that no task decides on
 
 
-@dataclass(frozen=True)
-class Mismatch:
-    """One thing that is not as recorded.
-
-    Attributes:
-        run: the run's directory.
-        sample_id: of the sample; "" for what concerns the whole run.
-        radius: radius as in `RunHeader.radius`; 0 for clean.
-        field: "distance", "range", "pixels", "prediction", "score", "image", "weights.encoder", ...
-    """
-
-    run: str
-    sample_id: str
-    radius: float
-    field: str
-    recorded: Any
-    recomputed: Any
-
-    def __str__(self) -> str:
-        place = f"sample {self.sample_id} at {self.radius:g}: " if self.sample_id else ""
-        return f"{self.run}: {place}{self.field} is {self.recorded!r} in the records and {self.recomputed!r} recomputed"
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What was verified of one run.
-
-    Attributes:
-        images: adversarial images that were judged again.
-        clean: clean images that were judged again.
-        unkept: attacks whose image is not kept, since they made nothing worse or a later one did: not verified.
-    """
-
-    run: str
-    images: int
-    clean: int
-    unkept: int
-    mismatches: tuple[Mismatch, ...]
+def has_evidence(run: Run) -> bool:
+    """Whether a run kept the images that bear out its records, or has no record that needs one."""
+    return (run.directory / FOLDER).is_dir() or not kept_records(run.header, run.records)
 
 
 def verify(
@@ -90,23 +60,18 @@ def verify(
     Raises:
         UsageError: the run kept no images, or its data or models cannot be loaded.
     """
-    kept = kept_records(run.header, run.records)
-    folder = run.directory / FOLDER
-    if kept and not folder.is_dir():
+    if not has_evidence(run):
         raise UsageError(
             f"{run.directory} kept no adversarial images, so there is nothing to verify; make the run again with "
             "--save-adversarial"
         )
     changes = {"data_root": data_root, "device": device, "arch": arch}
     setup = prepare(models_of(run.header, **{name: value for name, value in changes.items() if value is not None}))
-    attacks = sum(record.step != CLEAN for record in run.records)
-    clean = [record for record in run.records if record.step == CLEAN and record.error is None]
-    if found := list(_about_the_run(run, setup)):
-        return Verification(str(run.directory), 0, 0, attacks, tuple(found))
-    judge = _Judge(run, setup, folder, progress)
-    found = [*judge.clean(clean), *judge.attacked(kept), *_strangers(run, folder, kept)]
-    found += judge.totals()
-    return Verification(str(run.directory), len(kept), len(clean), attacks - len(kept), tuple(found))
+    evidence = _Evidence(run, setup, progress)
+    if not (found := list(_about_the_run(run, setup))):
+        found = [*evidence.asked(), *evidence.clean(), *evidence.attacked(), *evidence.totals(), *evidence.strangers()]
+        found += evidence.untaken() if run.header.status == "complete" else ()
+    return evidence.summary(found)
 
 
 def models_of(header: RunHeader, **changes: Any) -> RunConfig:
@@ -137,80 +102,180 @@ def _about_the_run(run: Run, setup: Setup) -> Iterator[Mismatch]:
             yield Mismatch(str(run.directory), "", 0.0, field, before, after)
 
 
-def _strangers(run: Run, folder: Path, kept: Mapping[tuple[str, float], Record]) -> Iterator[Mismatch]:
-    """Images that no record of a finished run accounts for; a run cut short may have saved one too many."""
-    if run.header.status != "complete":
-        return
-    known = {path_of(folder, sample, radius) for sample, radius in kept}
-    for radius, path in saved_paths(folder):
-        if radius and path not in known:
-            yield Mismatch(str(run.directory), path.stem, radius, "image", None, str(path))
+class _Evidence:
+    """Looks at the images of one run again, and remembers what came of it."""
 
-
-class _Judge:
-    """Judges images of one run again, and remembers what each sample is left with."""
-
-    def __init__(self, run: Run, setup: Setup, folder: Path, progress: bool) -> None:
-        self.run, self.setup, self.folder, self.progress = run, setup, folder, progress
+    def __init__(self, run: Run, setup: Setup, progress: bool) -> None:
+        self.run, self.setup, self.progress = run, setup, progress
+        self.folder = run.directory / FOLDER
         self.rows = {sample.id: row for row, sample in enumerate(setup.samples)}
-        self.judged: list[tuple[Record, float]] = []  # what was recomputed
+        self.kept = kept_records(run.header, run.records)
+        self.recomputed: list[tuple[Record, float]] = []  # records with the scores of now
+        self.pngs = self.originals = 0
 
-    def clean(self, records: Sequence[Record]) -> list[Mismatch]:
-        """The answers to the clean images."""
-        known = [record for record in records if record.sample_id in self.rows]
-        found = [self._mismatch(r, "sample", r.sample_id, None) for r in records if r.sample_id not in self.rows]
-        return found + self._answers(known, [self._clean_image(record) for record in known], "clean")
+    def asked(self) -> Iterator[Mismatch]:
+        """The stored questions and expected answers, against those of the data."""
+        samples = {sample.id: sample for sample in self.setup.samples}
+        for one in read_samples(self.run.directory).values():
+            sample = samples.get(one.id)
+            now = None if sample is None else (sample.prompt, tuple(sample.references))
+            if now != (one.prompt, one.references):
+                yield Mismatch(str(self.run.directory), one.id, 0.0, "question", (one.prompt, one.references), now)
 
-    def attacked(self, kept: Mapping[tuple[str, float], Record]) -> list[Mismatch]:
-        """The images themselves, and the answers to those that are images."""
-        found, sound = [], []
-        for record in kept.values():
-            image, problems = self._image(record)
-            found += problems
-            if image is not None:
-                sound.append((record, image))
-        answers = self._answers([record for record, _ in sound], [image for _, image in sound], "adversarial")
-        return found + answers
+    def clean(self) -> Iterator[Mismatch]:
+        """The answers to the clean images, and the saved clean images."""
+        records = [record for record in self.run.records if record.step == CLEAN and record.error is None]
+        for batch in self._batches(records, "clean"):
+            known = [record for record in batch if record.sample_id in self.rows]
+            yield from (self._mismatch(r, "sample", r.sample_id, None) for r in batch if r.sample_id not in self.rows)
+            if (self.folder / "0").is_dir():
+                yield from (mismatch for record in known for mismatch in self._original(record))
+            yield from self._compare_all([(record, self._clean_image(record)) for record in known])
+
+    def attacked(self) -> Iterator[Mismatch]:
+        """The adversarial images themselves, and the answers to those that are images, exact and as PNG."""
+        for batch in self._batches(list(self.kept.values()), "adversarial"):
+            exact, rounded = [], []
+            for record in batch:
+                image, problems = self._image(record)
+                yield from problems
+                if image is None:
+                    continue
+                exact.append((record, image))
+                if record.png_score is not None:
+                    png, problems = self._png(record, image)
+                    yield from problems
+                    rounded += [(record, png)] if png is not None else []
+            yield from self._compare_all(exact)
+            for record, answer in self._answers(rounded):
+                score = self._score(record, answer)
+                if score is None or not _same(score, record.png_score or 0.0):
+                    yield self._mismatch(record, "png_score", record.png_score, score)
 
     def totals(self) -> Iterator[Mismatch]:
         """What each sample is left with at each radius: the worst over the clean image and all kept ones up to it."""
         header, records = self.run.header, self.run.records
-        judged = [msgspec.structs.replace(record, score=score) for record, score in self.judged]
-        for eps in (0.0, *header.radii):
-            now = worst_scores(header, judged, eps)
-            for sample, score in worst_scores(header, records, eps).items():
+        recomputed = [msgspec.structs.replace(record, score=score) for record, score in self.recomputed]
+        for radius in (0.0, *header.radii):
+            now = worst_scores(header, recomputed, radius)
+            for sample, score in worst_scores(header, records, radius).items():
                 if sample in now and not _same(now[sample], score):
-                    yield Mismatch(str(self.run.directory), sample, eps, "worst score", score, now[sample])
+                    yield Mismatch(str(self.run.directory), sample, radius, "worst score", score, now[sample])
+
+    def strangers(self) -> Iterator[Mismatch]:
+        """Images that no record of a finished run accounts for; a run cut short may have saved one too many."""
+        if self.run.header.status != "complete":
+            return
+        known = {path_of(self.folder, sample, radius) for sample, radius in self.kept}
+        known |= {path_of(self.folder, record.sample_id, 0.0) for record in self.run.records if record.step == CLEAN}
+        for radius, path in saved_paths(self.folder):
+            if path not in known:
+                yield Mismatch(str(self.run.directory), path.stem, radius, "image", None, str(path))
+
+    def untaken(self) -> Iterator[Mismatch]:
+        """Samples that a complete run has no record of, and robust ones that it did not take every attack step on."""
+        taken = {record.key for record in self.run.records}
+        for sample in self.setup.samples:
+            if (sample.id, CLEAN, 0.0) not in taken:
+                yield Mismatch(str(self.run.directory), sample.id, 0.0, "record", None, "a clean answer")
+        for radius in self.run.header.radii:
+            for sample_id in self._robust(radius):
+                steps = [name for name in self._steps_of(sample_id) if (sample_id, name, radius) not in taken]
+                if steps:
+                    yield Mismatch(str(self.run.directory), sample_id, radius, "record", None, ", ".join(steps))
+
+    def _robust(self, radius: float) -> list[str]:
+        """The samples that nothing which went well has broken at a radius."""
+        sound = [record for record in self.run.records if record.error is None and record.sample_id in self.rows]
+        left = worst_scores(self.run.header, sound, radius)
+        samples, broken = self.setup.samples, self.setup.task.broken
+        return [sample for sample, score in left.items() if not broken(score, samples[self.rows[sample]])]
+
+    def _steps_of(self, sample_id: str) -> Iterator[str]:
+        """The steps that are taken on a sample as long as it is robust."""
+        sample, applies = self.setup.samples[self.rows[sample_id]], self.setup.task.applies
+        for step in self.run.header.steps:
+            if step.goal == EMBEDDING or (step.goal != BEST and applies(step.goal, sample)):
+                yield step.name
+
+    def summary(self, found: Sequence[Mismatch]) -> Verification:
+        """What was verified, and what was not."""
+        header, records = self.run.header, self.run.records
+        recorded = {record.sample_id for record in records}
+        robust = {radius: set(self._robust(radius)) for radius in header.radii}
+        failed = [record for record in records if record.error is not None]
+        errors = dict.fromkeys(r.sample_id for r in failed if r.step == CLEAN or r.sample_id in robust[r.radius])
+        attacks = sum(record.step != CLEAN for record in records)
+        asked = [record.step == CLEAN for record, _ in self.recomputed]
+        return Verification(
+            run=str(self.run.directory),
+            samples=header.n_samples,
+            clean=sum(asked),
+            images=len(asked) - sum(asked),
+            pngs=self.pngs,
+            originals=self.originals,
+            unkept=attacks - len(self.kept),
+            errors=tuple(errors),
+            missing=tuple(sample.id for sample in self.setup.samples if sample.id not in recorded),
+            surrogate=header.surrogate is not None,
+            mismatches=tuple(found),
+        )
 
     def _clean_image(self, record: Record) -> Tensor:
         return self.setup.images[[self.rows[record.sample_id]]][0]
 
+    def _original(self, record: Record) -> list[Mismatch]:
+        """The saved clean image of a sample, against that of the data."""
+        saved, problems = self._saved(record, 0.0)
+        if saved is None:
+            return problems
+        self.originals += 1
+        change = float((saved - self._clean_image(record)).abs().max())
+        if not change <= ULP:
+            problems.append(self._mismatch(record, "clean image", "that of the data", f"up to {change:g} away"))
+        return problems
+
     def _image(self, record: Record) -> tuple[Tensor | None, list[Mismatch]]:
         """A record's image, if it can be shown to the model, and what is wrong with it."""
-        path = path_of(self.folder, record.sample_id, record.radius)
         if record.sample_id not in self.rows:
             return None, [self._mismatch(record, "sample", record.sample_id, None)]
-        if not path.exists():
-            return None, [self._mismatch(record, "image", str(path), None)]
+        image, problems = self._saved(record, record.radius)
+        if image is None:
+            return None, problems
+        low, high = float(image.min()), float(image.max())
+        if not (low >= 0 and high <= 1 and bool(image.isfinite().all())):
+            return None, [*problems, self._mismatch(record, "range", "[0, 1]", f"[{low:.9g}, {high:.9g}]")]
+        return image, problems + self._distances(record, image)
+
+    def _saved(self, record: Record, radius: float) -> tuple[Tensor | None, list[Mismatch]]:
+        """What lies in the place of a sample's image, if it has the shape of one, and what is wrong with it."""
         try:
-            saved = read_image(path)
+            saved = read_image(path_of(self.folder, record.sample_id, radius))
         except RecordsError as error:
             return None, [self._mismatch(record, "image", "a safetensors file", f"unreadable: {error}")]
         intact = saved.seal in (None, saved.digest)
-        damage = [] if intact else [self._mismatch(record, "pixels", f"sha256 {saved.seal}", saved.digest)]
+        problems = [] if intact else [self._mismatch(record, "pixels", f"sha256 {saved.seal}", saved.digest)]
         clean = self._clean_image(record)
         wanted, got = (tuple(clean.shape), "float32"), (saved.pixels.shape, saved.pixels.dtype.name)
         if wanted != got:
-            return None, [self._mismatch(record, "image", wanted, got)]
-        image = torch.from_numpy(saved.pixels).to(clean.device)
-        low, high = float(image.min()), float(image.max())
-        if not (low >= 0 and high <= 1 and bool(image.isfinite().all())):
-            return None, [*damage, self._mismatch(record, "range", "[0, 1]", f"[{low:.9g}, {high:.9g}]")]
-        return image, damage + self._distances(record, image, clean)
+            return None, [*problems, self._mismatch(record, "image", wanted, got)]
+        return torch.from_numpy(saved.pixels).to(clean.device), problems
 
-    def _distances(self, record: Record, image: Tensor, clean: Tensor) -> list[Mismatch]:
+    def _png(self, record: Record, image: Tensor) -> tuple[Tensor | None, list[Mismatch]]:
+        """The PNG beside an image, as the model is shown it, and whether it is that image in 8 bits."""
+        try:
+            pixels = read_png(path_of(self.folder, record.sample_id, record.radius).with_suffix(".png"))
+        except RecordsError as error:
+            return None, [self._mismatch(record, "png", "an 8-bit PNG", f"unreadable: {error}")]
+        self.pngs += 1
+        wanted = (image.cpu().numpy() * 255).round().astype(np.uint8)
+        if not np.array_equal(pixels, wanted):
+            return None, [self._mismatch(record, "png", "the saved image in 8 bits", "another image")]
+        return torch.from_numpy(pixels.copy()).to(image.device).float() / 255, []
+
+    def _distances(self, record: Record, image: Tensor) -> list[Mismatch]:
         """Against what is recorded, and against the radius; rounding is forgiven by one ulp a pixel."""
-        difference = image.float() - clean.float()
+        difference = image.float() - self._clean_image(record).float()
         if self.run.header.norm == "linf":
             unit, rounding, distance = 255.0, ULP, float(difference.abs().max())
         else:
@@ -223,26 +288,25 @@ class _Judge:
             found.append(self._mismatch(record, "radius", record.radius, distance * unit))
         return found
 
-    def _answers(self, records: Sequence[Record], images: Sequence[Tensor], label: str) -> list[Mismatch]:
-        found: list[Mismatch] = []
-        bar = tqdm(
-            total=len(records),
-            desc=on_one_line(f"{self.run.header.encoder} {self.run.header.dataset} {label}"),
-            disable=None if self.progress else True,
-            leave=False,
-        )
-        with bar:
+    def _batches(self, records: Sequence[Record], label: str) -> Iterator[Sequence[Record]]:
+        title = on_one_line(f"{self.run.header.encoder} {self.run.header.dataset} {label}")
+        with tqdm(total=len(records), desc=title, disable=None if self.progress else True, leave=False) as bar:
             for first in range(0, len(records), BATCH):
-                batch = records[first : first + BATCH]
-                samples: list[Sample] = [self.setup.samples[self.rows[record.sample_id]] for record in batch]
-                said = self._ask(batch, torch.stack(list(images[first : first + BATCH])), samples)
-                for record, sample, answer in zip(batch, samples, said, strict=True):
-                    found += self._judge(record, sample, answer)
-                bar.update(len(batch))
-        return found
+                yield records[first : first + BATCH]
+                bar.update(len(records[first : first + BATCH]))
 
-    def _ask(self, records: Sequence[Record], images: Tensor, samples: Sequence[Sample]) -> list[Answer]:
+    def _answers(self, shown: Sequence[tuple[Record, Tensor]]) -> Iterator[tuple[Record, Answer]]:
+        if shown:
+            records = [record for record, _ in shown]
+            yield from zip(records, self._ask(records, torch.stack([image for _, image in shown])), strict=True)
+
+    def _compare_all(self, shown: Sequence[tuple[Record, Tensor]]) -> Iterator[Mismatch]:
+        for record, answer in self._answers(shown):
+            yield from self._compare(record, answer)
+
+    def _ask(self, records: Sequence[Record], images: Tensor) -> list[Answer]:
         """The answers of the model whose word counted: in half precision only where the run's protocol trusts it."""
+        samples: list[Sample] = [self.setup.samples[self.rows[record.sample_id]] for record in records]
         said = [Answer("")] * len(records)
         halves = [self.setup.half is not None and record.step in self.run.header.half_steps for record in records]
         for half in set(halves):
@@ -252,12 +316,17 @@ class _Judge:
                 said[row] = answer
         return said
 
-    def _judge(self, record: Record, sample: Sample, answer: Answer) -> Iterator[Mismatch]:
-        if answer.error is not None:
+    def _score(self, record: Record, answer: Answer) -> float | None:
+        sample = self.setup.samples[self.rows[record.sample_id]]
+        return None if answer.error is not None else self.setup.task.score(answer.text, sample)
+
+    def _compare(self, record: Record, answer: Answer) -> Iterator[Mismatch]:
+        """An answer with what is recorded."""
+        score = self._score(record, answer)
+        if score is None:
             yield self._mismatch(record, "error", None, answer.error)
             return
-        score = self.setup.task.score(answer.text, sample)
-        self.judged.append((record, score))
+        self.recomputed.append((record, score))
         if answer.text != record.prediction:
             yield self._mismatch(record, "prediction", record.prediction, answer.text)
         if record.score is None or not _same(score, record.score):

@@ -239,17 +239,17 @@ def overhead(quick: bool) -> list[list[str]]:
 
 PARTS: dict[str, tuple[list[str], Callable[[bool, int], list[list[str]]]]] = {
     "peers": (
-        ["encoder", "dataset", "radius", "n", "peer", "score, ours", "peer's", "gradients a sample, ours", "peer's",
+        ["encoder", "dataset", "radius", "n", "peer", "score, ours", "peer's", "gradients per sample, ours", "peer's",
          "ratio", "CPU seconds, ours", "peer's", "ratio"],
         against_peers,
     ),
     "plain-loop": (
-        ["encoder", "dataset", "radius", "n", "yardstick", "score, ours", "loop's", "gradients a sample, ours",
+        ["encoder", "dataset", "radius", "n", "yardstick", "score, ours", "loop's", "gradients per sample, ours",
          "loop's", "ratio", "CPU seconds, ours", "loop's", "ratio"],
         lambda quick, repeat: against_plain_loop(quick),
     ),
     "targeted": (
-        ["encoder", "dataset", "radius", "n", "attack", "success, ours", "loop's", "gradients a sample, ours",
+        ["encoder", "dataset", "radius", "n", "attack", "success, ours", "loop's", "gradients per sample, ours",
          "loop's", "ratio", "CPU seconds, ours", "loop's", "ratio"],
         lambda quick, repeat: targeted(quick),
     ),

@@ -17,8 +17,11 @@ import resource
 import statistics
 import sys
 import time
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder would hide the package "attacks"
 
@@ -45,6 +48,9 @@ EPS, SIZE, STEPS = 4 / 255, 1 / 255, 10
 class PlainTower(nn.Module):
     """Normalisation and open_clip's tower, convolution and all."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, visual: nn.Module, mean: Tensor, std: Tensor) -> None:
         super().__init__()
         self.visual = visual
@@ -53,10 +59,16 @@ class PlainTower(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(b, 3, H, W) in [0, 1] -> (b, D)."""
-        return self.visual((images - self.mean) / self.std)
+        return cast(Tensor, self.visual((images - self.mean) / self.std))
 
 
-def plain_step(tower, original, images, noise, autocast, *, logged):
+Autocast = Callable[[], AbstractContextManager[Any]]
+Gradients = Callable[[int], float]
+
+
+def plain_step(
+    tower: nn.Module, original: nn.Module, images: Tensor, noise: Tensor, autocast: Autocast, *, logged: bool
+) -> float:
     """PROTOCOL, section 10: gradients of one step in the parameters; returns the loss."""
     with torch.no_grad(), autocast():
         anchor = original(images).float()
@@ -76,16 +88,16 @@ def plain_step(tower, original, images, noise, autocast, *, logged):
         clean = tower(images).float()  # with gradient tracking, whether needed or not
         attacked = tower(images + delta.detach()).float()
     loss = (attacked - anchor).square().sum(1).mean()
-    loss.backward()
+    torch.autograd.backward(loss)
     if logged:
         F.cosine_similarity(clean, anchor).mean().item(), F.cosine_similarity(attacked, anchor).mean().item()
-    return loss.item()
+    return float(loss.item())
 
 
 class Side:
     """One way to train, with an optimizer of its own."""
 
-    def __init__(self, tower: nn.Module, part: nn.Module, gradients, schedule: Schedule) -> None:
+    def __init__(self, tower: nn.Module, part: nn.Module, gradients: Gradients, schedule: Schedule) -> None:
         self.tower, self.gradients = tower, gradients
         part.requires_grad_(True)
         self.optimizer = torch.optim.AdamW(part.parameters(), lr=schedule.learning_rate, weight_decay=1e-4)
@@ -98,7 +110,7 @@ class Side:
         return loss
 
 
-def sides(arguments: argparse.Namespace, schedule: Schedule, batches) -> dict[str, Side]:
+def sides(arguments: argparse.Namespace, schedule: Schedule, batches: Callable[[int], Batch]) -> dict[str, Side]:
     """The plain loop and ours, from equal weights; ours with the flaws of the paper, so that both do the same."""
     device = torch.device(arguments.device)
     ours, original = (load_base(arguments.arch, arguments.weights).encoder for _ in range(2))
@@ -111,7 +123,9 @@ def sides(arguments: argparse.Namespace, schedule: Schedule, batches) -> dict[st
     plain_original.eval().requires_grad_(False)
     for encoder in (ours, original):
         encoder.to(device)
-    autocast = (lambda: torch.autocast(device.type, dtype=torch.bfloat16)) if arguments.bf16 else nullcontext
+    autocast: Autocast = nullcontext
+    if arguments.bf16:
+        autocast = partial(torch.autocast, device.type, dtype=torch.bfloat16)
 
     def plain_gradients(step: int) -> float:
         images = batches(step).images.to(device)
@@ -128,11 +142,12 @@ def sides(arguments: argparse.Namespace, schedule: Schedule, batches) -> dict[st
     }
 
 
-def as_convolution(projection) -> nn.Conv2d:
+def as_convolution(projection: nn.Module) -> nn.Conv2d:
     """open_clip's own patch embedding, with the same weights."""
-    out, channels, *kernel = projection.weight.shape
-    convolution = nn.Conv2d(channels, out, tuple(kernel), stride=tuple(kernel), bias=False)
-    convolution.weight = nn.Parameter(projection.weight.detach().clone())
+    weight = cast(Tensor, projection.weight)
+    out, channels, height, width = weight.shape
+    convolution = nn.Conv2d(channels, out, (height, width), stride=(height, width), bias=False)
+    convolution.weight = nn.Parameter(weight.detach().clone())
     return convolution
 
 
@@ -212,7 +227,7 @@ def main() -> None:
     parser.add_argument("--price", type=float, default=None, help="of an hour on the device, for the cost")
     arguments = parser.parse_args()
     arguments.weights = None if arguments.arch is None else "random"
-    arguments.arch = arguments.arch or catalogue.resolve_path(str(Path(catalogue.rows("mini")["clip"].model)))
+    arguments.arch = arguments.arch or catalogue.resolve_path(str(catalogue.rows("mini")["clip"].model))
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     print(json.dumps(measure(arguments), indent=2))

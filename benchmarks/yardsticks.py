@@ -1,7 +1,7 @@
 """What `benchmarks/attacks.py` measures against: the peers' own code, and a plain loop at batch size 1.
 
 The plain loop is written from the description of the method, on purpose without anything that makes it fast: one
-image at a time, every step of every round taken, the verdict after the round.
+image at a time, every step of every round taken, the result counted after the round.
 """
 
 from collections.abc import Callable, Iterator
@@ -89,14 +89,14 @@ def torchattacks(setup: Setup, threat: ThreatModel, steps: int) -> float:
         APGDT(model, norm="Linf", eps=threat.eps, steps=steps, n_restarts=1, seed=0, n_classes=classes),
     )
     with torch.no_grad():
-        standing = (model(setup.images).argmax(1) == labels).nonzero().flatten()
+        robust = (model(setup.images).argmax(1) == labels).nonzero().flatten()
     for attack in attacks:
-        if len(standing) == 0:
+        if len(robust) == 0:
             break
-        images = attack(setup.images[standing], labels[standing])
+        images = attack(setup.images[robust], labels[robust])
         with torch.no_grad():
-            standing = standing[model(images).argmax(1) == labels[standing]]
-    return 100 * len(standing) / len(labels)
+            robust = robust[model(images).argmax(1) == labels[robust]]
+    return 100 * len(robust) / len(labels)
 
 
 # ---- The plain loop --------------------------------------------------------------------------------------

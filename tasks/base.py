@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, NamedTuple, Protocol
 from PIL import Image
 from torch import Tensor
 
+from attacks.checks import SanityCheck
 from attacks.objective import Objective
 from tasks import protocol as counting
 
@@ -64,6 +65,7 @@ class Dataset:
         chance: score in percent of guessing, where it is known.
         native_size: images are attacked at the size they have; the encoder resizes them.
         broken_below: CIDEr below which a caption counts as broken and is attacked no more.
+        scoring: how answers to questions are scored, where a task has several ways: "annotators" or "exact".
         answer_words: how "yes" and "no" are spelled where a model is led to say them.
         notes: what whoever runs this should know of it, such as classes without images.
     """
@@ -77,6 +79,7 @@ class Dataset:
     chance: float | None = None
     native_size: bool = False
     broken_below: float = 10.0
+    scoring: str = "annotators"
     answer_words: tuple[str, str] = ("yes", "no")
     notes: tuple[str, ...] = ()
 
@@ -121,7 +124,7 @@ class Prompt(str):
 
 
 class AnswerScores(NamedTuple):
-    """What a model thinks of given answers, one row a sample.
+    """What a model thinks of given answers, one row per sample.
 
     Attributes:
         nll: (B,) mean negative log-likelihood of the answer's tokens and the end token.
@@ -183,7 +186,7 @@ class AnswerLoss(Protocol):
     """Scores prepared answers for candidate images."""
 
     def __call__(self, images: Tensor, rows: Tensor) -> AnswerScores:
-        """Judge images (b, 3, H, W); rows (b,) names the prepared prompt of each."""
+        """Score images (b, 3, H, W); rows (b,) names the prepared prompt of each."""
 
 
 class Victim(Protocol):
@@ -239,6 +242,9 @@ class Task(Protocol):
 
     def applies(self, goal: str, sample: Sample) -> bool:
         """Whether an attack goal makes sense for a sample; ValueError if it makes none for the task."""
+
+    def checks(self, victim: Victim) -> list[SanityCheck]:
+        """What may keep any score on this dataset from meaning what it says; a task may do without this method."""
 
 
 def asks_prompts(dataset: Dataset) -> str | None:

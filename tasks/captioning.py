@@ -7,8 +7,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from attacks.checks import SanityCheck
 from attacks.objective import Objective, Progress
-from tasks.base import Answer, AnswerLoss, Dataset, Prompt, Sample, VisionLanguageModel, asks_prompts
+from tasks.base import Answer, AnswerLoss, Dataset, Prompt, Sample, Victim, VisionLanguageModel, asks_prompts
 from tasks.metrics import Cider
 from tasks.protocol import STRICT, Protocol
 from tasks.vqa import reference_rank
@@ -31,7 +32,7 @@ class Captioning:
     @classmethod
     def fits(cls, dataset: Dataset) -> str | None:
         """Each sample needs a prompt, and CIDEr two images."""
-        if len(dataset.samples) == 1:
+        if len({sample.group for sample in dataset.samples}) == 1:
             return "holds one image, and CIDEr weighs words by how many images have them: take at least two"
         return asks_prompts(dataset)
 
@@ -54,6 +55,14 @@ class Captioning:
     def applies(self, goal: str, sample: Sample) -> bool:
         """The n-th reference must exist."""
         return reference_rank(goal) < len(_led_away_from(sample))
+
+    def checks(self, victim: Victim) -> list[SanityCheck]:
+        """Each image's own references must be able to score: CIDEr gives no weight to words that all images have."""
+        stuck = [s.id for s in self.dataset.samples if not any(self.cider.score(s.id, r) for r in s.references)]
+        detail = f"of {len(self.dataset.samples)} images, {len(stuck)} score 0 whatever is said of them"
+        if stuck:
+            detail += f", for every image has the words of their references; the first is {stuck[0]!r}"
+        return [SanityCheck("references_can_score", not stuck, detail)]
 
 
 def _led_away_from(sample: Sample) -> tuple[str, ...]:
@@ -96,6 +105,6 @@ class CaptionObjective:
     loss: AnswerLoss
 
     def __call__(self, images: Tensor, rows: Tensor) -> Progress:
-        """Judge images (b, 3, H, W)."""
+        """Score images (b, 3, H, W)."""
         nll = self.loss(images, rows).nll
         return Progress(nll, torch.zeros_like(nll, dtype=torch.bool))

@@ -26,7 +26,7 @@ class EmbeddingDistance:
             self.tokens = encoder.patch_tokens(clean)
 
     def __call__(self, images: Tensor, rows: Tensor) -> Progress:
-        """Judge images (b, 3, H, W)."""
+        """Score images (b, 3, H, W)."""
         pooled = 1 - cosine_similarity(self.encoder(images), self.pooled[rows], dim=-1)
         tokens = 1 - cosine_similarity(self.encoder.patch_tokens(images), self.tokens[rows], dim=-1)
         return Progress(pooled + tokens.mean(dim=1), torch.zeros_like(rows, dtype=torch.bool))

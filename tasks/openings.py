@@ -1,4 +1,4 @@
-"""How an answer must begin if it is to agree with an annotator: whether a question is lost shows after one token."""
+"""How an answer must begin if it is to agree with an annotator: whether a question is broken shows after one token."""
 
 import re
 from collections.abc import Sequence

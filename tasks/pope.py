@@ -92,6 +92,6 @@ class TowardsAnswer:
     loss: AnswerLoss
 
     def __call__(self, images: Tensor, rows: Tensor) -> Progress:
-        """Judge images (b, 3, H, W); rows (b,) names the sample of each."""
+        """Score images (b, 3, H, W); rows (b,) names the sample of each."""
         scores = self.loss(images, rows)
         return Progress(-scores.nll, scores.greedy)

@@ -103,6 +103,6 @@ class AwayFromAnswer:
     loss: AnswerLoss
 
     def __call__(self, images: Tensor, rows: Tensor) -> Progress:
-        """Judge images (b, 3, H, W); rows (b,) names the sample of each."""
+        """Score images (b, 3, H, W); rows (b,) names the sample of each."""
         scores = self.loss(images, rows)
         return Progress(scores.nll, scores.greedy & False)

@@ -68,6 +68,6 @@ class TargetObjective:
     loss: AnswerLoss
 
     def __call__(self, images: Tensor, rows: Tensor) -> Progress:
-        """Judge images (b, 3, H, W)."""
+        """Score images (b, 3, H, W)."""
         scores = self.loss(images, rows)
         return Progress(-scores.nll, scores.greedy)

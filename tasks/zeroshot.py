@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from attacks.checks import SanityCheck
 from attacks.objective import Classification, Objective, TargetedClassification, runner_up
-from tasks.base import Answer, Dataset, ImageTextEncoder, Sample, answers_of
+from tasks.base import Answer, Dataset, ImageTextEncoder, Sample, Victim, answers_of
 from tasks.protocol import STRICT, Protocol
+
+COINCIDE = 1 - 1e-5  # cosine of embeddings above which rounding decides between two classes
+SHOWN = 5  # pairs of classes in a message
 
 
 class ZeroShot:
@@ -53,6 +57,10 @@ class ZeroShot:
         classes = len(self.classes)
         return goal == "untargeted" or (classes >= 4 and rival_rank(goal) < classes)
 
+    def checks(self, victim: Victim) -> list[SanityCheck]:
+        """Class names must have embeddings that differ."""
+        return [told_apart(victim.weights, self.dataset.classnames)] if isinstance(victim, _Classifier) else []
+
 
 def distinct_names(classnames: Sequence[str]) -> tuple[str, ...]:
     """What a prediction is called: a name that several classes share is followed by "#" and the class's index.
@@ -61,6 +69,28 @@ def distinct_names(classnames: Sequence[str]) -> tuple[str, ...]:
     """
     count = Counter(classnames)
     return tuple(f"{name} #{k}" if count[name] > 1 else name for k, name in enumerate(classnames))
+
+
+def told_apart(weights: Tensor, classnames: Sequence[str]) -> SanityCheck:
+    """Whether classes of different names have different embeddings; of those that coincide, one is always right.
+
+    Names that a text tower has no words for can come to the same. Classes of one name coincide by intention.
+
+    Args:
+        weights: (D, K), unit columns.
+        classnames: K.
+    """
+    pairs = (weights.T @ weights > COINCIDE).triu(diagonal=1).nonzero().tolist()
+    alike = [(classnames[i], classnames[j]) for i, j in pairs if classnames[i] != classnames[j]]
+    if not alike:
+        return SanityCheck("classes_told_apart", True, f"{len(classnames)} classes have embeddings that differ")
+    shown = "; ".join(f"{one!r} and {other!r}" for one, other in alike[:SHOWN])
+    more = f"; and {len(alike) - SHOWN} more pairs" if len(alike) > SHOWN else ""
+    return SanityCheck(
+        "classes_told_apart",
+        False,
+        f"the text tower gives one embedding to different classes: {shown}{more}. Name them in words that it knows",
+    )
 
 
 def rival_rank(goal: str) -> int:
@@ -101,4 +131,6 @@ class _Classifier:
         rank = rival_rank(goal)
         with torch.no_grad():
             targets = runner_up(self.logits(images), labels, rank)
+        # where no rival has a finite logit the rank may fall on the label itself
+        targets = torch.where(targets == labels, (labels + 1) % len(self.classes), targets)
         return TargetedClassification(self.logits, labels, targets)

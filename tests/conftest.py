@@ -1,4 +1,4 @@
-"""One thread a process: the models are small, and pytest-xdist runs a process a core."""
+"""One thread per process: the models are small, and pytest-xdist runs a process per core."""
 
 import os
 

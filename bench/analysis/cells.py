@@ -8,6 +8,7 @@ from bench.analysis.facts import Facts
 from bench.analysis.stats import Estimate, average_interval, interval
 from bench.errors import UsageError
 from bench.records import CLEAN, Run, RunHeader
+from bench.records.samples import read_samples
 from bench.records.worst import groups_of, worst_scores
 
 AVERAGE = "average"
@@ -63,7 +64,10 @@ def radii(header: RunHeader) -> list[float]:
 
 
 def undefined(run: Run) -> str | None:
-    """Why a run's scores mean nothing, whatever they are; None where they mean something."""
+    """Why a run has no number: nothing was scored, or its scores mean nothing. None where it has some."""
+    if not any(record.error is None for record in run.records):
+        errors = [record.error for record in run.records if record.error is not None]
+        return f"{run.directory}: no sample has a score" + (f"; the first error: {errors[0]}" if errors else " yet")
     images = {record.group for record in run.records}
     if run.header.metric.casefold().startswith("cider") and run.header.n_samples == 1 and len(images) == 1:
         return (
@@ -76,7 +80,7 @@ def undefined(run: Run) -> str | None:
 def measured(runs: Iterable[Run]) -> list[Measure]:
     """One number per run and radius; a radius at which nothing was scored has none: that is not 0.
 
-    Nor has a run whose scores mean nothing (`undefined`).
+    Nor has a run whose scores mean nothing: see `undefined`.
     """
     found = []
     for run in (run for run in runs if undefined(run) is None):
@@ -142,21 +146,25 @@ def by_target(runs: Iterable[Run], facts: Facts) -> list[Measure]:
 
 
 def targets_of(run: Run, facts: Facts) -> dict[str, str]:
-    """Sample id -> the text that the attacker wants said; empty where the suite is not known.
+    """Sample id -> the text that the attacker wants said; empty where nothing says so.
 
-    A suite deals its targets out in turn, in the order of the dataset, which is that of the clean records. Where the
-    suite names no targets, all samples have the dataset's name as theirs.
+    As the run wrote down what it asked. Of runs from before that was kept the suite knows: it deals its targets out in
+    turn, in the order of the dataset, which is that of the clean records; where it names none, all samples have the
+    dataset's name as theirs.
 
     Raises:
         UsageError: a recorded success says another target than its own.
+        RecordsError: what the run wrote down is damaged.
     """
-    texts = facts.targets(run.header)
-    if texts is None:
-        return {}
-    order = list(dict.fromkeys(record.sample_id for record in run.records if record.step == CLEAN))
-    if not texts:
-        return {record.sample_id: run.header.dataset for record in run.records}
-    targets = {sample: texts[i % len(texts)] for i, sample in enumerate(order)}
+    targets = {asked.id: asked.references[0] for asked in read_samples(run.directory).values() if asked.references}
+    if not targets:
+        texts = facts.targets(run.header)
+        if texts is None:
+            return {}
+        if not texts:
+            return {record.sample_id: run.header.dataset for record in run.records}
+        order = dict.fromkeys(record.sample_id for record in run.records if record.step == CLEAN)
+        targets = {sample: texts[i % len(texts)] for i, sample in enumerate(order)}
     _check_targets(run, targets)
     return targets
 
@@ -172,7 +180,7 @@ def _check_targets(run: Run, targets: Mapping[str, str]) -> None:
         if contains_target(record.prediction, target) != (record.score == 100):
             raise UsageError(
                 f"{run.directory}: sample {record.sample_id!r} has score {record.score:g} for saying "
-                f"{record.prediction!r}, but suite {run.header.suite!r} gives it the target {target!r}; was the suite "
+                f"{record.prediction!r}, but its target in suite {run.header.suite!r} is {target!r}; was the suite "
                 "changed? run the attack again"
             )
 

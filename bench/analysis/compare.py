@@ -8,6 +8,7 @@ from typing import Any
 from bench.analysis.stats import Paired, holm, paired
 from bench.errors import UsageError
 from bench.records import Run
+from bench.records.header import differences
 from bench.records.worst import eps_label, groups_of, worst_records
 
 MEANING = ("task", "metric", "worst")  # runs that differ here do not measure the same thing
@@ -160,13 +161,12 @@ def _keyed(runs: Sequence[Run], names: Sequence[str]) -> dict[tuple[str, ...], R
 
 
 def _refuse_differences(a: Run, b: Run, allowed: set[str]) -> None:
-    for name in (*MEANING, *CONDITIONS):
-        first, second = getattr(a.header, name), getattr(b.header, name)
-        if first == second or name in allowed:
-            continue
+    fixed = [name for name in (*MEANING, *CONDITIONS) if name not in allowed]
+    for field, first, second in differences(a.header, b.header, fixed):
+        name = field.partition(".")[0]
         remedy = f"; --allow {name} compares them all the same" if name in CONDITIONS else ""
         raise UsageError(
-            f"{a.directory} and {b.directory} cannot be compared: {name} is {first!r} in the first and {second!r} in "
+            f"{a.directory} and {b.directory} cannot be compared: {field} is {first!r} in the first and {second!r} in "
             f"the second{remedy}"
         )
 

@@ -66,11 +66,6 @@ def p_label(p: float) -> str:
     return "p < 0.0001" if p < 0.0001 else f"p = {p:.4f}" if p < 0.1 else f"p = {p:.2f}"
 
 
-def ceiling_of(metric: str) -> float | None:
-    """The most a sample can score: 100 for a percentage, None for CIDEr, which has no useful bound."""
-    return None if metric.casefold().startswith("cider") else 100.0
-
-
 def wilson(successes: float, n: int) -> tuple[float, float]:
     """Score interval of a proportion, in [0, 1] (Wilson 1927, JASA 22:209-212).
 

@@ -11,5 +11,7 @@ from bench.cli.table import table
 from bench.cli.train import train
 from bench.cli.verify import verify
 
+__all__ = ["main"]
+
 for command in (run, list_group, data, table, compare, check, verify, report, train):
     main.add_command(command)

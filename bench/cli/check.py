@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     help="Whose tables must agree with the records. Default: BENCHMARKS.md, for results/mini.",
 )
 @click.option("--update", is_flag=True, help="Take the runs of --runs as the new baseline, and show what changes.")
-@click.option("--jobs", type=int, default=None, help="Runs at once. Default: one a core on the CPU, else 1.")
+@click.option("--jobs", type=int, default=None, help="Runs at once. Default: one per core on the CPU, else 1.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON array on stdout.")
 def check(
     baseline: Path | None,
@@ -54,15 +54,17 @@ def check(
     Examples:
       bench check                                     run a part of results/mini again
       bench check --rerun 0                           only: do the committed files agree?
-      bench check --baseline DIR --runs results/runs  judge finished runs
+      bench check --baseline DIR --runs results/runs  compare finished runs
       bench check --baseline DIR --runs results/runs --update
     Exit codes:
       0  nothing fell (with --update: the baseline is rewritten)
       1  something fell, is missing, partial, stale or not comparable
       2  the command itself is wrong, or a file cannot be written
     """  # noqa: D301
+    from bench.records import load_runs
     from bench.regression import baseline as committed
     from bench.regression import rerun as gate
+    from bench.regression.compare import Finding
 
     if update and not roots:
         raise UsageError("--update needs the new runs: give them with --runs DIR")
@@ -71,14 +73,14 @@ def check(
     document = document or (committed.DOCUMENT if default else None)
     before = gate.load_baseline(baseline)
     if update:
-        changes = [] if isinstance(before, gate.Finding) else gate.changes(before, roots)
+        changes = [] if isinstance(before, Finding) else gate.changes(before, roots)
         written = committed.update(baseline, roots)
         if document:
-            committed.write(document, committed.load_runs([baseline]))
+            committed.write(document, load_runs([baseline]))
         _print(changes, as_json)
         say(f"{baseline} rewritten: {len(written)} runs; review the change with git diff", err=True)
         sys.exit(DONE)
-    if isinstance(before, gate.Finding):
+    if isinstance(before, Finding):
         findings = [before]
     else:
         findings = gate.check_integrity(before, document)

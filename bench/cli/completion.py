@@ -8,6 +8,7 @@ from click.shell_completion import CompletionItem
 
 from attacks.presets import PRESETS
 from bench import registry
+from bench.cli.say import say
 from bench.config import Suite, load_suite, suite_names
 from bench.config.run_config import ALL_TASKS, NO_ATTACK
 from bench.errors import UsageError
@@ -68,5 +69,5 @@ def install_completion(context: click.Context, _: click.Parameter, shell: str | 
             path.write_text("\n".join([*before, line]) + "\n", encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise click.UsageError(f"{path}: {error}; add this line by hand: {line}") from error
-    click.echo(f"{path} has the line {line!r}; begin a new shell to use it")
+    say(f"{path} has the line {line!r}; begin a new shell to use it")
     context.exit()

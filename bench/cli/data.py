@@ -12,10 +12,11 @@ import click
 from bench import registry
 from bench.cli.say import say
 from bench.config import load_suite
-from bench.data.specs import is_spec, parse_all
+from bench.data.specs import is_spec, parse, told_apart
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
+    from bench.config.suite import Suite
     from bench.data.presence import Presence
 
 MISSING = 1
@@ -89,23 +90,20 @@ def _asked(dataset: str | None, root: Path | None, suite: str) -> list[tuple[str
     """Name, row and root of each dataset asked for."""
     known = load_suite(suite)
     names = [part.strip() for part in dataset.split(",")] if dataset else list(known.datasets)
-    chosen = [_of_suite(name, known.datasets, root, suite) for name in names if not is_spec(name)]
-    defaults = {key: value for plan in known.tasks.values() for key, value in plan.defaults.items()}
-    places = parse_all([name for name in names if is_spec(name)], root, defaults)
-    chosen += [(place.name, place.row, place.root) for place in places]
-    if not chosen:
+    if not names:
         raise UsageError(f"suite {suite!r} has no datasets")
-    return chosen
+    return [_found(name, known, root) for name in told_apart(names, root)]
 
 
-def _of_suite(
-    name: str, rows: Mapping[str, Mapping[str, Any]], root: Path | None, suite: str
-) -> tuple[str, Mapping[str, Any], Path]:
-    if name not in rows:
-        raise registry.unknown(f"dataset of suite {suite!r}", name, rows)
+def _found(name: str, suite: "Suite", root: Path | None) -> tuple[str, Mapping[str, Any], Path]:
+    if is_spec(name):
+        place = parse(name, root, {key: value for plan in suite.tasks.values() for key, value in plan.defaults.items()})
+        return place.name, place.row, place.root
+    if name not in suite.datasets:
+        raise registry.unknown(f"dataset of suite {suite.name!r}", name, suite.datasets)
     if root is None:
         raise UsageError(f"say where the files of {name!r} lie: --data-root DIR")
-    return name, rows[name], root
+    return name, suite.datasets[name], root
 
 
 def _show(found: "Presence") -> None:

@@ -1,5 +1,8 @@
 """The root command: help, exit codes, and a user's mistake as one line."""
 
+import errno
+import os
+import sys
 from typing import Any
 
 import click
@@ -12,7 +15,20 @@ DONE, CHECK_FAILED, USAGE = 0, 1, 2
 
 
 class _Commands(click.Group):
-    """Shows a user's mistake as one line, with exit code 2."""
+    """Shows a user's mistake as one line, with exit code 2; so too where stdout cannot be written."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            try:
+                return super().main(*arguments, **options)
+            finally:
+                sys.stdout.flush()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:
+                raise
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends; Python flushes it then
+            say(f"bench: cannot write to stdout: {error.strerror}", err=True)
+            sys.exit(USAGE)
 
     def invoke(self, ctx: click.Context) -> Any:
         from bench.records import RecordsError

@@ -45,7 +45,8 @@ ABOUT = about()
 def run(as_json: bool, quiet: bool, everything: bool, **options: Any) -> None:
     """Evaluate encoders on tasks, clean and under attack.
 
-    Runs are resumable: the same command goes on where it stopped. Exit code 1: some samples have no score.
+    Runs are resumable: the same command goes on where it stopped. Exit code 1: some samples have no score (the same
+    command tries them again), or a sanity check failed, so that a number may mean nothing.
 
     \b
     Examples:
@@ -69,8 +70,6 @@ def run(as_json: bool, quiet: bool, everything: bool, **options: Any) -> None:
     chosen = [name for name in CHOICES if options[name] is not None]
     if everything and chosen:
         raise UsageError(f"--all runs what the suite's tables hold: leave out {flag(chosen[0])}")
-    if not everything and (missing := [name for name in ("encoder", "task") if options[name] is None]):
-        raise UsageError(f"give {flag(missing[0])}, or --all for every run behind the suite's tables")
     result = (api.run_all if everything else api.run)(**options, progress=not quiet)
     _warn(result.runs)
     if as_json:
@@ -80,8 +79,8 @@ def run(as_json: bool, quiet: bool, everything: bool, **options: Any) -> None:
         say("\nrecords:")
         for one in result.runs:
             say(f"  {one.directory}")
-    if any(one.header.status != "complete" for one in result.runs):
-        click.get_current_context().exit(CHECK_FAILED)  # samples without a score; the same command tries them again
+    if any(one.header.status != "complete" or one.header.doubts for one in result.runs):
+        click.get_current_context().exit(CHECK_FAILED)
 
 
 def _show(runs: Any) -> None:

@@ -86,8 +86,8 @@ def _filled(name: str | None, runs: Sequence["Run"]) -> "list[tuple[str, Table]]
     for part_title, part in layouts.kept_apart(runs):
         for one in layouts.tables(part, SUITE_FACTS, wanted, problems):
             found.append((f"{one.title}, {part_title}" if part_title else one.title, one))
-    if not found and name is not None:
-        layouts.build(name, runs, SUITE_FACTS)  # says why there is none
+    if not found:
+        layouts.build(name or "flat", runs, SUITE_FACTS)  # says why there is none
     for problem in problems:
         say(f"bench: {problem}", err=True)
     return found

@@ -140,10 +140,10 @@ def _stoppable() -> "Iterator[None]":
         yield
     except Interrupted as stopped:
         if stopped.main:
-            click.echo(f"bench: {stopped}", err=True)
+            say(f"bench: {stopped}", err=True)
         raise SystemExit(stopped.code) from None
     except KeyboardInterrupt:
-        click.echo("bench: stopped at once; the same command goes on from the last checkpoint", err=True)
+        say("bench: stopped at once; the same command goes on from the last checkpoint", err=True)
         raise SystemExit(130) from None
 
 

@@ -21,50 +21,54 @@ from bench.errors import UsageError
 def verify(
     runs: tuple[Path, ...], data_root: Path | None, device: str, arch: str | None, as_json: bool, quiet: bool
 ) -> None:
-    """Recompute runs from their saved adversarial images. Exits with 1 when anything is not as recorded.
+    """Recompute runs from what they saved. Exits with 1 when anything is not as recorded.
 
     Without any attack code: the distance of each saved image to its clean image in float32, that its pixels lie in
-    [0, 1], what the model answers, and the score; the answers to the clean images, the weights and the data, too. Each
-    mismatch is named by sample, radius and field. RUNS are run directories, or folders of them, made with
-    `bench run --save-adversarial`; a run without saved images cannot be verified (exit code 2).
+    [0, 1] and are those that were saved, what the model answers to it and to its 8-bit PNG, and the scores; the same
+    for the clean images; the weights, the data, and that no sample and no attack step is missing. Each mismatch is
+    named by sample, radius and field, and one line per run says what was verified and what was not. RUNS are run
+    directories, or folders of them, made with `bench run --save-adversarial`; others cannot be verified.
 
     \b
     Example:
       bench run --encoder fare --task vqa --save-adversarial && bench verify results/runs
+    Exit codes:
+      0  every sample of every run is borne out
+      1  something is not as recorded, or samples have no record or an error
+      2  a run kept no images or cannot be loaded, or usage
     """  # noqa: D301
     from dataclasses import asdict
 
     from bench.records import load_runs
+    from bench.records.verification import VERIFIED
 
     found = load_runs(runs)
     from bench import verify as library
 
-    done, impossible = [], []
+    bare = [str(run.directory) for run in found if not library.has_evidence(run)]
+    done, impossible = [], [_without_images(bare)] if bare else []
     for run in found:
+        if str(run.directory) in bare:
+            continue
         try:
             result = library.verify(run, data_root=data_root, device=device, arch=arch, progress=not quiet)
         except UsageError as error:
-            impossible.append(error)
-            say(f"bench: {error}", err=True)
+            impossible.append(str(error))
             continue
         done.append(result)
         if not as_json:
-            _show(result)
+            say("\n".join([*(f"mismatch  {mismatch}" for mismatch in result.mismatches), str(result)]))
     if as_json:
-        say(json.dumps([asdict(result) for result in done], indent=1))
-    if any(result.mismatches for result in done):
+        say(json.dumps([asdict(result) | {"outcome": result.outcome} for result in done], indent=1))
+    for message in impossible:
+        say(f"bench: {message}", err=True)
+    if any(result.outcome != VERIFIED for result in done):
         sys.exit(CHECK_FAILED)
     sys.exit(USAGE if impossible else DONE)
 
 
-def _show(result: object) -> None:
-    from bench.verify import Verification
-
-    assert isinstance(result, Verification)
-    for mismatch in result.mismatches:
-        say(f"mismatch  {mismatch}")
-    verdict = f"{len(result.mismatches)} mismatches" if result.mismatches else "verified"
-    say(
-        f"{verdict}: {result.run}: {result.images} adversarial and {result.clean} clean images judged again; "
-        f"{result.unkept} attacks made nothing worse, or a later one did, and left no image"
-    )
+def _without_images(places: list[str]) -> str:
+    """One line for all runs that left nothing to verify."""
+    some = ", ".join(places[:2]) + (", ..." if len(places) > 2 else "")
+    runs = some if len(places) == 1 else f"{len(places)} runs ({some})"
+    return f"{runs} kept no adversarial images, so there is nothing to verify; make them again with --save-adversarial"

@@ -40,7 +40,7 @@ class Options:
         arch: What an encoder given as a path holds: ViT-L-14-quickgelu; or ViT-B-32,TAG with the weights it began from.
         vlm: Name (`bench list victims`), folder or hub id of the vision-language model. Default: the suite's.
         force: Begin anew beside a run that cannot be resumed.
-        jobs: Runs at once. Default: one a core on the CPU, else 1.
+        jobs: Runs at once. Default: one per core on the CPU, else 1.
     """
 
     suite: str = "mini"
@@ -64,7 +64,7 @@ class Request(Options):
     """Everything a user can ask for.
 
     Attributes:
-        encoder: Name, alias or checkpoint path; several comma-separated.
+        encoder: Name, alias or checkpoint path; several comma-separated. Not needed with the native tower.
         task: Task name; several comma-separated; 'all' for every task of the suite.
         dataset: Only these datasets, comma-separated; or your own by where they lie, such as vqa:FOLDER.
         eps: Radii in 1/255, e.g. 2,4 or 4/255; in plain units of pixels in [0, 1] for l2. Default: the suite's.
@@ -72,7 +72,8 @@ class Request(Options):
         attack: Attack preset, or 'none'. Default: the suite's choice for the task.
         seed: Of all random starts. Default: the suite's.
         surrogate: Make the images on this encoder and score them on the other (transfer); several give a matrix.
-        precision: Of the attack's search: float32, bf16 or fp16. Default: float32.
+        precision: Of the attack's search: float32, bf16 or fp16. Default: float32; under the paper's protocol fp16 in
+            the first rounds of the ensembles on vision-language models, as there.
     """
 
     encoder: tuple[str, ...] = ()

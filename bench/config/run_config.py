@@ -10,17 +10,19 @@ from typing import NamedTuple
 from attacks.presets import AttackStep
 from bench import registry
 from bench.config.radii import HOW_TO_WRITE, NORMS, parse_eps
-from bench.config.request import DEFAULT_PROTOCOL, Options, Request, flag
-from bench.config.suite import Suite, TaskPlan, load_suite, preset
-from bench.data.specs import Place, is_spec, parse, parse_all
+from bench.config.request import DEFAULT_PROTOCOL, Options, Request, exists, flag
+from bench.config.suite import Suite, TaskPlan, is_file, load_suite, preset
+from bench.data.specs import Place, is_spec, parse, told_apart
 from bench.errors import UsageError
-from tasks.protocol import PROTOCOLS
+from tasks.protocol import PROTOCOLS, SEARCH_PRECISION
 
 NO_ATTACK = "none"
+NATIVE = "native"  # the tower, and the name of the encoder where the vision-language model keeps its own
 TRANSFER = "transfer"  # the preset that makes sense on a surrogate only
 PRECISIONS = ("float32", "bf16", "fp16")
-TOWERS = ("encoder", "native")
+TOWERS = ("encoder", NATIVE)
 ALL_TASKS = "all"
+LONGEST_NAME = 240  # bytes of a directory's name; a file system takes 255, and "--force" adds a few
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,16 +61,17 @@ class RunConfig(Options):
     def request(self) -> Request:
         """The request for this run alone; it means the same in any working folder."""
         same = {f.name: getattr(self, f.name) for f in fields(Options)}
+        named = {name: None if same[name] is None else _lasting(same[name]) for name in ("suite", "vlm")}
         return Request(
-            **same,
-            encoder=(self.encoder,),
+            **same | named,
+            encoder=(_lasting(self.encoder),),
             task=(self.task,),
             dataset=(self._lasting_dataset(),),
             eps=self.eps,
             norm=self.norm,
             attack=self.attack,
             seed=self.seed,
-            surrogate=() if self.surrogate is None else (self.surrogate,),
+            surrogate=() if self.surrogate is None else (_lasting(self.surrogate),),
             precision=self.precision,
         )
 
@@ -84,8 +87,12 @@ class RunConfig(Options):
 
     @property
     def steps(self) -> tuple[AttackStep, ...]:
-        """The steps of the attack; none for a clean run."""
-        return () if self.attack == NO_ATTACK else preset(self.attack, load_suite(self.suite)).steps
+        """The steps of the attack that the protocol has; none for a clean run."""
+        if self.attack == NO_ATTACK:
+            return ()
+        steps = preset(self.attack, load_suite(self.suite)).steps
+        shortcuts = PROTOCOLS[self.protocol].shortcuts
+        return tuple(step for step in steps if shortcuts or not step.shortcut)
 
     @property
     def n_samples(self) -> int:
@@ -107,17 +114,35 @@ class RunConfig(Options):
             name.append("compiled")
         if self.tower != "encoder":
             name.append(self.tower)
-        name += [_file_name(other) for other in (self.vlm, self.arch) if other is not None]
+        if self.vlm is not None:
+            name.append(_file_name(self.vlm))
+        if self.arch is not None:
+            architecture, _, weights = self.arch.partition(",")
+            name.append(f"{architecture},{_file_name(weights)}" if "/" in weights else Path(self.arch).stem)
         if self.limit is not None:
             name.append(f"limit{self.limit}")
-        return self.output / self.suite_name / self.task / "_".join(name)
+        return self.output / self.suite_name / self.task / _shortened("_".join(name))
 
 
 def _file_name(encoder: str) -> str:
     """An encoder's name as part of a directory's: a path is told from others of the same stem by a digest."""
     if "/" not in encoder:
         return Path(encoder).stem
-    return f"{Path(encoder).stem}-{_digest(str(Path(encoder).resolve()))}"
+    place = str(Path(encoder).resolve()) if exists(encoder) else encoder
+    return f"{Path(encoder).stem}-{_digest(place)}"
+
+
+def _shortened(name: str) -> str:
+    """The name, or what of it a file system takes with a digest of the whole."""
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    beginning = name.encode()[: LONGEST_NAME - 7].decode(errors="ignore")
+    return f"{beginning}-{_digest(name)}"
+
+
+def _lasting(name: str) -> str:
+    """A name that means the same in any working folder: a path is made absolute."""
+    return str(Path(name).resolve()) if ("/" in name or is_file(name)) and exists(name) else name
 
 
 def _digest(text: str) -> str:
@@ -153,12 +178,14 @@ def resolve(request: Request) -> list[RunConfig]:
     """
     suite = load_suite(request.suite)
     _check_choices(request)
+    request = replace(request, dataset=tuple(told_apart(request.dataset, request.data_root)))
     tasks = {task: _datasets(task, request, suite) for task in _tasks(request, suite)}
     _check_taken(request, suite, tasks)
-    surrogates: Sequence[str | None] = _encoders(request.surrogate) or [None]
+    encoders = _encoders(request.encoder, suite) or [NATIVE]
+    surrogates: Sequence[str | None] = _encoders(request.surrogate, suite) or [None]
     return [
         _run(_Cell(encoder, task, dataset, surrogate), request, suite)
-        for encoder in _encoders(request.encoder)
+        for encoder in encoders
         for task, datasets in tasks.items()
         for dataset, surrogate in product(datasets, surrogates)
     ]
@@ -186,17 +213,25 @@ def _check_choices(request: Request) -> None:
         value = getattr(request, name)
         if value is not None and value not in known:
             raise registry.unknown(name, value, known)
-    for name in ("encoder", "task"):
+    for name in ("task",) if request.tower == NATIVE else ("encoder", "task"):
         if not getattr(request, name):
-            raise UsageError(f"give {flag(name)}")
+            raise UsageError(f"give {flag(name)}, or --all for every run behind the suite's tables")
+    if request.tower == NATIVE and request.surrogate:
+        raise UsageError("--surrogate puts another encoder into the model, --tower native none: leave one of them out")
 
 
-def _encoders(names: Sequence[str]) -> list[str]:
-    """Row names for aliases, other names as they are."""
+def _encoders(names: Sequence[str], suite: Suite) -> list[str]:
+    """Row names for aliases, other names and places as `_place` has them."""
     from bench.models.encoders import catalogue
 
     aliases = catalogue.aliases()
-    return list(dict.fromkeys(aliases.get(name, name) for name in names))
+    known = {*catalogue.rows(suite.encoders), *aliases, *registry.plugins("bench.encoders"), NATIVE}
+    return list(dict.fromkeys(aliases.get(name) or (name if name in known else _place(name)) for name in names))
+
+
+def _place(name: str) -> str:
+    """A path in the working folder with a slash, so that it is seen to be one; other names as they are."""
+    return f"./{name}" if "/" not in name and exists(name) else name
 
 
 def _tasks(request: Request, suite: Suite) -> list[str]:
@@ -225,21 +260,14 @@ def _datasets(task: str, request: Request, suite: Suite) -> list[_Asked]:
     plan = _plan(task, suite)
     if not request.dataset:
         return [_Asked(name) for name in plan.datasets]
-    places = _places([one for one in request.dataset if is_spec(one)], request.data_root, plan)
     chosen = []
     for one in request.dataset:
-        if one in places:
-            chosen += [_Asked(places[one].name, places[one], one)] if places[one].suits(task) else []
+        if is_spec(one):
+            place = parse(one, request.data_root, plan.defaults)
+            chosen += [_Asked(place.name, place, one)] if place.suits(task) else []
         elif one in (*plan.datasets, *plan.optional):
             chosen.append(_Asked(one))
     return chosen
-
-
-def _places(specs: Sequence[str], data_root: Path | None, plan: TaskPlan) -> dict[str, Place]:
-    """The place that each spec names; two spellings of one place name the same."""
-    alone = {spec: parse(spec, data_root, plan.defaults).where for spec in specs}
-    by_where = dict(zip(dict.fromkeys(alone.values()), parse_all(specs, data_root, plan.defaults), strict=True))
-    return {spec: by_where[where] for spec, where in alone.items()}
 
 
 def _check_taken(request: Request, suite: Suite, tasks: Mapping[str, Sequence[_Asked]]) -> None:
@@ -269,8 +297,9 @@ def _run(cell: _Cell, request: Request, suite: Suite) -> RunConfig:
     plan, place = _plan(cell.task, suite), cell.dataset.place
     row = suite.datasets.get(cell.dataset.name, {}) if place is None else place.row
     norm, radii = _ball(request, suite)
+    vlm = {"vlm": None if request.vlm is None else _place(request.vlm)}
     return RunConfig(
-        **{f.name: getattr(request, f.name) for f in fields(Options)},
+        **{f.name: getattr(request, f.name) for f in fields(Options)} | vlm,
         encoder=cell.encoder,
         task=cell.task,
         dataset=cell.dataset.name,
@@ -280,7 +309,7 @@ def _run(cell: _Cell, request: Request, suite: Suite) -> RunConfig:
         eps=radii,
         seed=suite.seed if request.seed is None else request.seed,
         surrogate=cell.surrogate,
-        precision=request.precision or "float32",
+        precision=request.precision or SEARCH_PRECISION.get((request.protocol, cell.task), "float32"),
         place=place,
         spec=cell.dataset.spec,
     )

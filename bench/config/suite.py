@@ -19,6 +19,8 @@ import msgspec
 from attacks.presets import PRESETS, AttackStep, Preset
 from bench import registry
 from bench.config.radii import NORMS, parse_eps
+from bench.data.readers import reader_of
+from bench.data.settings import check
 from bench.errors import UsageError
 
 ENDING = ".toml"
@@ -130,8 +132,9 @@ def _shipped(name: str) -> Suite:
 def _own(path: Path) -> Suite:
     raw = _merged(path, ())
     name = raw.pop("name", path.stem)
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise UsageError(f"{path}: name is {name!r}; a suite's name holds letters, digits, '.', '_' and '-'")
+    if not isinstance(name, str):
+        raise UsageError(f"{path}: name must be text, not {name!r}")
+    _check_name(name, f"{path}: name")
     if name in suite_names():
         raise UsageError(f"{path}: {name!r} is the name of a suite that ships with bench; give it another: name = ...")
     return _suite(raw, name, str(path), path.parent)
@@ -216,29 +219,40 @@ def _radii(suite: Suite, source: str) -> tuple[float, ...]:
 
 def _check_values(suite: Suite, source: str) -> None:
     """What types do not say."""
+    from bench.models.encoders import catalogue
+
     if suite.norm not in NORMS:
         raise UsageError(f"{source}: {registry.unknown('norm', suite.norm, NORMS)}")
     if not 0 <= suite.seed < 2**63:
         raise UsageError(f"{source}: seed must be a number from 0, not {suite.seed}")
-    for name, row in suite.datasets.items():
-        _check_dataset(row, f"{source}, [datasets.{name}]")
+    for name, row in suite.datasets.items() if suite.folder is not None else ():
+        _check_dataset(name, row, f"{source}, [datasets.{name}]")
+    if not catalogue.rows(suite.encoders):
+        raise UsageError(f"{source}: encoders: the catalogue has no encoders called {suite.encoders!r}")
+    attacks = {"none", *PRESETS, *suite.attacks, *registry.plugins("bench.attacks")}
     for task, plan in suite.tasks.items():
         if task not in registry.names("bench.tasks"):
             raise UsageError(f"{source}: {registry.unknown('task', task, registry.names('bench.tasks'))}")
         if plan.samples < 1:
             raise UsageError(f"{source}, [tasks.{task}]: samples must be at least 1, not {plan.samples}")
+        if plan.attack not in attacks:
+            raise UsageError(f"{source}, [tasks.{task}]: {registry.unknown('attack', plan.attack, sorted(attacks))}")
         for dataset in (*plan.datasets, *plan.optional):
             if dataset not in suite.datasets:
                 unknown = registry.unknown("dataset", dataset, suite.datasets)
                 raise UsageError(f"{source}, [tasks.{task}]: {unknown}; or describe it in [datasets.{dataset}]")
 
 
-def _check_dataset(row: Mapping[str, Any], source: str) -> None:
+def _check_dataset(name: str, row: Mapping[str, Any], source: str) -> None:
+    _check_name(name, source)
     if not isinstance(row.get("format"), str):
         raise UsageError(f"{source}: say format = ..., e.g. 'vqa' or 'imagefolder'")
-    samples = row.get("samples", 1)
-    if type(samples) is not int or samples < 1:
-        raise UsageError(f"{source}: samples must be a number from 1, not {samples!r}")
+    check({key: value for key, value in row.items() if key != "format"}, reader_of(source, row).settings, source)
+
+
+def _check_name(name: str, source: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"{source}: a name holds letters, digits, '.', '_' and '-' only, not {name!r}")
 
 
 def _plan(row: Any, source: str) -> TaskPlan:
@@ -247,6 +261,7 @@ def _plan(row: Any, source: str) -> TaskPlan:
 
 
 def _attack(name: str, row: Any, source: str) -> Preset:
+    _check_name(name, source)
     if name in PRESETS or name == "none":
         raise UsageError(f"{source}: {name!r} is the name of an attack that ships with bench; choose another")
     for n, step in enumerate(_list(_row(row, source).get("steps", ()), source)):

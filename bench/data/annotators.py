@@ -24,5 +24,6 @@ def annotator_notes(samples: Sequence[Sample]) -> tuple[str, ...]:
     highest = sum(ceiling(len(sample.references)) for sample in samples) / len(samples)
     return (
         f"{few} of {len(samples)} questions have fewer than {ENOUGH} annotators' answers; the VQA accuracy compares an "
-        f"answer with all of them but one, so that on this dataset it cannot exceed {highest:.1f} %",
+        f"answer with all of them but one, so that on this dataset it cannot exceed {highest:.1f} %, unless its row "
+        'says scoring = "exact", which is for questions with one right answer',
     )

@@ -41,7 +41,7 @@ class Pictures:
     """What `read_pictures` found.
 
     Attributes:
-        images: one a sample; black where the picture is broken.
+        images: one per sample; black where the picture is broken.
         broken: why a sample's picture cannot be opened, by the sample's id.
         fingerprint: of texts and pixels, and which samples' pixels it leaves out.
     """

@@ -63,17 +63,17 @@ def table(
         prompt: asked of every image where there are no questions.
         prompt_suffix: appended to every question by the task.
         max_new_tokens: limit of an answer.
-        classnames: text file of class names, a line a label; by default those that the column itself has.
+        classnames: text file of class names, a line per label; by default those that the column itself has.
         templates: see `bench.data.templates.given_templates`; by default "a photo of a {c}.".
 
     Raises:
         UsageError: the source cannot be loaded, a role or column is not known, or a cell is not as its role asks.
     """
     rows, folder = local_table(source, root, split, config)
-    chosen = _columns(name, rows.column_names, {**(columns or {}), **roles})
+    chosen = _columns(f"dataset {name!r} ({source})", rows.column_names, {**(columns or {}), **roles})
     texts = rows.select_columns([column for role, column in chosen.items() if role != "image"])
     pictures = rows.select_columns([chosen["image"]]).with_format("arrow")
-    labels, names = _classnames(name, rows, chosen, root, classnames)
+    labels, names = _classnames(f"dataset {name!r} ({source})", rows, chosen, root, classnames)
     samples, seen = [], set[str]()
     for number, row in enumerate(_rows(texts, source)):
         where = f"{source}, row {number}"
@@ -118,29 +118,29 @@ def _identifier(cells: Mapping[str, Any], role: str, otherwise: int | str, where
     return str(value)
 
 
-def _columns(name: str, present: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
+def _columns(dataset: str, present: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
     """The column of each role that there is."""
     for role, column in given.items():
         if role not in ROLES:
-            raise registry.unknown(f"role of a column of dataset {name!r}", role, ROLES)
+            raise registry.unknown(f"role of a column of {dataset}", role, ROLES)
         if column not in present:
-            raise registry.unknown(f"column of dataset {name!r}", column, present)
+            raise registry.unknown(f"column of {dataset}", column, present)
     chosen = {role: given.get(role, role) for role in ROLES if role in given or role in present}
     if "image" not in chosen:
-        raise UsageError(f"dataset {name!r} has no column 'image'; say which: image=COLUMN of {', '.join(present)}")
+        raise UsageError(f"{dataset} has no column 'image'; say which: image=COLUMN of {', '.join(present)}")
     kinds = [kind for kind in ("answers", "captions", "label") if kind in chosen]
     if "answers" in kinds and "question" not in chosen:
-        raise UsageError(f"dataset {name!r} has answers but no column 'question'; say which: question=COLUMN")
+        raise UsageError(f"{dataset} has answers but no column 'question'; say which: question=COLUMN")
     if not kinds:
         raise UsageError(
-            f"dataset {name!r} has no column 'answers', 'captions' or 'label'; say which of {', '.join(present)} "
+            f"{dataset} has no column 'answers', 'captions' or 'label'; say which of {', '.join(present)} "
             "is one, e.g. answers=COLUMN"
         )
     surplus = {"answers": ("captions", "label"), "captions": ("label", "question"), "label": ("question",)}[kinds[0]]
     return {role: column for role, column in chosen.items() if role not in surplus}
 
 
-def _classnames(name: str, rows: Any, chosen: Mapping[str, str], root: Path, path: str | None) -> _Classes:
+def _classnames(dataset: str, rows: Any, chosen: Mapping[str, str], root: Path, path: str | None) -> _Classes:
     """The classes of a classification set; none of another set.
 
     A table's labels are identifiers, as folders' names are: a class is called by it with spaces for underscores. A
@@ -157,7 +157,7 @@ def _classnames(name: str, rows: Any, chosen: Mapping[str, str], root: Path, pat
         return _Classes(tuple(kind.names), tuple(map(readable, kind.names)))
     values = list(rows[chosen["label"]])
     if not all(isinstance(value, str) for value in values):
-        raise UsageError(f"the labels of dataset {name!r} are numbers without names; give a file of classnames")
+        raise UsageError(f"the labels of {dataset} are numbers without names; give a file of classnames")
     labels = sorted(set(values))
     return _Classes(tuple(labels), tuple(map(readable, labels)))
 

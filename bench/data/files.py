@@ -93,7 +93,7 @@ def field(entry: Any, key: str, kind: type | UnionType, where: str) -> Any:
         shown = str(entry)[:_SHOWN]
         raise UsageError(f"{where}: no field {key!r} in {shown}; is it the official file, and whole?")
     value = entry[key]
-    if not isinstance(value, kind):
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         expected = getattr(kind, "__name__", str(kind))
         shown = repr(value)[:_SHOWN]
         raise UsageError(f"{where}: {key!r} is {shown}, not {expected}; is it the official file, and whole?")
@@ -148,10 +148,7 @@ def identifier(entry: Any, key: str, path: Path) -> str:
     Raises:
         UsageError: as `field`.
     """
-    value = field(entry, key, int | str, str(path))
-    if isinstance(value, bool):
-        raise UsageError(f"{path}: {key!r} is {value}, not an id; is it the official file, and whole?")
-    return str(value)
+    return str(field(entry, key, int | str, str(path)))
 
 
 def refuse_twice(ids: Sequence[str], what: str, path: Path) -> None:

@@ -14,7 +14,7 @@ from tasks.base import Dataset, Sample
 
 CLASSNAMES = "classnames.txt"
 IMAGE_TYPES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
-_UNREAD = (".heic", ".heif", ".jxl", ".jp2", ".svg", ".dng", ".npy")  # images of types that are not read
+UNREAD = (".heic", ".heif", ".jxl", ".jp2", ".svg", ".dng", ".npy")  # images of types that are not read
 NO_CLASSES = ("__MACOSX", "@eaDir")  # what archives and file servers leave beside the classes' folders
 _WORDNET = re.compile(r"n\d{8}")
 
@@ -27,7 +27,7 @@ def imagefolder(
     classnames: str | None = None,
     templates: str | Sequence[str] | None = None,
 ) -> Dataset:
-    """Images in one folder a class.
+    """Images in one folder per class.
 
     Hidden folders and those that archives leave (`NO_CLASSES`) are no classes; a class without images stays one, and
     `Dataset.notes` names it.
@@ -36,7 +36,7 @@ def imagefolder(
         name: of the dataset.
         root: the folder that the paths are relative to.
         folder: holds the classes' folders.
-        classnames: a text file, by default ``folder``'s classnames.txt if there is one: a line a class, either
+        classnames: a text file, by default ``folder``'s classnames.txt if there is one: a line per class, either
             "folder<TAB>name" or just the names, in the order of `class_order`; or "imagenet" for its 1000 names, whose
             folders are called by WordNet id or by number. Without any, a folder's name is its class's, with spaces
             for underscores.
@@ -48,16 +48,16 @@ def imagefolder(
             images.
     """
     base = existing_folder(root / folder, f"dataset {name!r}")
-    classes = class_order([entry.name for entry in listing(base) if entry.is_dir() and _is_class(entry.name)])
-    names = _names(classes, base, root, classnames)
-    samples, notes = [], _said_of([path for path in listing(base) if path.is_file()], IMAGE_TYPES, "in no class")
+    classes = class_order([entry.name for entry in listing(base) if entry.is_dir() and is_class(entry.name)])
+    names = class_names(classes, base, root, classnames)
+    samples, notes = [], said_of([path for path in listing(base) if path.is_file()], IMAGE_TYPES, "in no class")
     for label, each in enumerate(classes):
-        found = _files(base / each)
+        found = files_below(base / each)
         images = [file for file in found if file.suffix.lower() in IMAGE_TYPES]
         keys = [spelled(file.relative_to(base)) for file in images]
         samples += [Sample(key, file, "", (names[label],), key, label) for key, file in zip(keys, images, strict=True)]
         notes += [] if images else [f"the class {each!r} has no images; remove the folder {base / each} if it is none"]
-        notes += _said_of(found, _UNREAD, "of a type that is not read; convert them to PNG")
+        notes += said_of(found, UNREAD, "of a type that is not read; convert them to PNG")
     if not samples:
         raise UsageError(f"{base} holds no images in folders of classes; put a folder for each class there")
     prompts = _prompts(base, templates, name)
@@ -110,7 +110,8 @@ def readable(identifier: str) -> str:
     return identifier.replace("_", " ")
 
 
-def _is_class(folder: str) -> bool:
+def is_class(folder: str) -> bool:
+    """Whether a folder of this name is a class: not hidden, nor one that archives and file servers leave."""
     return not folder.startswith(".") and folder not in NO_CLASSES
 
 
@@ -122,13 +123,27 @@ def _plain(name: str) -> str:
     return readable(name).strip().lower()
 
 
-def _said_of(files: Sequence[Path], types: Sequence[str], what: str) -> list[str]:
+def said_of(files: Sequence[Path], types: Sequence[str], what: str) -> list[str]:
     """One line about the files of some types, if there are any."""
     found = [file for file in files if file.suffix.lower() in types and not file.name.startswith(".")]
     return [f"{len(found)} images, such as {found[0]}, are {what}"] if found else []
 
 
-def _names(classes: Sequence[str], base: Path, root: Path, given: str | None) -> tuple[str, ...]:
+def class_names(classes: Sequence[str], base: Path, root: Path, given: str | None) -> tuple[str, ...]:
+    """Names of the classes, here and in training.
+
+    Args:
+        classes: their folders, as `class_order` gives them.
+        base: the folder that they lie in.
+        root: the folder that ``given`` is relative to.
+        given: see `imagefolder`.
+
+    Returns:
+        A name for each.
+
+    Raises:
+        UsageError: as `imagefolder`.
+    """
     if given == IMAGENET:
         return _imagenet(classes, base)
     if given is None and not (base / CLASSNAMES).is_file():
@@ -157,11 +172,11 @@ def _by_folder(classes: Sequence[str], names: Mapping[str, str], base: Path, pat
     return tuple(names[each].strip() for each in classes)
 
 
-def _files(folder: Path) -> list[Path]:
+def files_below(folder: Path) -> list[Path]:
     """Files at any depth, without hidden ones."""
     found = []
     for parent, folders, files in os.walk(folder):
-        folders[:] = filter(_is_class, folders)
+        folders[:] = filter(is_class, folders)
         found += [Path(parent) / file for file in files if not file.startswith(".")]
     return sorted(found)
 
@@ -173,7 +188,7 @@ def _prompts(base: Path, templates: str | Sequence[str] | None, name: str) -> tu
 
 
 IMAGEFOLDER = Reader(
-    about="a folder of images a class, as torchvision's ImageFolder",
+    about="a folder of images per class, as torchvision's ImageFolder",
     settings={
         "folder": Setting(PATH, required=True),
         "classnames": Setting(PATH, words=(IMAGENET,)),

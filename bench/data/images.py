@@ -140,6 +140,8 @@ def _rarer(dataset: Dataset) -> dict[str, object]:
         found["native_size"] = True
     if dataset.broken_below != Dataset.broken_below:
         found["broken_below"] = dataset.broken_below
+    if dataset.scoring != Dataset.scoring:
+        found["scoring"] = dataset.scoring
     if len(set(dataset.classnames)) < len(dataset.classnames):
         found["labels"] = [s.label for s in dataset.samples]
     if dataset.answer_words != Dataset.answer_words:
@@ -156,7 +158,7 @@ def fingerprint(dataset: Dataset, images: Iterable[Image.Image] | None = None) -
 
     Args:
         dataset: the samples.
-        images: their pictures if already open, one a sample; by default each is opened here in turn.
+        images: their pictures if already open, one per sample; by default each is opened here in turn.
 
     Raises:
         UsageError: as `open_image`.

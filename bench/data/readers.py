@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tasks.base import Dataset
 
 GROUP = "bench.readers"
-_FIELDS = ("native_size", "broken_below")  # keys of every row that are fields of `Dataset`
+_FIELDS = ("native_size", "broken_below", "scoring")  # keys of every row that are fields of `Dataset`
 
 
 def reader(format_name: str, what: str = "dataset format") -> Reader:

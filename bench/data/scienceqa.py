@@ -1,10 +1,10 @@
-"""ScienceQA's files (Lu et al. 2022): problems.json, pid_splits.json, and a folder of images a problem."""
+"""ScienceQA's files (Lu et al. 2022): problems.json, pid_splits.json, and a folder of images per problem."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.data.files import existing_folder, field, read_json
+from bench.data.files import check_text, existing_folder, field, identifier, read_json, refuse_twice
 from bench.data.reader import Reader, Row, existing
 from bench.data.settings import COUNT, PATH, SWITCH, TEXT, Setting
 from bench.errors import UsageError
@@ -53,11 +53,13 @@ def scienceqa(
     base = existing_folder(root / images, f"images of dataset {name!r}")
     folder = inside(base, split, "split") if (base / split).is_dir() else base
     samples = []
-    for key in field(chosen, split, list, str(chosen_at)):
+    keys = [identifier({"id": key}, "id", chosen_at) for key in field(chosen, split, list, str(chosen_at))]
+    refuse_twice(keys, "problem", chosen_at)
+    for key in keys:
         where = f"{path}, problem {key}"
-        problem = field(entries, str(key), dict, str(path))
+        problem = field(entries, key, dict, str(path))
         if field(problem, "image", str | None, where):
-            samples.append(_sample(str(key), problem, folder, where, lecture=lecture, hint=hint))
+            samples.append(_sample(key, problem, folder, where, lecture=lecture, hint=hint))
     if not samples:
         raise UsageError(f"{path}: no problem of split {split!r} has an image")
     return Dataset(name, tuple(samples), prompt_suffix=prompt_suffix, max_new_tokens=max_new_tokens)
@@ -67,6 +69,8 @@ def _sample(key: str, problem: Mapping[str, Any], folder: Path, where: str, *, l
     choices = tuple(field(problem, "choices", list, where))
     if not all(isinstance(choice, str) for choice in choices) or not 2 <= len(choices) <= len(LETTERS):
         raise UsageError(f"{where}: choices must be 2 to {len(LETTERS)} texts, not {choices!r}")
+    for choice in choices:
+        check_text(choice, f"{where}: choice")
     answer = field(problem, "answer", int, where)
     if not 0 <= answer < len(choices):
         raise UsageError(f"{where}: answer {answer} names none of its {len(choices)} choices, which count from 0")
@@ -91,7 +95,7 @@ def _categories(problem: Mapping[str, Any], where: str) -> tuple[str, ...]:
     if subject not in SUBJECTS:
         raise UsageError(f"{where}: subject {subject!r} is not one of {', '.join(SUBJECTS)}")
     grade = str(field(problem, "grade", str, where)).removeprefix("grade")
-    if not grade.isdecimal():
+    if not grade.isdecimal() or len(grade) > 2:
         raise UsageError(f"{where}: grade must be written grade1 to grade12, not {problem['grade']!r}")
     half = "grades 1-6" if int(grade) <= YOUNGER else "grades 7-12"
     context = "text and image" if problem.get("hint") else "image"

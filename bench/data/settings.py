@@ -121,6 +121,7 @@ PATH = Kind("a path, or a list of the names that a file goes by", _is_path, _one
 TEXTS = Kind("a list of texts", _are_texts, _texts)
 PROMPTS = Kind("'imagenet' or a list of texts", lambda v: _is_text(v) or _are_texts(v), _texts_or_word)
 TARGETS = Kind("a list of texts, or of {text = ..., seed = ...}", _are_targets, _texts)
+SCORING = Kind("annotators or exact", lambda value: value in ("annotators", "exact"), _one)
 COLUMNS = Kind("a table of ROLE = COLUMN", _are_columns, _one)
 
 OF_EVERY_ROW: Mapping[str, Setting] = {
@@ -130,6 +131,7 @@ OF_EVERY_ROW: Mapping[str, Setting] = {
     "embedded": Setting(TEXT),
     "native_size": Setting(SWITCH),
     "broken_below": Setting(NUMBER),
+    "scoring": Setting(SCORING),
 }
 
 

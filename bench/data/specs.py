@@ -6,7 +6,7 @@ A row says everything (see `bench.data.readers`); a place is looked at, and its 
 import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote
@@ -79,20 +79,34 @@ def parse(text: str, data_root: Path | None, defaults: Mapping[str, Any]) -> Pla
     return Place(name, row, root, _joined(f"{kind}:{place if path is None else path}", query))
 
 
-def parse_all(texts: Sequence[str], data_root: Path | None, defaults: Mapping[str, Any]) -> list[Place]:
-    """The datasets that several specs name: each place once, those of one name told apart by their folders' parents.
+def told_apart(texts: Sequence[str], data_root: Path | None) -> list[str]:
+    """Names and specs of datasets, each place once; to specs whose datasets have one name another name is added.
+
+    Args:
+        texts: what a command says: names of a suite's datasets, and specs.
+        data_root: as of `parse`.
+
+    Returns:
+        The same, with ``name=PARENT-NAME`` behind the "?" of places that are called alike.
 
     Raises:
         UsageError: as of `parse`; or two names cannot be told apart.
     """
-    places = list({place.where: place for place in (parse(text, data_root, defaults) for text in texts)}.values())
-    counted = Counter(place.name for place in places)
-    named = [_with_parent(place) if counted[place.name] > 1 else place for place in places]
-    for name, count in Counter(place.name for place in named).items():
-        if count > 1:
-            first, second, *_ = (place.where for place in named if place.name == name)
-            raise UsageError(f"{first} and {second} are both called {name!r}; give one another name: ...?name=NAME")
+    places = {text: parse(text, data_root, {}) for text in texts if is_spec(text)}
+    firsts = {place.where: text for text, place in reversed(places.items())}  # of several specs of one place
+    kept = [text for text in dict.fromkeys(texts) if text not in places or text in firsts.values()]
+    alike = Counter(place.name for text, place in places.items() if text in kept)
+    twice = {text: place for text, place in places.items() if alike[place.name] > 1}
+    named = [_with_parent(text, twice[text]) if text in twice else text for text in kept]
+    _refuse_alike({text: parse(text, data_root, {}).name for text in named if is_spec(text)})
     return named
+
+
+def _refuse_alike(names: Mapping[str, str]) -> None:
+    for name, count in Counter(names.values()).items():
+        if count > 1:
+            alike = " and ".join(text for text, its in names.items() if its == name)
+            raise UsageError(f"{alike} are both called {name!r}; give one another name: ...?name=NAME")
 
 
 def _name(path: Path | None, place: str) -> str:
@@ -102,15 +116,14 @@ def _name(path: Path | None, place: str) -> str:
     return path.stem if path.is_file() else path.name
 
 
-def _with_parent(place: Place) -> Place:
-    """The place with its folder's parent in its name, and the name in what is said of it, so that this leads back."""
-    beginning, _, query = place.where.partition("?")
-    path = Path(beginning[beginning.index("/") :] if "/" in beginning else "")
+def _with_parent(text: str, place: Place) -> str:
+    """The spec with the name of its folder's parent before its own, if it lies in one and was given no name."""
+    beginning, _, query = text.partition("?")
+    path = Path(place.where.partition("?")[0].partition(":")[2] or place.where)
     if "name" in parse_qs(query) or not path.is_absolute():
-        return place
-    name = f"{path.parent.name}-{place.name}"
-    query = f"{query}&name={quote(name)}" if query else f"name={quote(name)}"
-    return replace(place, name=name, where=_joined(beginning, query))
+        return text
+    name = f"name={quote(f'{path.parent.name}-{place.name}')}"
+    return _joined(beginning, f"{query}&{name}" if query else name)
 
 
 def _joined(beginning: str, query: str) -> str:

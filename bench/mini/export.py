@@ -35,7 +35,7 @@ def export_mini(directory: Path, size: int | None = None, progress: bool = True)
 
     Args:
         directory: where to write; new, empty, or holding an earlier export.
-        size: samples a dataset; by default all of them.
+        size: samples per dataset; by default all of them.
         progress: show a progress bar.
 
     Returns:
@@ -201,7 +201,7 @@ def _write_yes_no(dataset: Dataset, row: Mapping[str, Any], root: Path) -> None:
 
 
 def _write_choices(dataset: Dataset, row: Mapping[str, Any], root: Path) -> None:
-    """ScienceQA's two files and its folder of images a problem."""
+    """ScienceQA's two files and its folder of images per problem."""
     for sample in dataset.samples:
         folder = root / row["images"] / "test" / sample.id
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,7 @@
 """Word-level tokenizers of the closed mini vocabulary, as transformers fast tokenizers."""
 
+from typing import Any, cast
+
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -36,6 +38,8 @@ def _build(vocabulary: list[str], template: str) -> PreTrainedTokenizerFast:
     tokenizer.post_processor = processors.TemplateProcessing(
         single=template, special_tokens=[(word, ids[word]) for word in specials]
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    make: Any = PreTrainedTokenizerFast  # untyped in transformers
+    return cast(
+        PreTrainedTokenizerFast,
+        make(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", bos_token="<s>", eos_token="</s>"),
     )

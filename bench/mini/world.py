@@ -8,10 +8,14 @@ Scenes are stored as arrays over scenes (and over object slots), because that is
 gives the readable view of one scene.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
 
 WORLD_VERSION = 1
 SPLITS = {"train": 0, "validation": 1, "test": 2}
@@ -70,26 +74,26 @@ class Object(NamedTuple):
 class Scenes:
     """N scenes as arrays; slots beyond ``count`` hold drawn but unused values."""
 
-    count: np.ndarray  # (N,) 1..3
-    style: np.ndarray  # (N,) index into STYLES
-    shape: np.ndarray  # (N, 3) index into SHAPES
-    colour: np.ndarray  # (N, 3)
-    size: np.ndarray  # (N, 3)
-    texture: np.ndarray  # (N, 3)
-    cell: np.ndarray  # (N, 3) 0..8, row by row, distinct and ascending within a scene's used slots
-    centre: np.ndarray  # (N, 3, 2) pixels, x then y
-    radius: np.ndarray  # (N, 3) pixels
-    angle: np.ndarray  # (N, 3) radians
-    opacity: np.ndarray  # (N, 3)
-    base: np.ndarray  # (N, 3) background colour
-    coarse: np.ndarray  # (N, 4, 4, 3) background noise, first octave
-    fine: np.ndarray  # (N, 9, 9, 3) second octave
-    grain: np.ndarray  # (N, 2) where its pixel noise is cut from the world's sheet of grain
+    count: Array  # (N,) 1..3
+    style: Array  # (N,) index into STYLES
+    shape: Array  # (N, 3) index into SHAPES
+    colour: Array  # (N, 3)
+    size: Array  # (N, 3)
+    texture: Array  # (N, 3)
+    cell: Array  # (N, 3) 0..8, row by row, distinct and ascending within a scene's used slots
+    centre: Array  # (N, 3, 2) pixels, x then y
+    radius: Array  # (N, 3) pixels
+    angle: Array  # (N, 3) radians
+    opacity: Array  # (N, 3)
+    base: Array  # (N, 3) background colour
+    coarse: Array  # (N, 4, 4, 3) background noise, first octave
+    fine: Array  # (N, 9, 9, 3) second octave
+    grain: Array  # (N, 2) where its pixel noise is cut from the world's sheet of grain
 
     def __len__(self) -> int:
         return len(self.count)
 
-    def __getitem__(self, index: slice | np.ndarray) -> "Scenes":
+    def __getitem__(self, index: slice | Array) -> "Scenes":
         return Scenes(*(getattr(self, field.name)[index] for field in fields(self)))
 
     def objects(self, index: int) -> list[Object]:
@@ -151,7 +155,7 @@ def _draw_block(split: str, stream: int, block: int) -> Scenes:
     )
 
 
-def render(scenes: Scenes) -> np.ndarray:
+def render(scenes: Scenes) -> Array:
     """Draw scenes: (N, 48, 48, 3) uint8. Each image depends on its own scene only."""
     canvas = _background(scenes)
     for slot in range(MAX_OBJECTS):
@@ -163,25 +167,25 @@ def render(scenes: Scenes) -> np.ndarray:
     return (np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def _background(scenes: Scenes) -> np.ndarray:
+def _background(scenes: Scenes) -> Array:
     sketch = (scenes.style == STYLES.index("sketch"))[:, None]
     base = np.where(sketch, 0.78 + 0.12 * (scenes.base - 0.5), scenes.base)
     texture = _upsample(scenes.coarse) + _upsample(scenes.fine)
     canvas = base[:, None, None, :] + np.where(sketch[:, None, None], 0.3, 1.0) * texture
     for image, (top, left) in zip(canvas, scenes.grain, strict=True):
         image += _GRAIN[top : top + IMAGE_SIZE, left : left + IMAGE_SIZE]
-    return canvas.astype(np.float32, copy=False)
+    return cast(Array, canvas.astype(np.float32, copy=False))
 
 
-def _upsample(grid: np.ndarray) -> np.ndarray:
+def _upsample(grid: Array) -> Array:
     """Bilinear, corners aligned: (N, g, g, 3) -> (N, 48, 48, 3)."""
     g = grid.shape[1]
     position = np.linspace(0, g - 1, IMAGE_SIZE, dtype=np.float32)
     weight = np.maximum(0, 1 - np.abs(position[:, None] - np.arange(g, dtype=np.float32)))
-    return np.einsum("yi,nijc,xj->nyxc", weight, grid, weight, optimize=True)
+    return cast(Array, np.einsum("yi,nijc,xj->nyxc", weight, grid, weight, optimize=True))
 
 
-def _paint(canvas: np.ndarray, scenes: Scenes, rows: np.ndarray, slot: int, shape: int) -> None:
+def _paint(canvas: Array, scenes: Scenes, rows: Array, slot: int, shape: int) -> None:
     """Blend object ``slot`` of the scenes in ``rows``, all of one shape, into the canvas."""
     centre, radius = scenes.centre[rows, slot], scenes.radius[rows, slot]
     corner = np.round(centre - (WINDOW - 1) / 2).astype(np.int64)  # of the window, x then y
@@ -215,7 +219,7 @@ def _paint(canvas: np.ndarray, scenes: Scenes, rows: np.ndarray, slot: int, shap
     canvas[index] += alpha * (paint - canvas[index])
 
 
-def _texture(kind: np.ndarray, u: np.ndarray, v: np.ndarray, radius: np.ndarray) -> np.ndarray:
+def _texture(kind: Array, u: Array, v: Array, radius: Array) -> Array:
     """Share of the accent in an object's paint, (n, WINDOW, WINDOW) in [0, 1]: none, stripes or dots."""
     across, down = (2 * np.pi / 6.0 * radius[:, None, None] * axis for axis in (u, v))  # 6 pixels a period
     stripes = 0.5 + 0.5 * np.cos(down)
@@ -224,20 +228,20 @@ def _texture(kind: np.ndarray, u: np.ndarray, v: np.ndarray, radius: np.ndarray)
     return np.select([kind == 1, kind == 2], [stripes, dots], 0.0).astype(np.float32)
 
 
-def _polygon(sides: int, turn: float, inradius: float):
+def _polygon(sides: int, turn: float, inradius: float) -> Callable[[Array, Array], Array]:
     angles = turn + 2 * np.pi * np.arange(sides) / sides
 
-    def distance(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        return np.max([np.cos(a) * u + np.sin(a) * v for a in angles], axis=0) - inradius
+    def distance(u: Array, v: Array) -> Array:
+        return cast(Array, np.max([np.cos(a) * u + np.sin(a) * v for a in angles], axis=0) - inradius)
 
     return distance
 
 
-def _box(u: np.ndarray, v: np.ndarray, half_width: float, half_height: float) -> np.ndarray:
+def _box(u: Array, v: Array, half_width: float, half_height: float) -> Array:
     return np.maximum(np.abs(u) - half_width, np.abs(v) - half_height)
 
 
-def _star(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+def _star(u: Array, v: Array) -> Array:
     angle, length = np.arctan2(u, -v), np.hypot(u, v)
     sector = np.abs((angle / (2 * np.pi) * 5 + 0.5) % 1 - 0.5) * 2  # 0 at a tip, 1 between two tips
     return (length - (1.08 - 0.68 * sector**0.75)) * 0.75

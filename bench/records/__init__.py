@@ -4,11 +4,13 @@ A *run* is one directory: one (suite, encoder, task, dataset, attack, eps list, 
 
     run.json        the header: what was asked, of which code, weights and data; replaced atomically
     records.jsonl   one JSON object a line for each (sample, step); only ever appended to
+    samples.jsonl   what was asked: questions and expected answers, for readers of the results
+    adversarial/    saved images: see `images`
     records.torn    what a crash left half written, moved aside when the run is resumed
     lock            held (flock) by the one process that may write; names its process and machine
 
-`types` has the record, `header` the header, `store` the one writer, `reading` the readers, `files` what they do to
-files.
+`types` has the record, `header` the header, `ranges` what their values lie between, `store` the one writer, `reading`
+the readers, `files` what they do to files, `worst` what a sample is left with at a radius.
 """
 
 from bench.records.files import RecordsError, write_atomically

@@ -79,7 +79,8 @@ def write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with explained("write", path):
         try:
-            with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            temporary.unlink(missing_ok=True)  # of a process that died, or a planted link
+            with temporary.open("x", encoding="utf-8", newline="\n") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())

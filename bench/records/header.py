@@ -15,7 +15,7 @@ from bench.records.types import CLEAN, SCHEMA_VERSION, Record, encode, number, p
 
 NORMS = ("linf", "l2")
 STATUSES = ("started", "complete", "partial", "failed")
-ADDED = ("config", "ceiling")  # fields that came after the first runs of schema version 1 were archived
+ADDED = ("config", "ceiling", "notes")  # fields that came after the first runs of schema version 1 were archived
 _FORMER = {"eps_255": "radii"}  # names in schema version 1
 
 
@@ -25,6 +25,7 @@ class _Chosen(msgspec.Struct, frozen=True):
     name: str = "strict"
     precision: str = "float32"
     half_verdicts: bool = False
+    cumulative_radii: bool = True
     compiled: bool = False
     tower: str = "encoder"
     surrogate: str | None = None
@@ -33,12 +34,16 @@ class _Chosen(msgspec.Struct, frozen=True):
     data: str | None = None
 
 
+class _Place(msgspec.Struct, frozen=True):
+    where: str
+
+
 class _Asked(msgspec.Struct, frozen=True):
-    """What of `RunHeader.config` is asked for by itself."""
+    """What of `RunHeader.config` is relied upon where it was stored before requests were."""
 
     data_root: str | None = None
     arch: str | None = None
-    place: dict[str, Any] | None = None
+    place: _Place | None = None
 
 
 class _State(msgspec.Struct, frozen=True):
@@ -55,8 +60,11 @@ class _Check(msgspec.Struct, frozen=True):
     detail: str
 
 
-class _Step(msgspec.Struct, frozen=True):
+class Step(msgspec.Struct, frozen=True):
+    """What is asked of a recorded attack step: its name, what it wants, and the precision it has."""
+
     name: str
+    goal: str = ""
     precision: str = ""
 
 
@@ -75,6 +83,8 @@ def _typed(data: Any, kind: type[T], name: str = "") -> T:
         problem, _, place = str(error).partition(" - at `$")
         where = (name + place.rstrip("`")).removeprefix(".")
         raise RecordsError(f"{where}: {problem[:1].lower()}{problem[1:]}") from error
+    except UnicodeEncodeError as error:
+        raise RecordsError(f"{name or 'a field'} holds {error.object!r}, which is no text") from error
 
 
 @dataclass(frozen=True)
@@ -113,6 +123,7 @@ class RunHeader:
         config: The whole resolved request, also what moves no score (batch size, device, output); empty in runs
             from before it was kept.
         ceiling: The most that a sample can score on the metric; None where there is no bound.
+        notes: What a reader of the numbers should know of the data, such as that too few people answered a question.
     """
 
     schema_version: int
@@ -143,14 +154,15 @@ class RunHeader:
     checks: list[dict[str, Any]] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     ceiling: float | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for field_name, wrong, rule in self._faults():
             if wrong:
                 raise RecordsError(f"{field_name} is {getattr(self, field_name)!r}; it must be {rule}")
         _typed(self.checks, list[_Check], "checks")
-        _typed(self.attack_steps, list[_Step], "attack_steps")
-        _ = self._chosen, self._asked, self._state  # refused now rather than when they are asked for
+        _typed(self.config, _Asked, "config")
+        _ = self.steps, self._chosen, self._state  # refused now rather than when they are asked for
 
     def _faults(self) -> Iterator[tuple[str, bool, str]]:
         """Each field with a rule, whether it breaks it, and the rule."""
@@ -198,6 +210,11 @@ class RunHeader:
         return self._chosen.half_verdicts
 
     @property
+    def cumulative_radii(self) -> bool:
+        """Whether a sample is left with the worst of a radius and all smaller ones, or of that radius alone."""
+        return self._chosen.cumulative_radii
+
+    @property
     def compiled(self) -> bool:
         """Whether the models were compiled."""
         return self._chosen.compiled
@@ -228,21 +245,6 @@ class RunHeader:
         return self._chosen.data
 
     @property
-    def data_root(self) -> Path | None:
-        """The folder under which the suite's datasets lay; None if none was named."""
-        return Path(self._asked.data_root) if self._asked.data_root else None
-
-    @property
-    def arch(self) -> str | None:
-        """The open_clip architecture that was named for an encoder given as a path."""
-        return self._asked.arch
-
-    @property
-    def place(self) -> dict[str, Any] | None:
-        """Name, row, root and description of a dataset that was named by where it lies."""
-        return self._asked.place
-
-    @property
     def commit(self) -> str | None:
         """Commit of the code; None outside a checkout."""
         return self._state.commit
@@ -255,16 +257,16 @@ class RunHeader:
     @property
     def half_steps(self) -> frozenset[str]:
         """The steps that search in half precision where the run's precision is one, and "clean"."""
-        searches = (str(step["name"]) for step in self.attack_steps if step.get("precision") == "search")
-        return frozenset((CLEAN, *searches))
+        return frozenset((CLEAN, *(step.name for step in self.steps if step.precision == "search")))
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """The steps of the attack, in order."""
+        return _typed(self.attack_steps, list[Step], "attack_steps")
 
     @cached_property
     def _chosen(self) -> _Chosen:
         return _typed(self.protocol, _Chosen, "protocol")
-
-    @cached_property
-    def _asked(self) -> _Asked:
-        return _typed(self.config, _Asked, "config")
 
     @cached_property
     def _state(self) -> _State:
@@ -297,7 +299,7 @@ def former_ceiling(metric: str) -> float | None:
     return None if metric.casefold().startswith("cider") else 100.0
 
 
-VOLATILE = ("code", "packages", "device", "started", "ended", "status", "checks", "config")
+VOLATILE = ("code", "packages", "device", "started", "ended", "status", "checks", "config", "notes")
 IDENTITY = tuple(f.name for f in fields(RunHeader) if f.name not in VOLATILE)
 
 

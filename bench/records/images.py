@@ -8,17 +8,20 @@
 The image of a sample at a radius is that of the record in `bench.records.worst.kept_records`.
 """
 
-from collections.abc import Iterator
+import operator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 
-from bench.records.files import RecordsError, unlinked
+from bench.records.files import RecordsError, read_inside, unlinked
 from bench.trust.places import safe_name
 
 FOLDER, WAITING = "adversarial", "waiting"
@@ -66,15 +69,32 @@ def _radii(folder: Path) -> Iterator[tuple[float, Path]]:
             continue
 
 
-def worst_path(folder: Path, sample_id: str, radius: float) -> Path | None:
-    """Where a sample's worst adversarial image lies: that of the largest radius up to `radius`; None without one."""
-    within = sorted((r for r, _ in _radii(folder) if 0 < r <= radius), reverse=True)
+def worst_path(
+    folder: Path, sample_id: str, radius: float, counts: Callable[[float, float], bool] = operator.le
+) -> Path | None:
+    """Where a sample's worst adversarial image lies: that of the largest radius that counts; None without one."""
+    within = sorted((r for r, _ in _radii(folder) if r > 0 and counts(r, radius)), reverse=True)
     return next((path for r in within if (path := path_of(folder, sample_id, r)).exists()), None)
 
 
 def digest(pixels: npt.NDArray[Any]) -> str:
     """sha256 of an image's bytes."""
     return sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+def read_png(path: Path) -> npt.NDArray[np.uint8]:
+    """The 8-bit image (3, H, W) beside a saved image.
+
+    Raises:
+        RecordsError: If it is absent, a link, or no PNG in RGB.
+    """
+    try:
+        with Image.open(BytesIO(read_inside(unlinked(path, path.parents[2]))), formats=["PNG"]) as image:
+            if image.mode != "RGB":
+                raise ValueError(f"its mode is {image.mode}")
+            return np.asarray(image).transpose(2, 0, 1)
+    except (RecordsError, OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise RecordsError(f"{path} is no PNG that a run saved: {error}") from error
 
 
 def read_image(path: Path) -> SavedImage:

@@ -15,6 +15,7 @@ from bench.records.types import FormerRecord, Key, Record
 
 ARCHIVED = "records.jsonl.gz"
 
+_NOT_PLAIN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, RecordsError)
 _RECORDS = msgspec.json.Decoder(Record)
 _FORMER_RECORDS = msgspec.json.Decoder(FormerRecord)
 
@@ -28,6 +29,7 @@ def split_lines(content: bytes) -> tuple[list[bytes], bytes]:
 def decode(lines: list[bytes], path: Path, header: RunHeader) -> list[Record]:
     """The records in `lines`; an error row gives way to a later record with the same key."""
     records: dict[Key, Record] = {}
+    groups: dict[str, str] = {}
     ranges = Ranges(header)
     for number, record in enumerate(_parsed(lines, path), start=1):
         if wrong := ranges.fault(record):
@@ -35,6 +37,8 @@ def decode(lines: list[bytes], path: Path, header: RunHeader) -> list[Record]:
         earlier = records.get(record.key)
         if earlier is not None and earlier.error is None:
             raise RecordsError(f"{path}, line {number}: {record.key} is recorded twice; delete the run")
+        if groups.setdefault(record.sample_id, record.group) != record.group:
+            raise RecordsError(f"{path}, line {number}: sample {record.sample_id!r} has two groups; delete the run")
         records[record.key] = record
     return list(records.values())
 
@@ -46,10 +50,10 @@ def _parsed(lines: list[bytes], path: Path) -> list[Record]:
     version 1 and went on in today's, or at damage, to name it.
     """
     content = b"\n".join(lines)
-    with contextlib.suppress(msgspec.DecodeError, RecordsError, RecursionError):
+    with contextlib.suppress(*_NOT_PLAIN):
         if len(records := _RECORDS.decode_lines(content)) == len(lines):
             return records
-    with contextlib.suppress(msgspec.DecodeError, RecordsError, RecursionError):
+    with contextlib.suppress(*_NOT_PLAIN):
         if len(former := _FORMER_RECORDS.decode_lines(content)) == len(lines):
             return [record.renamed() for record in former]
     records = []

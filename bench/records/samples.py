@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.records.files import RecordsError, explained, write_atomically
+from bench.records.files import RecordsError, read_inside, unlinked, write_atomically
 
 FILE = "samples.jsonl"
 
@@ -32,7 +32,7 @@ class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def write_samples(directory: Path, samples: Iterable[Asked]) -> None:
     """Write the file, unless it is there."""
-    path = directory / FILE
+    path = unlinked(directory / FILE, directory)
     if not path.exists():
         lines = (json.dumps({"id": s.id, "prompt": s.prompt, "references": list(s.references)}) for s in samples)
         write_atomically(path, "".join(line + "\n" for line in lines))
@@ -42,18 +42,17 @@ def read_samples(directory: Path) -> dict[str, Asked]:
     """Sample id -> what was asked; empty for a run from before it was kept.
 
     Raises:
-        RecordsError: If a line is damaged.
+        RecordsError: If it is a link, or a line is damaged.
     """
     path = directory / FILE
     if not path.exists():
         return {}
-    with explained("read", path):
-        lines = path.read_bytes().splitlines()
+    lines = read_inside(path).splitlines()
     found = {}
     for number, line in enumerate(lines, start=1):
         try:
-            asked = msgspec.json.decode(line, type=Asked)
-        except msgspec.DecodeError as error:
+            asked = msgspec.convert(json.loads(line), Asked)  # json reads lone surrogates, which msgspec refuses
+        except (ValueError, RecursionError, msgspec.ValidationError) as error:
             raise RecordsError(f"{path}, line {number}: {error}; delete the file: only the report reads it") from error
         found[asked.id] = asked
     return found

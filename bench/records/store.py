@@ -27,6 +27,7 @@ from bench.records.reading import decode, read_header, split_lines
 from bench.records.types import Key, Record, encode
 
 OWN = ("run.json", "records.jsonl", "records.torn", "lock")  # what the store writes
+_PLACES = ("encoder", "model", "attack", "surrogate")  # fields that may name a checkpoint by its path
 
 
 class RunStore:
@@ -75,25 +76,34 @@ class RunStore:
                 nothing of the batch is then in the file.
         """
         records = list(records)
-        done, ranges = set(self._done), Ranges(self.header)
+        new: set[Key] = set()
+        ranges = Ranges(self.header)
         for record in records:
-            if record.key in done:
+            if record.key in self._done or record.key in new:
                 raise RecordsError(f"{self._records_path}: {record.key} is already recorded")
             if wrong := ranges.fault(record):
                 raise RecordsError(f"{self._records_path}: {record.key} cannot be recorded: {wrong}")
             if record.error is None:
-                done.add(record.key)
+                new.add(record.key)
         if not records:
             return
         if self.header.status != "started":
             self._set_header(status="started", ended=None)
         self._write("".join(record.to_json() + "\n" for record in records).encode("ascii"))
-        self._done = done
+        self._done |= new
+
+    def note(self, checks: Iterable[Mapping[str, Any]]) -> None:
+        """Record sanity checks of a run that goes on, so that they are kept if it is cut short."""
+        self._set_header(checks=self._with_earlier(checks))
+
+    def _with_earlier(self, checks: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The latest result of each check."""
+        return list({check["name"]: dict(check) for check in [*self.header.checks, *checks]}.values())
 
     def finish(self, status: str, checks: Iterable[Mapping[str, Any]] = ()) -> None:
         """Record the end of the run: "complete", "partial" or "failed", and the latest result of each sanity check."""
-        checks = list({check["name"]: dict(check) for check in [*self.header.checks, *checks]}.values())
-        self._set_header(status=status, checks=checks, ended=datetime.now(UTC).isoformat(timespec="seconds"))
+        ended = datetime.now(UTC).isoformat(timespec="seconds")
+        self._set_header(status=status, checks=self._with_earlier(checks), ended=ended)
 
     def close(self) -> None:
         """Give the lock back."""
@@ -218,8 +228,20 @@ def _differences(stored: RunHeader, asked: RunHeader, names: Iterable[str]) -> s
     return "; ".join(
         f"{name} is {old!r} there and {new!r} here"
         for name in names
-        if (old := encode(getattr(stored, name))) != (new := encode(getattr(asked, name)))
+        if not _alike(name, old := encode(getattr(stored, name)), new := encode(getattr(asked, name)))
     )
+
+
+def _alike(name: str, old: Any, new: Any) -> bool:
+    """Whether two values of a field are the same, or two spellings of a place: there the weights' digests decide."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return old.keys() == new.keys() and all(_alike(key, old[key], new[key]) for key in old)
+    if name not in _PLACES or not isinstance(old, str) or not isinstance(new, str):
+        return bool(old == new)
+    if name == "attack":
+        (old, mark, old_source), (new, _, new_source) = old.partition("-from-"), new.partition("-from-")
+        return old == new and (not mark or _alike("surrogate", old_source, new_source))
+    return old == new or ("/" in old and "/" in new and Path(old).name == Path(new).name)
 
 
 def _acquire(path: Path) -> int:

@@ -1,14 +1,14 @@
 """What each sample is left with at a radius: the one place that says so."""
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 from bench.records.header import RunHeader
 from bench.records.types import CLEAN, Record
 
 Direction = Literal["min", "max"]
-_COMPARE = {"min": operator.lt, "max": operator.gt}
+_COMPARE: Mapping[Direction, Callable[[float, float], bool]] = {"min": operator.lt, "max": operator.gt}
 
 
 def eps_label(eps: float, norm: str = "linf") -> str:
@@ -20,18 +20,37 @@ def eps_label(eps: float, norm: str = "linf") -> str:
 
 def is_worse(worst: Direction, score: float, than: float) -> bool:
     """Whether a score is strictly worse for the model than another; `worst` is where the attacker pushes scores."""
-    return _COMPARE[worst](score, than)
+    return bool(_COMPARE[worst](score, than))
+
+
+Counts = Callable[[float, float], bool]
+"""Whether what was recorded at one radius counts at another."""
+
+
+def up_to(recorded: float, radius: float) -> bool:
+    """Count what was recorded at all smaller radii: a point in the smaller ball is in the larger."""
+    return recorded <= radius
+
+
+def by_itself(recorded: float, radius: float) -> bool:
+    """Count each radius by itself, and the clean record at all."""
+    return recorded in (0, radius)
+
+
+def counts_of(header: RunHeader) -> Counts:
+    """How the radii of a run count."""
+    return up_to if header.cumulative_radii else by_itself
 
 
 class WorstSoFar:
     """The record to which each sample owes what it is left with, as records come in.
 
-    The worst at a radius is taken over the clean record and all attacks with a radius up to it, for a point in the
-    smaller ball is in the larger. Of equal ones it is the record that came first. Errors do not count.
+    The worst at a radius is taken over the clean record and all attacks whose radius counts there. Of equal ones it is
+    the record that came first. Errors do not count.
     """
 
-    def __init__(self, worst: Direction) -> None:
-        self._worse = _COMPARE[worst]
+    def __init__(self, worst: Direction, counts: Counts = up_to) -> None:
+        self._worse, self._counts = _COMPARE[worst], counts
         self._found: dict[str, list[tuple[float, float, Record]]] = {}  # by sample: radius, score and record
 
     def add(self, record: Record) -> bool:
@@ -41,7 +60,7 @@ class WorstSoFar:
             return False
         found = self._found.setdefault(record.sample_id, [])
         for radius, other, _ in found:
-            if radius <= record.radius and not self._worse(score, other):
+            if self._counts(radius, record.radius) and not self._worse(score, other):
                 return False
         found.append((record.radius, score, record))
         return True
@@ -50,7 +69,7 @@ class WorstSoFar:
         """The record that leaves a sample worst off at a radius; None if there is none."""
         best: tuple[float, Record] | None = None
         for other, score, record in self._found.get(sample_id, ()):
-            if other <= radius and (best is None or self._worse(score, best[0])):
+            if self._counts(other, radius) and (best is None or self._worse(score, best[0])):
                 best = score, record
         return best and best[1]
 
@@ -74,8 +93,9 @@ def worst_records(header: RunHeader, records: Iterable[Record], radius: float) -
         ValueError: If the run has no such radius.
     """
     _require_radius(header, radius)
-    records = [record for record in records if record.radius <= radius]
-    so_far, failed = WorstSoFar(header.worst), False
+    counts = counts_of(header)
+    records = [record for record in records if counts(record.radius, radius)]
+    so_far, failed = WorstSoFar(header.worst, counts), False
     for record in records:
         so_far.add(record)
         failed = failed or (record.error is not None and record.radius == radius)
@@ -96,9 +116,9 @@ def kept_records(header: RunHeader, records: Iterable[Record]) -> dict[tuple[str
     """(sample id, radius) -> the record whose image a run keeps.
 
     It is the last at that radius that left the sample worse off than the clean image and everything recorded before
-    it at radii up to its own.
+    it at radii that count at its own.
     """
-    so_far, clean, kept = WorstSoFar(header.worst), set(), {}
+    so_far, clean, kept = WorstSoFar(header.worst, counts_of(header)), set(), {}
     for record in records:
         worse = so_far.add(record)
         if worse and record.step != CLEAN and record.sample_id in clean:

@@ -11,6 +11,7 @@ from bench.records.worst import eps_label, groups_of, worst_scores
 from bench.regression.compare import by_place
 from bench.tables import layouts, render
 from bench.tables.blocks import stale, write_block, write_document
+from bench.trust.text import for_csv
 
 BASELINE = Path("results/mini")
 DOCUMENT = Path("BENCHMARKS.md")
@@ -34,7 +35,7 @@ def scores_text(run: Run) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.encode("unicode_escape").decode("ascii")
+    return for_csv(text.encode("unicode_escape").decode("ascii"))
 
 
 def update(baseline: Path, roots: Sequence[Path]) -> list[Path]:

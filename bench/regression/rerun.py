@@ -4,12 +4,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench import registry
 from bench.records import RecordsError, Run, load_run, load_runs
 from bench.regression.baseline import stale_blocks, stale_scores
 from bench.regression.compare import Finding, by_place, compare_to_baseline
 
 GUARDED_ENCODERS = ("clip", "fare4")
 GUARDED_DATASETS = ("mini-shape", "mini-vqa")
+HERE = {"device": None, "batch_size": None, "save_adversarial": None, "force": None}  # what moves no number: as here
 
 
 def load_baseline(baseline: Path) -> list[Run] | Finding:
@@ -60,7 +62,7 @@ def rerun(baseline: Sequence[Run], samples: int, jobs: int | None = None) -> lis
         configs = [
             config
             for run in guarded
-            for config in resolve(request_of(run.header, limit=samples, output=Path(scratch), force=False))
+            for config in resolve(request_of(run.header, limit=samples, output=Path(scratch), **HERE))
         ]
         again = [load_run(directory) for directory in execute_all(configs, jobs=jobs)]
         return compare_to_baseline(again, guarded, allow_limit=True)
@@ -71,8 +73,8 @@ def can_run_in_part(run: Run) -> bool:
 
     A caption's CIDEr depends on the other images; images made on a surrogate need that encoder too.
     """
-    header = run.header
-    return header.task != "captioning" and not header.surrogate
+    task = registry.resolve("bench.tasks", run.header.task)
+    return bool(getattr(task, "part_scores_as_whole", False)) and not run.header.surrogate
 
 
 def is_guarded(run: Run) -> bool:

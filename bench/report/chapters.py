@@ -1,8 +1,9 @@
 """The chapters of a report's first page: tables and charts of runs that may stand side by side."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from statistics import median
 
@@ -24,13 +25,24 @@ class Chart:
     """A chart with its heading.
 
     Attributes:
+        draw: draws it under a name that is unique on the page, in a size.
+        name: of this one.
         numbers: encoder and what the chart says of it, shown beside a chart that has its row to itself.
     """
 
     title: str
     subtitle: str
-    svg: Markup
-    numbers: list[tuple[str, str]] = field(default_factory=list)
+    draw: Callable[[str, tuple[float, float]], str]
+    name: str
+    numbers: list[tuple[str, str]]
+
+    def svg(self) -> Markup:
+        """For a column of a row, or a phone."""
+        return Markup(self.draw(self.name, charts.SIZE))
+
+    def wide(self) -> Markup:
+        """For a row of its own."""
+        return Markup(self.draw(f"{self.name}-wide", charts.WIDE))
 
 
 @dataclass(frozen=True)
@@ -80,13 +92,13 @@ def _draw(made: Chapter, label: Label, found: list[Measure], site: Site) -> None
     """The charts of one task on one dataset."""
     title = ", ".join(part for part in label if part)
     header, stem = found[0].header, f"c{sha256((made.title + title).encode(errors='replace')).hexdigest()[:6]}"
-    better = "lower is better" if header.worst == "max" else "higher is better"
+    places, link, said = site.places, site.link, _said(found)
     if header.radii:
-        svg = charts.curves(found, site.places, site.link, f"{stem}-curve")
-        made.curves.append(Chart(title, better, Markup(svg), _said(found)))
+        better = "lower is better" if header.worst == "max" else "higher is better"
+        made.curves.append(Chart(title, better, partial(charts.curves, found, places, link), f"{stem}-curve", said))
     if pairs := _pairs(found) if header.worst == "min" else []:
-        svg = charts.scatter(pairs, site.places, site.link, f"{stem}-scatter")
-        made.scatters.append(Chart(title, "higher is better, both ways", Markup(svg), _said(found)))
+        draw = partial(charts.scatter, pairs, places, link)
+        made.scatters.append(Chart(title, "higher is better, both ways", draw, f"{stem}-scatter", said))
     _draw_attacks(made, title, found, site, stem)
 
 
@@ -95,28 +107,29 @@ def _draw_attacks(made: Chapter, title: str, found: list[Measure], site: Site, s
     norm, places = found[0].header.norm, site.places
     largest = eps_label(max(m.radius for m in found), norm)
     if curves := attacks.loss_curves(made.runs, found, places):
-        svg = charts.loss_curves(curves, places, f"{stem}-climb")
         said = [(e, f"{ys[-1]:.3g} after {xs[-1]:.0f} images") for e, (xs, ys) in curves.items()]
-        made.loss_curves.append(Chart(title, f"first step at {largest}", Markup(svg), said))
+        draw = partial(charts.loss_curves, curves, places)
+        made.loss_curves.append(Chart(title, f"first step at {largest}", draw, f"{stem}-loss-curve", said))
     spent, counts = attacks.spent_gradients(made.runs, found, places)
     if len({value for values in spent.values() for value in values} - {math.inf}) > 1:
-        svg = charts.robust_share(spent, counts, places, f"{stem}-robust")
         said = [(e, f"{100 * sum(map(math.isinf, v)) / len(v):.1f} % still robust") for e, v in spent.items()]
-        made.robust_shares.append(Chart(title, f"attacked at {largest}", Markup(svg), said))
+        draw = partial(charts.robust_share, spent, counts, places)
+        made.robust_shares.append(Chart(title, f"attacked at {largest}", draw, f"{stem}-robust", said))
     if found[0].dataset != AVERAGE and (losses := attacks.final_losses(made.runs, found, places)):
-        svg = charts.boxes(losses, places, norm, f"{stem}-loss")
         said = [
             (e, ", ".join(f"{eps_label(r, norm)}: {median(v):.3g}" for r, v in by_radius.items()))
             for e, by_radius in losses.items()
         ]
-        made.losses.append(Chart(title, "the attacker climbs; medians", Markup(svg), said))
+        draw = partial(charts.boxes, losses, places, norm)
+        made.losses.append(Chart(title, "the attacker climbs; medians", draw, f"{stem}-loss", said))
 
 
 def _said(found: Sequence[Measure]) -> list[tuple[str, str]]:
     """Each encoder's scores in words."""
     by_encoder: dict[str, list[str]] = {}
     for m in found:
-        said = f"{eps_label(m.radius, m.header.norm)} {m.estimate.value:.1f}"
+        where = eps_label(m.radius, m.header.norm)
+        said = f"{m.estimate.value:.1f} {f'at {where}' if m.radius else where}"
         by_encoder.setdefault(m.header.encoder, []).append(said)
     return [(encoder, ", ".join(said)) for encoder, said in by_encoder.items()]
 

@@ -14,14 +14,17 @@ from matplotlib.figure import Figure
 from bench.analysis.cells import Measure
 from bench.records.worst import eps_label
 from bench.tables.plot import MARKERS, draw_scores
+from bench.trust.text import on_one_line
 
 SIZE = (4.1, 2.9)  # inches of 72 px: readable on a phone without scaling
+WIDE = (8.6, 3.0)  # of a chart that has its row to itself
 INK, RULE = "#fe0001", "#fe0002"  # stand for what the style sheet sets
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "bench",
     "font.size": 10,
     "text.color": INK,
+    "text.parse_math": False,  # names come from outside: a dollar sign is a dollar sign
     "axes.labelcolor": INK,
     "xtick.color": INK,
     "ytick.color": INK,
@@ -40,7 +43,9 @@ def series_colour(place: int) -> str:
     return f"#fe01{place:02x}"
 
 
-def curves(measures: Sequence[Measure], places: Mapping[str, int], link: Link, name: str) -> str:
+def curves(
+    measures: Sequence[Measure], places: Mapping[str, int], link: Link, name: str, size: tuple[float, float] = SIZE
+) -> str:
     """Score against radius, a line per encoder, with 95 % intervals.
 
     Args:
@@ -48,9 +53,10 @@ def curves(measures: Sequence[Measure], places: Mapping[str, int], link: Link, n
         places: encoder -> its place in the palette.
         link: where a point leads.
         name: unique on the page.
+        size: of the figure, in inches of 72 px.
     """
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure()
+        figure, axes = _figure(size)
         encoders = list(dict.fromkeys(m.header.encoder for m in measures))
         colours = {encoder: series_colour(places[encoder]) for encoder in encoders}
         draw_scores(axes, measures, colours, {encoder: _marker(places[encoder]) for encoder in encoders}, link)
@@ -58,17 +64,24 @@ def curves(measures: Sequence[Measure], places: Mapping[str, int], link: Link, n
         return _svg(figure, name, titles, f"Score against radius: {', '.join(encoders)}. The tables hold the numbers.")
 
 
-def scatter(pairs: Sequence[tuple[Measure, Measure]], places: Mapping[str, int], link: Link, name: str) -> str:
-    """Robust against clean score, a point per encoder, with 95 % intervals both ways; below the diagonal is lost.
+def scatter(
+    pairs: Sequence[tuple[Measure, Measure]],
+    places: Mapping[str, int],
+    link: Link,
+    name: str,
+    size: tuple[float, float] = SIZE,
+) -> str:
+    """Robust against clean score, a point per encoder, with 95 % intervals both ways and the diagonal of no loss.
 
     Args:
         pairs: (clean, attacked) of each encoder.
         places: encoder -> its place in the palette.
         link: where a point leads.
         name: unique on the page.
+        size: of the figure, in inches of 72 px.
     """
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure()
+        figure, axes = _figure(size)
         header = pairs[0][0].header
         high = header.ceiling or 1.05 * max(m.estimate.high for pair in pairs for m in pair)
         axes.plot([0, high], [0, high], color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
@@ -91,7 +104,7 @@ def scatter(pairs: Sequence[tuple[Measure, Measure]], places: Mapping[str, int],
             )
             dots.set_urls([link(robust)])
         axes.grid(axis="x")
-        axes.set_xlabel(f"{header.metric}, clean")
+        axes.set_xlabel(on_one_line(f"{header.metric}, clean"))
         axes.set_ylabel(f"at {eps_label(pairs[0][1].radius, header.norm)}")
         axes.set_xlim(0, 1.03 * high)
         axes.set_ylim(0, 1.03 * high)
@@ -101,11 +114,15 @@ def scatter(pairs: Sequence[tuple[Measure, Measure]], places: Mapping[str, int],
 
 
 def boxes(
-    losses: Mapping[str, Mapping[float, Sequence[float]]], places: Mapping[str, int], norm: str, name: str
+    losses: Mapping[str, Mapping[float, Sequence[float]]],
+    places: Mapping[str, int],
+    norm: str,
+    name: str,
+    size: tuple[float, float] = SIZE,
 ) -> str:
-    """Distributions of losses: encoder -> radius -> values; boxes are quartiles, whiskers 5 % to 95 %."""
+    """Distributions of losses: encoder -> radius -> values; boxes are quartiles, whiskers 5 % to 95 %; see `curves`."""
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure()
+        figure, axes = _figure(size)
         radii = sorted({eps for by_radius in losses.values() for eps in by_radius})
         width = 0.8 / len(losses)
         for turn, (encoder, by_radius) in enumerate(losses.items()):
@@ -130,7 +147,10 @@ def boxes(
 
 
 def loss_curves(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], places: Mapping[str, int], name: str
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    places: Mapping[str, int],
+    name: str,
+    size: tuple[float, float] = SIZE,
 ) -> str:
     """Loss against images tried, a rising line per encoder.
 
@@ -138,9 +158,10 @@ def loss_curves(
         curves: encoder -> images tried, and the mean of the highest loss so far.
         places: encoder -> its place in the palette.
         name: unique on the page.
+        size: of the figure, in inches of 72 px.
     """
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure()
+        figure, axes = _figure(size)
         for encoder, (xs, ys) in curves.items():
             colour = series_colour(places[encoder])
             axes.plot(xs, ys, color=colour, linewidth=1.8)
@@ -151,7 +172,11 @@ def loss_curves(
 
 
 def robust_share(
-    spent: Mapping[str, Sequence[float]], counts: Mapping[str, int], places: Mapping[str, int], name: str
+    spent: Mapping[str, Sequence[float]],
+    counts: Mapping[str, int],
+    places: Mapping[str, int],
+    name: str,
+    size: tuple[float, float] = SIZE,
 ) -> str:
     """Share of the attacked samples that are still robust after so many gradients, a falling line per encoder.
 
@@ -160,9 +185,10 @@ def robust_share(
         counts: encoder -> the most gradients spent on any sample.
         places: encoder -> its place in the palette.
         name: unique on the page.
+        size: of the figure, in inches of 72 px.
     """
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure()
+        figure, axes = _figure(size)
         for encoder, values in spent.items():
             broken = sorted(value for value in values if math.isfinite(value))
             left = [100 * (1 - count / len(values)) for count in range(len(broken) + 1)]
@@ -184,8 +210,8 @@ def _count_axis(axes: Axes, low: float, high: float, label: str) -> None:
     axes.set_xlabel(label)
 
 
-def _figure() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=SIZE, layout="constrained")
+def _figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=size, layout="constrained")
     figure.patch.set_visible(False)
     axes = figure.add_subplot()
     axes.patch.set_visible(False)

@@ -21,6 +21,7 @@ from bench.running.images import as_png
 from bench.running.kinds import attack_kind
 from bench.running.load import Setup
 from bench.running.loss_curve import LossCurve, Watch
+from bench.running.plugins import ask, score_of
 from bench.running.sanity_checks import batch_checks
 from tasks.base import Answer, ImageTextEncoder, Sample, Task, Victim
 from tasks.protocol import PROTOCOLS
@@ -31,7 +32,7 @@ UNITS = {"linf": 255, "l2": 1}  # of a recorded radius or distance, in the range
 
 def scored(task: Task, sample: Sample, step: str, eps: float, answer: Answer, *, seconds: float) -> Record:
     """The record of one answer, or of one error, which has no score."""
-    text, score = ("", None) if answer.error else (answer.text, task.score(answer.text, sample))
+    text, score = ("", None) if answer.error else (answer.text, score_of(task, answer, sample))
     return Record(
         sample_id=sample.id,
         group=sample.group,
@@ -171,13 +172,13 @@ class Attacker:
         self, samples: Sequence[Sample], images: Tensor, problems: Sequence[str | None], victim: Victim
     ) -> list[tuple[Answer, float | None]]:
         """The victim's answers, or what is wrong, and if images are saved the scores of their 8-bit PNGs."""
-        exact = victim.predict(images, samples)
+        exact = ask(victim, images, samples)
         if not self.config.save_adversarial:
             return [(replace(a, error=p or a.error), None) for a, p in zip(exact, problems, strict=True)]
         found: list[tuple[Answer, float | None]] = []
-        for k, png in enumerate(victim.predict(as_png(images), samples)):
+        for k, png in enumerate(ask(victim, as_png(images), samples)):
             error = problems[k] or exact[k].error or (png.error and f"as an 8-bit PNG, {png.error}")
-            score = None if error else self.setup.task.score(png.text, samples[k])
+            score = None if error else score_of(self.setup.task, png, samples[k])
             found.append((replace(exact[k], error=error), score))
         return found
 
@@ -199,9 +200,9 @@ class Attacker:
 
         def confirm(images: Tensor, rows: Tensor) -> Tensor:
             asked = [samples[row] for row in rows.tolist()]
-            said = victim.predict(images, asked)
+            said = ask(victim, images, asked)
             broken = [
-                answer.error is None and task.broken(task.score(answer.text, sample), sample)
+                answer.error is None and task.broken(score_of(task, answer, sample), sample)
                 for answer, sample in zip(said, asked, strict=True)
             ]
             return torch.tensor(broken, dtype=torch.bool, device=rows.device)

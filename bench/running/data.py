@@ -27,10 +27,17 @@ def load_dataset(config: RunConfig) -> Dataset:
     if (root := root_of(config)) is None:
         return load_embedded(config.dataset, row, config.n_samples)
     dataset = read_dataset(config.dataset, row, root)
-    for note in dataset.notes:
-        tqdm.write(f"{config.dataset}: {note}", file=sys.stderr)
     count = config.n_samples if config.place is None else min(config.n_samples, len(dataset.samples))
+    for note in (*dataset.notes, *_left_out(config, len(dataset.samples))):
+        tqdm.write(f"{config.dataset}: {note}", file=sys.stderr)
     return select(dataset, selection_of(config), count)
+
+
+def _left_out(config: RunConfig, present: int) -> list[str]:
+    """That the suite's number of samples leaves some of a place out; --limit says so itself."""
+    if config.place is None or config.limit is not None or config.samples >= present:
+        return []
+    return [f'{config.samples} of {present} samples are taken, as the suite says; add samples={present} after the "?"']
 
 
 def selection_of(config: RunConfig) -> str:

@@ -59,6 +59,7 @@ def header_of(
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         config=config.request.as_json(),
         ceiling=task.ceiling,
+        notes=tuple(task.dataset.notes),
     )
 
 

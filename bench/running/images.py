@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bench.records.files import explained, open_inside, unlinked
 from bench.records.images import SEAL, TENSOR, WAITING, digest, path_of, read_image, worst_path
+from bench.records.worst import Counts, up_to
 from tasks.base import Sample
 
 
@@ -33,8 +34,8 @@ class ImageStore:
     place are those that the records speak of. No link below the run's folder is followed.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, counts: Counts = up_to) -> None:
+        self.directory, self.counts = directory, counts
         self._run = directory.parent
 
     def path(self, sample_id: str, eps: float) -> Path:
@@ -88,9 +89,9 @@ class ImageStore:
         return self.directory / WAITING / f"{name}.safetensors"
 
     def worst(self, samples: Sequence[Sample], clean: Tensor, eps: float) -> Tensor:
-        """The saved image of each sample at the largest radius up to ``eps``; the clean one where none is saved."""
+        """The saved image of each sample at the largest radius that counts at ``eps``; the clean one where none is."""
         images = clean.clone()
         for k, sample in enumerate(samples):
-            if (path := worst_path(self.directory, sample.id, eps)) is not None:
+            if (path := worst_path(self.directory, sample.id, eps, self.counts)) is not None:
                 images[k] = torch.from_numpy(read_image(path).pixels).to(clean.device)
         return images

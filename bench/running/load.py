@@ -9,8 +9,8 @@ import torch
 from torchvision.transforms.functional import to_tensor
 
 from attacks.presets import EMBEDDING
-from bench import registry
 from bench.config import RunConfig, load_suite
+from bench.config.run_config import NATIVE
 from bench.data.bank import Images, ids_left_out, read_pictures
 from bench.errors import UsageError
 from bench.models.encoders.encoder import Encoder
@@ -18,9 +18,11 @@ from bench.models.encoders.load import digest, load_encoder
 from bench.models.encoders.stored import compile_blocks
 from bench.models.victims.load import load_victim
 from bench.records import RunHeader, read_header
+from bench.records.files import explained
 from bench.running.data import load_dataset
 from bench.running.header import header_of, how_asked, vlm_of
-from tasks.base import Dataset, Sample, Task, Victim
+from bench.running.plugins import task_class
+from tasks.base import Dataset, ImageTextEncoder, Sample, Task, Victim
 from tasks.protocol import PROTOCOLS
 
 
@@ -29,7 +31,7 @@ class HalfPrecision:
     """The surrogate and its encoder, computing in half precision."""
 
     victim: Victim
-    encoder: Encoder
+    encoder: ImageTextEncoder
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,11 @@ class Setup:
     task: Task
     victim: Victim
     surrogate: Victim  # whose gradients the attack follows; the victim itself unless the attack is a transfer
-    encoder: Encoder  # of the surrogate
+    encoder: ImageTextEncoder  # of the surrogate
     images: Images  # indexed with rows: (b, 3, H, W) float32 in [0, 1], on the device
     header: RunHeader
     unreadable: Mapping[str, str]  # why a sample cannot be asked, by its id; its image is black
-    half: "HalfPrecision | None" = None  # the surrogate where the search is in half precision
+    half: "HalfPrecision | None" = None  # the surrogate in a half search precision
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -53,11 +55,17 @@ class Setup:
 
 @dataclass(frozen=True)
 class _Bound:
-    """An encoder, the model around it (the encoder itself where the task asks encoders), and it bound to the task."""
+    """An encoder, the model around it (the encoder itself where the task asks encoders), and it bound to the task.
 
-    encoder: Encoder
+    Attributes:
+        encoder: what the model sees through.
+        named: the encoder that the run names; None where the model keeps its own and none is named.
+    """
+
+    encoder: Any  # an `Encoder`, or a model's own tower
     model: Any
     victim: Victim
+    named: Encoder | None = None
 
 
 def prepare(config: RunConfig) -> Setup:
@@ -97,19 +105,19 @@ def load_task(config: RunConfig) -> Task:
         UsageError: the dataset cannot be read, or does not suit the task; or the attack does not.
     """
     dataset = load_dataset(config)
-    task_class: Any = registry.resolve("bench.tasks", config.task)
-    _check_fits(task_class, config, dataset)
-    task: Task = task_class(dataset, PROTOCOLS[config.protocol])
+    chosen = task_class(config.task)
+    _check_fits(chosen, config, dataset)
+    task = chosen(dataset, PROTOCOLS[config.protocol])
     if config.steps:
         _check_attack(task, config, dataset.samples[0])
     return task
 
 
-def _check_fits(task_class: Any, config: RunConfig, dataset: Dataset) -> None:
+def _check_fits(chosen: type[Task], config: RunConfig, dataset: Dataset) -> None:
     """Refuse samples that a task cannot ask."""
     if not dataset.samples:
         raise UsageError(f"dataset {config.dataset!r} holds no samples")
-    if reason := task_class.fits(dataset):
+    if reason := chosen.fits(dataset):
         raise UsageError(f"dataset {config.dataset!r} does not suit task {config.task!r}: it {reason}")
 
 
@@ -139,22 +147,30 @@ def _device(name: str) -> torch.device:
 
 
 def _bound(name: str, task: Task, config: RunConfig, device: torch.device) -> _Bound:
-    encoder = load_encoder(name, load_suite(config.suite).encoders, config.arch).to(device)
-    model = _model(task, encoder, config)
-    return _Bound(encoder, model, task.bind(model))
-
-
-def _model(task: Task, encoder: Encoder, config: RunConfig) -> Any:
+    named = _encoder(name, task, config)
+    if named is not None:
+        named = named.to(device)
     if task.model == "encoder":
-        return encoder
-    settings = how_asked(config) | ({"tower": config.tower} if config.tower != "encoder" else {})
-    model = load_victim(vlm_of(config), encoder, settings)
+        assert named is not None, "an encoder is there, or _encoder raises"
+        return _Bound(named, named, task.bind(named), named)
+    own = config.tower == NATIVE
+    settings = how_asked(config) | ({"tower": config.tower} if own else {})
+    model = load_victim(vlm_of(config), None if own else named, settings, device=device)
     model.make_room(config.batch_size)
-    return model
+    return _Bound(model.encoder, model, task.bind(model), named)
+
+
+def _encoder(name: str, task: Task, config: RunConfig) -> Encoder | None:
+    """The encoder of this name; None where a model keeps its own and none is named."""
+    if config.tower != NATIVE or name != NATIVE:
+        return load_encoder(name, load_suite(config.suite).encoders, config.arch)
+    if task.model == "encoder":
+        raise UsageError(f"task {config.task!r} asks an encoder, not a vision-language model: give --encoder")
+    return None
 
 
 def _in_half_precision(source: _Bound, task: Task, config: RunConfig) -> _Bound | None:
-    """What the search follows, where it is in half precision."""
+    """What the attack follows, where the search precision is a half one."""
     if config.precision == "float32":
         return None
     model = source.model.at(config.precision)
@@ -168,16 +184,18 @@ def _compile(used: _Bound | None) -> None:
 
 def _digests(target: _Bound, source: _Bound, task: Task) -> Iterator[tuple[str, str]]:
     """What the header says of the weights."""
-    yield "encoder", digest(target.encoder.visual)
-    yield "text", digest(target.encoder.text)
-    if source is not target:
-        yield "surrogate", digest(source.encoder.visual)
+    if target.named is not None:
+        yield "encoder", digest(target.named.visual)
+        yield "text", digest(target.named.text)
+    if source is not target and source.named is not None:
+        yield "surrogate", digest(source.named.visual)
     if task.model == "vlm":
         yield from target.model.digests().items()
 
 
 def _left_out(directory: Path) -> frozenset[str]:
     """Samples whose pictures were broken when the run in this directory began: they may have been fixed since."""
-    if not (directory / "run.json").is_file():
-        return frozenset()
+    with explained("read", directory):
+        if not (directory / "run.json").is_file():
+            return frozenset()
     return ids_left_out(read_header(directory).dataset_fingerprint)

@@ -6,7 +6,7 @@ sample, step, radius), so results depend on neither batch size nor order nor res
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
@@ -19,14 +19,16 @@ from bench.errors import UsageError
 from bench.progress import Display, Silent
 from bench.records import CLEAN, Record, RunStore, open_run, read_records
 from bench.records.samples import Asked, write_samples
-from bench.records.worst import Direction, WorstSoFar, eps_label, is_worse
+from bench.records.worst import Counts, Direction, WorstSoFar, counts_of, eps_label, is_worse, up_to
 from bench.running.attack_batch import AttackedImage, Attacker, scored, threat_model
 from bench.running.certify import AttackBatch, Conditions
 from bench.running.history import History
 from bench.running.images import ImageStore
 from bench.running.load import Setup, prepare
-from bench.running.sanity_checks import run_checks
+from bench.running.plugins import ask, blaming_plugins
+from bench.running.sanity_checks import BATCH_CHECK, run_checks
 from bench.running.volley import Volley
+from bench.trust.places import no_links
 from bench.trust.text import on_one_line
 from tasks.base import Answer, Sample
 from tasks.protocol import PROTOCOLS
@@ -36,15 +38,16 @@ def execute(config: RunConfig, *, display: Display | None = None) -> Path:
     """Carry out one run, resuming what is recorded already; returns its directory.
 
     Raises:
-        UsageError: something that was asked for cannot be loaded.
+        UsageError: something that was asked for cannot be loaded, or a folder in the output folder is a link.
         RecordsError: the directory holds another run, is in use, or cannot be written.
     """
-    return carry_out(config, prepare(config), display=display)
+    with blaming_plugins():
+        return carry_out(config, prepare(config), display=display)
 
 
 def carry_out(config: RunConfig, setup: Setup, *, display: Display | None = None) -> Path:
     """Carry out a run on what is loaded already; errors as of `execute`."""
-    with open_run(config.directory, setup.header, force=config.force) as run:
+    with open_run(no_links(config.directory, config.output), setup.header, force=config.force) as run:
         write_samples(run.directory, (Asked(s.id, s.prompt, tuple(s.references)) for s in setup.samples))
         recorded = read_records(run.directory)
         if config.save_adversarial:
@@ -58,15 +61,17 @@ def carry_out(config: RunConfig, setup: Setup, *, display: Display | None = None
 
 def _refuse_lost_images(directory: Path, records: Sequence[Record]) -> None:
     """Images are asked for, but a part of this run was carried out without keeping them."""
-    lost = sum(r.step != CLEAN and r.score is not None and r.png_score is None for r in records)
-    if lost:
+    gone = sum(r.step != CLEAN and r.score is not None and r.png_score is None for r in records)
+    if gone:
         raise UsageError(
-            f"{directory} holds {lost} attacks that were carried out without --save-adversarial: their images "
+            f"{directory} holds {gone} attacks that were carried out without --save-adversarial: their images "
             "are gone. Choose another --output, or delete the run"
         )
 
 
-def best_goal(steps: Sequence[AttackStep], records: Sequence[Record], eps: float, worst: Direction) -> str:
+def best_goal(
+    steps: Sequence[AttackStep], records: Sequence[Record], eps: float, worst: Direction, counts: Counts = up_to
+) -> str:
     """The goal of the first step to which a sample owes its worst score; the first goal if none did harm.
 
     As in the released code of arXiv 2402.12336: only a strictly worse result counts, ties keep the earlier one.
@@ -76,9 +81,10 @@ def best_goal(steps: Sequence[AttackStep], records: Sequence[Record], eps: float
         records: of the sample, in order, its clean one among them.
         eps: radius as recorded.
         worst: where the attacker pushes the score.
+        counts: which radii count.
     """
     goals = {step.name: step.goal for step in steps if step.goal != "best"}
-    so_far = WorstSoFar(worst)
+    so_far = WorstSoFar(worst, counts)
     for record in records:
         if record.step == CLEAN or record.step in goals:
             so_far.add(record)
@@ -92,14 +98,14 @@ class _Runner:
     def __init__(
         self, config: RunConfig, setup: Setup, run: RunStore, recorded: Sequence[Record], display: Display
     ) -> None:
-        self.config, self.setup, self.append = config, setup, run.append
+        self.config, self.setup, self.run = config, setup, run
         self.history = History(setup.header, recorded)
         self.display = display
         self.samples = {sample.id: sample for sample in setup.samples}
         self.batches = BatchSize(config.batch_size, setup.images.device, max(setup.images[[0]].shape[-2:]))
         self.steps: Sequence[AttackStep] = config.steps
         keep = config.save_adversarial or any(step.start == "best" for step in self.steps)
-        self.store = ImageStore(run.directory / "adversarial") if keep else None
+        self.store = ImageStore(run.directory / "adversarial", counts_of(setup.header)) if keep else None
         if self.store is not None:
             self.store.settle(self.history.done)  # what an earlier process recorded but did not live to put in place
         conditions = Conditions(
@@ -110,6 +116,8 @@ class _Runner:
             store=self.store,
         )
         self.attacker = Attacker(config, setup, conditions)
+        if BATCH_CHECK in {check["name"] for check in run.header.checks}:
+            self.attacker.checks = ()  # an earlier process has looked at its first batch, and noted what it saw
 
     def clean(self) -> None:
         """Ask every sample unattacked."""
@@ -120,7 +128,7 @@ class _Runner:
     def _ask(self, batch: list[int]) -> list[Record]:
         began = time.monotonic()
         samples, images = [self.setup.samples[i] for i in batch], self.setup.images[batch]
-        answers = self.attacker.victim("search").predict(images, samples)
+        answers = ask(self.attacker.victim("search"), images, samples)
         seconds = (time.monotonic() - began) / len(batch)
         records = [
             scored(self.setup.task, sample, CLEAN, 0.0, answer, seconds=seconds)
@@ -142,7 +150,8 @@ class _Runner:
     def attack(self) -> None:
         """Take the attack's steps at each radius, smallest first, on the samples that are still robust.
 
-        An image that breaks a sample lies in every larger ball too, so a broken sample is not attacked again.
+        An image that breaks a sample lies in every larger ball too, so a broken sample is not attacked again, unless
+        the protocol counts each radius by itself.
         """
         for eps in self.config.eps if self.steps else ():
             threat = threat_model(cast(Norm, self.config.norm), eps)
@@ -171,7 +180,8 @@ class _Runner:
     def _goal(self, step: AttackStep, sample: Sample, eps: float) -> str:
         if step.goal != "best":
             return step.goal
-        return best_goal(self.steps, self.history.of(sample.id), eps, self.setup.header.worst)
+        header = self.setup.header
+        return best_goal(self.steps, self.history.of(sample.id), eps, header.worst, counts_of(header))
 
     def _take(self, steps: tuple[AttackStep, ...], rows: list[int], eps: float, threat: ThreatModel) -> None:
         """Take one step, or the steps of a volley side by side; one by one where memory has no room for them."""
@@ -179,7 +189,10 @@ class _Runner:
         def attack(rows: list[int]) -> list[Record]:
             volley = Volley(steps, [self.setup.samples[row] for row in rows])
             batch = AttackBatch(volley, self.setup.images[rows], eps, threat)
+            unseen = self.attacker.checks is None
             kept = self.attacker.to_keep(batch, self.attacker.attack(batch))
+            if unseen and self.attacker.checks:
+                self.run.note([asdict(check) for check in self.attacker.checks])
             self._keep_worst(kept, eps)
             return [one.record for one in kept]
 
@@ -244,7 +257,7 @@ class _Runner:
 
     def _enter(self, records: list[Record]) -> None:
         """Write records, then put their images in place."""
-        self.append(records)
+        self.run.append(records)
         if self.store is not None:
             self.store.settle(record.key for record in records)
         self.history.add(records)
@@ -274,5 +287,7 @@ class _Runner:
 
     def checks(self) -> list[dict[str, Any]]:
         """Sanity checks on the finished run, to be stored with it."""
-        records, first = self._without_moot_errors(), self.attacker.checks or ()
-        return run_checks(self.config, self.setup.task, self.steps, records, first)
+        task = self.setup.task
+        of_task = task.checks(self.setup.victim) if hasattr(task, "checks") else []
+        first = [*of_task, *(self.attacker.checks or ())]
+        return run_checks(self.config, task, self.steps, self._without_moot_errors(), first)

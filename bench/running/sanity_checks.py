@@ -21,6 +21,7 @@ from bench.records.worst import WorstSoFar
 from bench.running.kinds import attack_kind
 from tasks.base import Task
 
+BATCH_CHECK = "repeatable"  # the check that every first batch gets
 BLACK_BOX_GAIN = 0.002  # share of the samples; AutoAttack's threshold
 PLAIN_ENCODER, ANCHOR_EPS, ANCHOR_SHARE, ANCHOR_SAMPLES = "clip", 4.0, 0.25, 10
 LOSS_SLACK = 1e-4  # relative

@@ -108,12 +108,10 @@ def build(name: str, runs: Sequence[Run], facts: Facts) -> Table:
         UsageError: there is no such layout, or a plugin's is broken; no run has anything for it; the runs follow
             different protocols or norms, so that their numbers must not stand side by side.
     """
-    chosen = find(name)
-    without = _without_numbers(runs)
-    if not (measures := _measures(name, chosen, runs, facts)):
-        reason = "; ".join(without) or "make some with `bench run`"
-        raise UsageError(f"no run has results for layout {name!r} ({chosen.about}); {reason}")
-    return replace(fill(name, chosen, measures), undefined=without)
+    if (made := _filled(name, runs, facts)) is None:
+        reason = "; ".join(_without_numbers(runs)) or "make some with `bench run`"
+        raise UsageError(f"no run has results for layout {name!r} ({find(name).about}); {reason}")
+    return made
 
 
 def tables(
@@ -124,21 +122,42 @@ def tables(
     Added to ``problems``: why a plugin's layout is left out, and why a run has no numbers where no table says so.
     """
     runs, problems = list(runs), problems if problems is not None else []
-    found, without = [], _without_numbers(runs)
+    found = []
     for name in names() if wanted is None else wanted:
         try:
-            chosen = find(name)
-            measures = _measures(name, chosen, runs, facts)
+            made = _filled(name, runs, facts)
         except UsageError as error:
             if name in registry.LAYOUTS:
                 raise
             problems.append(str(error))
             continue
-        if measures:
-            found.append(replace(fill(name, chosen, measures), undefined=without))
+        if made is not None:
+            found.append(made)
     if not found:
-        problems += without
+        problems += _without_numbers(runs)
     return found
+
+
+def _filled(name: str, runs: Sequence[Run], facts: Facts) -> Table | None:
+    """A layout's table, None if the runs have nothing for it; what a plugin's code raises becomes one line."""
+    chosen = find(name)
+    if name in registry.LAYOUTS:
+        return _table(name, chosen, runs, facts)
+    try:
+        return _table(name, chosen, runs, facts)
+    except UsageError:
+        raise
+    except Exception as error:  # whatever a third party's code raises, or its words for rows and columns
+        raise UsageError(f"the plugin layout {name!r} failed: {type(error).__name__}: {error}") from error
+
+
+def _table(name: str, chosen: Layout, runs: Sequence[Run], facts: Facts) -> Table | None:
+    """The table, which also says which runs of its tasks have no number."""
+    if not (measures := chosen.measures(runs, facts)):
+        return None
+    tasks = {measure.header.task for measure in measures}
+    without = _without_numbers(run for run in runs if run.header.task in tasks)
+    return replace(fill(name, chosen, measures), undefined=without)
 
 
 def kept_apart(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
@@ -151,7 +170,7 @@ def kept_apart(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
     return [(f"protocol {protocol}, {norm}", part) for (protocol, norm), part in found.items()]
 
 
-def _without_numbers(runs: Sequence[Run]) -> tuple[str, ...]:
+def _without_numbers(runs: Iterable[Run]) -> tuple[str, ...]:
     return tuple(reason for run in runs if (reason := undefined(run)) is not None)
 
 
@@ -164,15 +183,3 @@ def abouts() -> dict[str, str]:
         except UsageError as error:
             found[name] = f"{BROKEN}{error}"
     return found
-
-
-def _measures(name: str, chosen: Layout, runs: Sequence[Run], facts: Facts) -> list[Measure]:
-    """A layout's numbers; what a plugin's code raises becomes one line."""
-    if name in registry.LAYOUTS:
-        return chosen.measures(runs, facts)
-    try:
-        return list(chosen.measures(runs, facts))
-    except UsageError:
-        raise
-    except Exception as error:  # whatever a third party's code raises
-        raise UsageError(f"the plugin layout {name!r} failed: {type(error).__name__}: {error}") from error

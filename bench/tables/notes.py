@@ -12,6 +12,7 @@ NUMBERS = (
     "best",
     "whole",
     "failed_checks",
+    "data_notes",
     "metric",
     "lower_is_better",
     "published",
@@ -32,6 +33,7 @@ def numbers(cell: Cell) -> dict[str, Any]:
         "best": cell.best,
         "whole": measure.whole,
         "failed_checks": list(measure.doubts),
+        "data_notes": list(dict.fromkeys(note for header in measure.headers for note in header.notes)),
         "metric": measure.header.metric,
         "lower_is_better": measure.header.worst == "max",
         "published": cell.published and cell.published.value,
@@ -59,6 +61,8 @@ def notes(table: Table, *, bold: bool = True) -> list[str]:
     doubts = [f"{name} ({h.encoder}, {h.dataset})" for cell in cells for h in cell.measure.headers for name in h.doubts]
     if doubts:
         found.append(f"{DOUBTFUL}: not credible, these sanity checks failed: {', '.join(dict.fromkeys(doubts))}.")
+    said = [f"{h.dataset}: {note}" for cell in cells for h in cell.measure.headers for note in h.notes]
+    found += [f"{note}." for note in dict.fromkeys(said)]
     if table.left_out:
         found.append(f"Left out, since a whole run has the same numbers: {', '.join(table.left_out)}.")
     if table.undefined:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from bench.analysis.cells import Measure
 from bench.records.worst import eps_label
 from bench.tables.table import Label, Table
+from bench.trust.text import on_one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,13 +37,14 @@ def score_against_radius(table: Table) -> "Figure":
     encoders = dict.fromkeys(m.header.encoder for measures in found.values() for m in measures)
     colours = {encoder: f"C{place % 10}" for place, encoder in enumerate(encoders)}
     size = (1 + 3.6 * len(found), 3.4)
-    figure, grid = plt.subplots(1, len(found), squeeze=False, layout="constrained", figsize=size)
-    plt.close(figure)  # who asks for the figure shows it: a notebook would show it twice
-    for axes, (label, measures) in zip(grid[0], found.items(), strict=True):
-        draw_scores(axes, measures, colours)
-        axes.set_title(", ".join(part for part in label if part), fontsize="medium", parse_math=False)
-        axes.grid(axis="y", alpha=0.3)
-    grid[0][0].legend(fontsize="small", frameon=False)
+    with plt.rc_context({"text.parse_math": False}):  # names come from outside: a dollar sign is a dollar sign
+        figure, grid = plt.subplots(1, len(found), squeeze=False, layout="constrained", figsize=size)
+        plt.close(figure)  # who asks for the figure shows it: a notebook would show it twice
+        for axes, (label, measures) in zip(grid[0], found.items(), strict=True):
+            draw_scores(axes, measures, colours)
+            axes.set_title(on_one_line(", ".join(part for part in label if part)), fontsize="medium")
+            axes.grid(axis="y", alpha=0.3)
+        grid[0][0].legend(fontsize="small", frameon=False)
     return figure
 
 
@@ -74,7 +76,15 @@ def draw_scores(
         marker = markers[encoder] if markers else MARKERS[turn % len(MARKERS)]
         colour = colours[encoder]
         axes.errorbar(
-            xs, ys, yerr=errors, color=colour, label=encoder, linewidth=1.8, elinewidth=1.2, capsize=2.5, zorder=2
+            xs,
+            ys,
+            yerr=errors,
+            color=colour,
+            label=on_one_line(encoder),
+            linewidth=1.8,
+            elinewidth=1.2,
+            capsize=2.5,
+            zorder=2,
         )
         dots = axes.scatter(xs, ys, s=30, color=colour, marker=marker, zorder=3, clip_on=False)
         if link:
@@ -82,7 +92,7 @@ def draw_scores(
     axes.set_xticks(radii, [eps_label(radius, measures[0].header.norm) for radius in radii])
     axes.margins(x=0.08)
     axes.set_xlabel("radius")
-    axes.set_ylabel(measures[0].header.metric)
+    axes.set_ylabel(on_one_line(measures[0].header.metric))
     span_scores(axes, measures)
 
 

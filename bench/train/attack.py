@@ -102,7 +102,15 @@ def _apgd(
             seen.look(images, rows, features.embedding)
         return Progress(values, torch.zeros_like(values, dtype=torch.bool))
 
-    outcome = apgd(objective, images, threat, steps=recipe.inner_steps, init=start, stop_when_fooled=False)
+    outcome = apgd(
+        objective,
+        images,
+        threat,
+        steps=recipe.inner_steps,
+        init=start,
+        stop_when_fooled=False,
+        first_checkpoint="reference" if "apgd-first-checkpoint" in recipe.flaws else "start",
+    )
     return Attacked(seen.images if misclassified else outcome.images, ~outcome.failed)
 
 

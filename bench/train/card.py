@@ -9,9 +9,12 @@ from typing import Any
 
 from bench.analysis.cells import averaged, measured
 from bench.config.facts import SUITE_FACTS
+from bench.data.files import read_json
+from bench.errors import UsageError
 from bench.provenance import code_state
 from bench.records import RecordsError, Run, find_runs, load_run
 from bench.records.worst import eps_label
+from bench.train.checkpoint import refuse_links
 from bench.train.recipe import FLAWS
 from bench.trust.text import for_markdown
 
@@ -39,24 +42,37 @@ def write_card(directory: Path, results: Path | None = None) -> Path:
         directory: with ``training.json`` and ``metrics.jsonl``.
         results: folder of recorded runs of ``bench run``; those on these very weights enter the card.
     """
-    facts = json.loads((directory / TRAINING).read_text())
+    refuse_links(directory)
+    facts = read_json(directory / TRAINING, "facts of the training run")
     rows = read_metrics(directory / METRICS)
     draw_curves(rows, directory / CURVES)
-    scores = _scores(facts, results, directory)
-    parts = (_head(facts), _recipe(facts), _data(facts), _curves(rows), scores, _use(directory))
-    (directory / CARD).write_text("\n\n".join(parts) + "\n")
+    try:
+        scores = _scores(facts, results, directory)
+        parts = (_head(facts), _recipe(facts), _data(facts), _curves(rows), scores, _use(directory))
+    except UsageError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(
+            f"{directory / TRAINING} is not as bench train writes it ({error}); give the training command again"
+        ) from error
+    text = "\n\n".join(parts) + "\n"
+    (directory / CARD).write_text(text, encoding="utf-8", errors="backslashreplace")
     return directory / CARD
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """Rows of a metrics file, without a last row that a crash cut short."""
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
+    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    return [row for line in lines if (row := _row(line)) is not None]
+
+
+def _row(line: str) -> dict[str, float] | None:
+    """The numbers of a line; None for a line that is none."""
+    try:
+        row = json.loads(line)
+        return {str(key): float(value) for key, value in row.items()} if "step" in row else None
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def draw_curves(rows: Sequence[Mapping[str, float]], path: Path) -> None:
@@ -84,8 +100,9 @@ def draw_curves(rows: Sequence[Mapping[str, float]], path: Path) -> None:
 def _head(facts: Mapping[str, Any]) -> str:
     recipe = facts["recipe"]
     return (
-        f"# {facts['name']}\n\nThe image tower of {facts['arch']} ({facts['weights']}), fine-tuned against attacks of "
-        f"{recipe['eps_255']:g}/255 (l-inf): {facts['about']}. Trained with robust-vlm-bench; method of Schlarmann et "
+        f"# {for_markdown(facts['name'])}\n\nThe image tower of {for_markdown(facts['arch'])} "
+        f"({for_markdown(facts['weights'])}), fine-tuned against attacks of {recipe['eps_255']:g}/255 (l-inf): "
+        f"{for_markdown(facts['about'])}. Trained with robust-vlm-bench; method of Schlarmann et "
         "al. 2024, [arXiv 2402.12336](https://arxiv.org/abs/2402.12336). The text tower is the original's."
     )
 
@@ -110,7 +127,7 @@ def _recipe(facts: Mapping[str, Any]) -> str:
 
 def _data(facts: Mapping[str, Any]) -> str:
     return (
-        f"## Data\n\n`{facts['data']}`: {facts['fingerprint']}; {facts['held_out']} images held out. "
+        f"## Data\n\n{for_markdown(facts['data'])}: {facts['fingerprint']}; {facts['held_out']} images held out. "
         f"{facts['skipped']} images could not be read and were skipped (`skipped.jsonl` names them)."
     )
 
@@ -122,7 +139,7 @@ def _curves(rows: Sequence[Mapping[str, float]]) -> str:
     if last is None:
         return text
     kinds = ("clean", "attacked")
-    table = ["| held out, after update " + f"{last['step'] + 1} | clean | APGD |", "| --- | --- | --- |"]
+    table = ["| held out, after update " + f"{last['step'] + 1:g} | clean | APGD |", "| --- | --- | --- |"]
     for key, label in (
         ("cosine", "cosine to the original"),
         ("distance", "squared distance"),

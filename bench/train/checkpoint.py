@@ -16,10 +16,12 @@ import torch
 from torch import nn
 
 from bench.errors import UsageError
+from bench.trust.places import no_links
 
 CHECKPOINT = "checkpoint.pt"
 REMEMBERED = 50  # losses
 _FORM = {"identity": dict, "step": int, "modules": dict, "optimizer": dict, "random": dict}  # of a checkpoint
+PLACES = ("arch", "weights", "data")  # settings that may name a path
 FLAGS = {  # how `bench train` calls what makes another run of one
     "arch": "--arch",
     "weights": "--weights",
@@ -64,7 +66,7 @@ class Stateful(Protocol):
 class Run:
     """What a checkpoint holds: modules, optimizer, place in the data; ``identity`` is what must not change.
 
-    ``recent`` are the last losses, by which the next is judged.
+    ``recent`` are the last losses, with which the next is compared.
     """
 
     path: Path
@@ -132,8 +134,9 @@ class Run:
 
     def _load_rest(self, state: dict[str, Any]) -> None:
         """Optimizer, place in the data, random states, last losses."""
-        self.optimizer.load_state_dict(state["optimizer"])
-        _check_optimizer(self.optimizer)
+        groups = self.optimizer.state_dict()["param_groups"]  # what they hold follows from the schedule
+        self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
+        _check_memory(self.optimizer)
         if self.position is not None:
             self.position.load_state_dict(state["position"])
         restore_random_states(state["random"])
@@ -166,9 +169,11 @@ def prepare_directory(directory: Path, modules: Mapping[str, nn.Module]) -> None
 
     Raises:
         TrainingError: no permission, a file in the way, or too little room.
+        UsageError: there is a link in it, which writing would follow.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        refuse_links(directory)
         probe = directory / ".writable"
         probe.touch()
         probe.unlink(missing_ok=True)  # another process of this run may have been faster
@@ -181,6 +186,17 @@ def prepare_directory(directory: Path, modules: Mapping[str, nn.Module]) -> None
         raise TrainingError(
             f"{directory} has {free / 1e9:.1f} GB free; two checkpoints of this model need {needed / 1e9:.1f} GB"
         )
+
+
+def refuse_links(directory: Path) -> None:
+    """See that nothing in a run directory is a link.
+
+    Raises:
+        UsageError: something is.
+    """
+    for parent, folders, files in os.walk(directory):
+        for name in (*folders, *files):
+            no_links(Path(parent) / name)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -207,25 +223,37 @@ def _damaged(path: Path) -> TrainingError:
     return TrainingError(f"{path} is damaged; remove it to start again, or put back a copy of it")
 
 
-def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
-    """That what the optimizer remembers of a weight has the weight's shape.
+def _check_memory(optimizer: torch.optim.Optimizer) -> None:
+    """That what AdamW remembers of a weight is whole, finite and of the weight's shape.
 
     Raises:
-        ValueError: it has not.
+        ValueError: it is not.
+        KeyError: something is missing.
     """
-    for parameter, memory in optimizer.state.items():
-        for value in memory.values():
-            if not isinstance(value, torch.Tensor) or (value.ndim > 0 and value.shape != parameter.shape):
-                raise ValueError("an optimizer of other weights")
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if optimizer.state else ():
+            memory = optimizer.state[parameter]
+            for key, shape in (("step", ()), ("exp_avg", parameter.shape), ("exp_avg_sq", parameter.shape)):
+                if memory[key].shape != shape or not memory[key].isfinite().all():
+                    raise ValueError(f"{key} of another shape, or not finite")
 
 
 def _refuse_changes(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     for key in sorted(old.keys() | new.keys(), key=lambda key: (key not in FLAGS, key)):
-        if old.get(key) != new.get(key):
+        if _place(key, old.get(key)) != _place(key, new.get(key)):
             raise TrainingError(
                 f"{path} was trained with {FLAGS.get(key, key)} {old.get(key)!r}, this run has {new.get(key)!r}; give "
                 "another output directory, or remove that one to start again"
             )
+
+
+def _place(key: str, value: Any) -> Any:
+    """A setting as it is compared: the place that a path names, however it is spelled."""
+    if key not in PLACES or not isinstance(value, str):
+        return value
+    kind, colon, where = value.rpartition(":") if key == "data" else ("", "", value)
+    path, question, query = where.partition("?")
+    return kind + colon + (os.path.realpath(path) if os.path.exists(path) else path) + question + query
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -5,45 +5,45 @@ from pathlib import Path
 
 from torch import Tensor
 
-from bench.data.templates import imagenet_classnames
+from bench.data import folders
+from bench.data.files import read_lines
+from bench.data.templates import IMAGENET, imagenet_classnames
 from bench.errors import UsageError
 from bench.train.base import Base
 from bench.train.objectives import classes_of
 from bench.train.recipe import PAPER_SCALE, PAPER_TEMPLATE
+from bench.train.sources import Source
+
+IMAGENET_CLASSES = 1000
 
 
-def class_names(objective: str, folders: tuple[str, ...] | None, file: Path | None) -> list[str]:
-    """Names of the labels: of a file, of ImageNet for its 1000 folders, else the folders' own.
+def class_names(objective: str, source: Source, file: Path | None) -> list[str]:
+    """Names of the labels, by the rules of evaluation (`bench.data.folders`).
 
     Args:
         objective: that reads the labels.
-        folders: names that the data itself has for its labels; None if it has none.
-        file: the user's, a name per line.
+        source: whose labels they are.
+        file: the user's, a name per line or folder<TAB>name, or "imagenet"; by default the names in the data, or
+            ImageNet's for its 1000 folders.
 
     Raises:
-        UsageError: there are no names, the file cannot be read, or has another number of names than there are folders.
+        UsageError: there are no names, the file cannot be read or does not fit the classes of the data.
     """
-    if file is not None:
-        return _names_of_file(file, folders)
-    if folders is None:
+    given = None if file is None else str(file)
+    if source.base is not None and source.classes is not None:
+        imagenet = len(source.classes) == IMAGENET_CLASSES and all(_is_wordnet(name) for name in source.classes)
+        if given is None and imagenet and not (source.base / folders.CLASSNAMES).is_file():
+            given = IMAGENET
+        return list(folders.class_names(source.classes, source.base, Path(), given))
+    if given is not None:
+        names = list(imagenet_classnames()) if given == IMAGENET else read_lines(Path(given), "class names")
+        return names if source.classes is None else list(folders.names_in_order(source.classes, names, given))
+    if source.classes is None:
         raise UsageError(
             f"{objective} needs labels: use imagefolder:DIR or hf:NAME, or name the classes of numbered labels "
             "(WebDataset, hf:) with --classnames FILE"
         )
-    imagenet = imagenet_classnames()
-    if len(folders) == len(imagenet) and all(_is_wordnet(name) for name in folders):
-        return list(imagenet)  # sorted WordNet ids are ImageNet's order
-    return [name.replace("_", " ") for name in folders]
-
-
-def _names_of_file(file: Path, folders: tuple[str, ...] | None) -> list[str]:
-    try:
-        names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--classnames {file} cannot be read: {error}") from error
-    if folders is not None and len(names) != len(folders):
-        raise UsageError(f"{file} names {len(names)} classes, the data has {len(folders)}")
-    return names
+    return [folders.readable(name) for name in source.classes]
 
 
 def _is_wordnet(name: str) -> bool:

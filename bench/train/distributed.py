@@ -91,6 +91,6 @@ def join(device: str = "auto") -> World:
 
 
 def leave() -> None:
-    """Say goodbye to the other processes, so that none waits in vain."""
+    """Say goodbye to the other processes, so that none waits for this one."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()

@@ -17,6 +17,7 @@ from torch import Tensor
 from bench.errors import UsageError
 from bench.models.encoders.convert import to_clip_vision_model
 from bench.models.encoders.encoder import Encoder
+from bench.models.encoders.formats import transformers_bars
 from bench.train.base import CONFIG, Base
 
 MODEL = "open_clip_model.safetensors"
@@ -39,7 +40,8 @@ def export(base: Base, directory: Path) -> list[Path]:
         directory.mkdir(parents=True, exist_ok=True)
         written = [_visual(base.encoder, directory), *_hub_folder(base, directory)]
         if isinstance(base.encoder.visual, VisionTransformer):
-            to_clip_vision_model(base.encoder.visual).save_pretrained(directory / TRANSFORMERS)
+            with transformers_bars():
+                to_clip_vision_model(base.encoder.visual).save_pretrained(directory / TRANSFORMERS)
             written.append(directory / TRANSFORMERS)
     except OSError as error:
         raise UsageError(

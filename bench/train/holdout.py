@@ -14,14 +14,14 @@ from bench.train.distributed import World
 from bench.train.evaluate import HeldOut
 from bench.train.job import TrainingJob
 from bench.train.log import say
-from bench.train.sources import IndexedSource, Raw, ShardSource, open_source
+from bench.train.sources import IndexedSource, Raw, Source, open_source
 from bench.train.stream import ImageStream
 
 LARGEST_SHARE = 0.05  # of the data
 Evaluate = Callable[[int], dict[str, float]]
 
 
-def split(source: IndexedSource | ShardSource, job: TrainingJob) -> tuple[IndexedSource | ShardSource, list[Raw]]:
+def split(source: Source, job: TrainingJob) -> tuple[Source, list[Raw]]:
     """The source to train on and the held-out images, none of which is trained on.
 
     Raises:

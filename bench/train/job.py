@@ -24,7 +24,7 @@ class TrainingJob:
         weights: Pretrained tag such as openai, a file, or 'random'. Folders and hub: their own.
         data: imagefolder:DIR, folder:DIR, webdataset:PATTERN or hf:NAME?split=train.
         output: Run directory; in the end an open_clip folder.
-        classnames: A class name per line, for objectives with labels. Default: folder names.
+        classnames: A file with a class name or folder<TAB>name per line, or imagenet. Default: folder names.
         eval_images: Images held out (at most 5 % of the data); 0 for none.
         eval_data: Another source for the held-out images; needed with webdataset:.
         eval_every: Updates between evaluations.

@@ -65,7 +65,7 @@ class Log:
 
 def keep_rows_before(first: int, path: Path) -> None:
     """Drop the rows of steps that will be taken again; a crash leaves the file as it was."""
-    kept = [line for line in path.read_text().splitlines() if _step_of(line) < first]
+    kept = [line for line in path.read_text(errors="replace").splitlines() if _step_of(line) < first]
     shorter = path.with_suffix(".tmp")
     try:
         shorter.write_text("".join(line + "\n" for line in kept))
@@ -75,8 +75,8 @@ def keep_rows_before(first: int, path: Path) -> None:
 
 
 def _step_of(line: str) -> float:
-    """The step of a row; infinity for a row that a crash cut short, so that it goes."""
+    """The step of a row; infinity for a line that is none, such as one that a crash cut short, so that it goes."""
     try:
         return float(json.loads(line)["step"])
-    except (json.JSONDecodeError, KeyError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return math.inf

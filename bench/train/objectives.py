@@ -6,7 +6,7 @@ points in the group ``bench.objectives``.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, TypeVar, get_args
 
 import torch
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from attacks.objective import cross_entropy, squared_l2
 from bench import registry
+from bench.batch_size import is_out_of_memory
 from bench.errors import UsageError
 
 T = TypeVar("T")
@@ -62,10 +63,6 @@ class TrainingObjective:
     needs: frozenset[Need]
     about: str
 
-    def __post_init__(self) -> None:
-        if unknown := sorted(set(self.needs) - set(get_args(Need))):
-            raise registry.unknown("need of an objective", unknown[0], get_args(Need))
-
 
 def objective(*needs: Need, about: str) -> Callable[[Loss], TrainingObjective]:
     """Make a training objective of a loss function.
@@ -73,7 +70,12 @@ def objective(*needs: Need, about: str) -> Callable[[Loss], TrainingObjective]:
     Args:
         needs: what the loss reads besides the embedding of the attacked images; nothing else is computed.
         about: one line for the model card.
+
+    Raises:
+        UsageError: an unknown need.
     """
+    if unknown := sorted({*needs} - {*get_args(Need)}):
+        raise registry.unknown("need of an objective", unknown[0], get_args(Need))
     return lambda loss: TrainingObjective(loss, frozenset(needs), about)
 
 
@@ -130,6 +132,29 @@ def load_objective(name: str) -> TrainingObjective:
             "bench.train.objectives above its loss function"
         )
     return found
+
+
+def checked(name: str, objective: TrainingObjective) -> TrainingObjective:
+    """The same objective, which says what is wrong with its losses, for it may be another package's.
+
+    Raises, when it is asked for losses:
+        UsageError: it raises, or gives something else than a loss for each image.
+    """
+
+    def loss(features: Features, target: Target) -> Tensor:
+        try:
+            found = objective.loss(features, target)
+        except Exception as error:  # whatever another package raises
+            if isinstance(error, UsageError) or is_out_of_memory(error):
+                raise
+            raise UsageError(f"the training objective {name!r} fails: {type(error).__name__}: {error}") from error
+        count = len(features.embedding)
+        if not isinstance(found, Tensor) or found.shape != (count,):
+            what = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise UsageError(f"the training objective {name!r} gives {what}, not ({count},): a loss for each image")
+        return found
+
+    return replace(objective, loss=loss)
 
 
 def take(target: Target, rows: Tensor | slice) -> Target:

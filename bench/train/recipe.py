@@ -37,9 +37,20 @@ FLAWS = {
         "APGD starts at the clean image, where FARE's gradient vanishes while the tower is still the original; "
         "corrected: a random start"
     ),
+    "apgd-first-checkpoint": (
+        "APGD's first checkpoint compares the loss after the first step with 0, so that a positive loss counts as one "
+        "rise more (TeCoA's; FARE's start has loss 0 anyway); corrected: with the loss of the start"
+    ),
     "batch-norm-on-attacked": (
         "batch normalisation trains on statistics of attacked images; corrected: the original's statistics are kept, "
         "which also makes updates independent of how a batch is divided"
+    ),
+    "batch-norm-twice": (
+        "in each update the clean images pass through the tower in training mode before the attacked ones, so that "
+        "running statistics move twice; corrected: they do not move, or once with batch-norm-on-attacked alone"
+    ),
+    "exif-ignored": (
+        "photographs are not turned as their EXIF orientation says; corrected: they are, as in evaluation"
     ),
 }
 """What the code published with arXiv 2402.12336 does; the default recipe corrects each, `paper` keeps all.
@@ -94,6 +105,8 @@ class Recipe:
             )
         if unknown := sorted(set(self.flaws) - FLAWS.keys()):
             raise UsageError(f"unknown flaw {unknown[0]!r}; known: {', '.join(FLAWS)}")
+        if "batch-norm-twice" in self.flaws and "batch-norm-on-attacked" not in self.flaws:
+            raise UsageError("the flaw batch-norm-twice is one of batch-norm-on-attacked: give that, too")
 
     def radius(self, step: int) -> float:
         """Eps of one update, in pixel units."""

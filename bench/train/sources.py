@@ -1,25 +1,23 @@
-"""Where training images come from: folders, WebDataset shards, Hugging Face datasets. Nothing is decoded here."""
+"""Where training images come from: folders, WebDataset shards, tables. Nothing is decoded here.
+
+Every name in a source is that of a file on this machine (`bench.trust.places`); folders and tables are read by the same
+rules as in evaluation (`bench.data`).
+"""
 
 import hashlib
-import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
-from urllib.parse import parse_qsl
+from typing import NamedTuple, Protocol
 
 import torch
-from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from bench.data.hub import image_bytes, local_table
+from bench.data.files import listing, spelled
+from bench.data.folders import IMAGE_TYPES, UNREAD, class_order, files_below, is_class, said_of
 from bench.errors import UsageError
+from bench.train.log import say
 
 KINDS = "imagefolder:DIR, folder:DIR, webdataset:PATTERN or hf:NAME"
-HF_DEFAULTS = {"split": "train", "config": "", "image": "image", "label": "label"}
-SHUFFLED = 1000  # samples in the shuffle buffer of a stream of shards
 
 
 class Raw(NamedTuple):
@@ -37,6 +35,18 @@ class Source(Protocol):
     def name(self) -> str:
         """As the user gave it."""
 
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the images change."""
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """What the data calls its labels; None if it does not."""
+
+    @property
+    def base(self) -> Path | None:
+        """The folder that the classes' folders lie in, if they are folders."""
+
     def batches(self, seed: int, epoch: int, size: int, start: int) -> Iterator[list[Raw]]:
         """Full batches of one epoch from number ``start`` on."""
 
@@ -50,7 +60,8 @@ class IndexedSource:
         count: how many images.
         item: index -> image.
         fingerprint: changes when the images change.
-        classes: names of the labels.
+        classes: what the data calls its labels.
+        base: the folder that the classes' folders lie in.
         rows: which of the images; None for all.
     """
 
@@ -59,6 +70,7 @@ class IndexedSource:
     item: Callable[[int], Raw]
     fingerprint: str
     classes: tuple[str, ...] | None = None
+    base: Path | None = None
     rows: torch.Tensor | None = None
 
     def __len__(self) -> int:
@@ -79,37 +91,7 @@ class IndexedSource:
         return replace(self, rows=kept), [self.item(int(row)) for row in order[:held_out]]
 
 
-@dataclass(frozen=True)
-class ShardSource:
-    """WebDataset shards, streamed in an order drawn by seed and epoch, and mixed in a buffer.
-
-    Every process reads the whole stream and decodes its own share, so that a batch does not depend on their number.
-    """
-
-    name: str
-    urls: tuple[str, ...]
-    fingerprint: str
-    classes: tuple[str, ...] | None = None
-
-    def batches(self, seed: int, epoch: int, size: int, start: int) -> Iterator[list[Raw]]:
-        """Full batches of one pass over all shards."""
-        import webdataset as wds
-
-        rng = random.Random(seed * 1_000_003 + epoch)
-        urls = list(self.urls)
-        rng.shuffle(urls)
-        samples = wds.DataPipeline(
-            wds.SimpleShardList(urls),
-            wds.tarfile_to_samples(handler=_stop),
-            wds.shuffle(SHUFFLED, initial=SHUFFLED, rng=rng),
-        )
-        images = (raw for sample in samples if (raw := _raw_of_sample(sample)) is not None)
-        raws = islice(images, start * size, None)
-        while len(batch := list(islice(raws, size))) == size:
-            yield batch
-
-
-def open_source(spec: str) -> IndexedSource | ShardSource:
+def open_source(spec: str) -> Source:
     """A source by what the user calls it.
 
     Args:
@@ -120,12 +102,15 @@ def open_source(spec: str) -> IndexedSource | ShardSource:
     Raises:
         UsageError: unknown kind, missing folder, no images, a library that is not installed.
     """
+    from bench.train.shards import open_shards
+    from bench.train.tables import open_table
+
     kind, _, where = spec.partition(":")
-    openers: dict[str, Callable[[str, str], IndexedSource | ShardSource]] = {
+    openers: dict[str, Callable[[str, str], Source]] = {
         "imagefolder": _image_folder,
         "folder": _folder,
-        "webdataset": _shards,
-        "hf": _hugging_face,
+        "webdataset": open_shards,
+        "hf": open_table,
     }
     if kind not in openers or not where:
         raise UsageError(f"--data {spec!r} is not one of {KINDS}")
@@ -133,117 +118,51 @@ def open_source(spec: str) -> IndexedSource | ShardSource:
 
 
 def _image_folder(spec: str, where: str) -> IndexedSource:
-    _require_folder(where)
-    try:
-        found = ImageFolder(where, allow_empty=True)
-    except FileNotFoundError as error:
-        raise UsageError(f"{where} has no subfolder a class; use folder:{where} for images without labels") from error
-    items = [(Path(path), label) for path, label in found.samples]
-    return _files(spec, Path(where), items, tuple(found.classes))
+    base = _existing(where)
+    classes = class_order([entry.name for entry in listing(base) if entry.is_dir() and is_class(entry.name)])
+    if not classes:
+        raise UsageError(f"{where} has no subfolder for each class; use folder:{where} for images without labels")
+    items: list[tuple[Path, int | None]] = []
+    for label, each in enumerate(classes):
+        found = _images(base / each)
+        items += [(path, label) for path in found]
+        if not found:
+            say(f"the class {each!r} has no images; remove the folder {base / each} if it is none")
+    return _files(spec, base, items, tuple(classes))
 
 
 def _folder(spec: str, where: str) -> IndexedSource:
-    _require_folder(where)
-    paths = sorted(p for p in Path(where).rglob("*") if p.suffix.lower() in IMG_EXTENSIONS and p.is_file())
-    return _files(spec, Path(where), [(path, None) for path in paths], None)
+    base = _existing(where)
+    return _files(spec, base, [(path, None) for path in _images(base)], None)
+
+
+def _images(folder: Path) -> list[Path]:
+    """Images at any depth, without hidden ones and those that archives leave."""
+    found = files_below(folder)
+    for line in said_of(found, UNREAD, "of a type that is not read; convert them to PNG"):
+        say(line)
+    return [path for path in found if path.suffix.lower() in IMAGE_TYPES and path.is_file()]
 
 
 def _files(
-    spec: str, root: Path, items: Sequence[tuple[Path, int | None]], classes: tuple[str, ...] | None
+    spec: str, base: Path, items: Sequence[tuple[Path, int | None]], classes: tuple[str, ...] | None
 ) -> IndexedSource:
     if not items:
-        raise UsageError(f"{spec}: no images ({', '.join(IMG_EXTENSIONS[:4])}, ...) below {root}")
+        raise UsageError(f"{spec}: no images ({', '.join(IMAGE_TYPES[:4])}, ...) below {base}")
+    names = [spelled(path.relative_to(base)) for path, _ in items]
     total = hashlib.sha256()
-    for path, _ in items:
-        total.update(f"{path.relative_to(root)}:{path.stat().st_size}\n".encode())
+    for name, (path, _) in zip(names, items, strict=True):
+        total.update(f"{name}:{path.stat().st_size}\n".encode())
 
     def item(row: int) -> Raw:
         path, label = items[row]
-        return Raw(str(path.relative_to(root)), path.read_bytes, label)
+        return Raw(names[row], path.read_bytes, label)
 
-    return IndexedSource(spec, len(items), item, f"{len(items)} files, sha256 {total.hexdigest()[:16]}", classes)
-
-
-def _require_folder(where: str) -> None:
-    if not Path(where).is_dir():
-        raise UsageError(f"no such folder: {where}")
+    fingerprint = f"{len(items)} files, sha256 {total.hexdigest()[:16]}"
+    return IndexedSource(spec, len(items), item, fingerprint, classes, None if classes is None else base)
 
 
-def _shards(spec: str, where: str) -> ShardSource:
-    try:
-        from webdataset.shardlists import expand_urls
-    except ImportError as error:
-        raise UsageError("webdataset: needs the library: pip install webdataset") from error
-    urls = [url for part in expand_urls(where) for url in (_globbed(part) if "*" in part else [part])]
-    if missing := [u for u in urls if "://" not in u and not u.startswith("pipe:") and not Path(u).is_file()]:
-        raise UsageError(f"{spec}: {len(missing)} of {len(urls)} shards are missing, e.g. {missing[0]}")
-    if not urls:
-        raise UsageError(f"{spec}: no shard of that name")
-    sizes = [f"{Path(u).name}:{Path(u).stat().st_size if Path(u).is_file() else '?'}" for u in urls]
-    digest = hashlib.sha256("\n".join(sizes).encode()).hexdigest()
-    return ShardSource(spec, tuple(urls), f"{len(urls)} shards, sha256 of names and sizes {digest[:16]}")
-
-
-def _stop(error: Exception) -> bool:
-    """A shard that cannot be read stops the run: going on without it would change the order of the others."""
-    raise UsageError(
-        f"a shard cannot be read: {type(error).__name__}: {error}; fix it and run the same command"
-    ) from error
-
-
-def _globbed(pattern: str) -> list[str]:
-    path = Path(pattern)
-    return sorted(str(p) for p in path.parent.glob(path.name))
-
-
-def _raw_of_sample(sample: dict[str, Any]) -> Raw | None:
-    """The image of a WebDataset sample; None for a sample without one."""
-    image = next((sample[ext[1:]] for ext in IMG_EXTENSIONS if ext[1:] in sample), None)
-    if image is None:
-        return None
-    label = sample.get("cls")
-    name = f"{Path(str(sample['__url__'])).name}/{sample['__key__']}"
-    try:
-        return Raw(name, partial(bytes, image), None if label is None else int(label))
-    except ValueError as error:
-        raise UsageError(f"{name}.cls is not the number of a class: {str(label)[:20]}") from error
-
-
-def _hugging_face(spec: str, where: str) -> IndexedSource:
-    name, _, query = where.partition("?")
-    options = HF_DEFAULTS | dict(parse_qsl(query))
-    if unknown := sorted(options.keys() - HF_DEFAULTS.keys()):
-        raise UsageError(f"{spec}: unknown option {unknown[0]!r}; there are {', '.join(HF_DEFAULTS)}")
-    image, label = options["image"], options["label"]
-    table = local_table(name, Path(), options["split"], options["config"] or None)
-    rows = table.rows
-    for column in (image, *((label,) if "label=" in query else ())):
-        if column not in rows.column_names:
-            raise UsageError(f"{spec}: no column {column!r}; there are {', '.join(rows.column_names)}")
-    pictures = rows.select_columns([image])
-    classes, labels = _labels(rows, label)
-
-    def item(row: int) -> Raw:
-        return Raw(
-            f"{name}[{row}]",
-            partial(_cell, pictures, row, image, table.folder),
-            None if labels is None else labels[row],
-        )
-
-    return IndexedSource(spec, len(rows), item, f"{len(rows)} rows, {rows._fingerprint}", classes)
-
-
-def _labels(rows: Any, column: str) -> tuple[tuple[str, ...] | None, list[int] | None]:
-    """Names of the classes and the labels of the rows, where a column of whole numbers holds them."""
-    import datasets
-
-    feature = rows.features.get(column)
-    classes = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None
-    if classes is None and not str(getattr(feature, "dtype", "")).startswith(("int", "uint")):
-        return None, None
-    return classes, list(rows.select_columns([column])[column])
-
-
-def _cell(pictures: Any, row: int, column: str, folder: Path) -> bytes:
-    """The encoded image of one row; read by the thread that decodes it."""
-    return image_bytes(pictures[row][column], folder, f"row {row}, column {column!r}")
+def _existing(where: str) -> Path:
+    if "\0" in where or not Path(where).is_dir():
+        raise UsageError(f"no such folder: {where!r}")
+    return Path(where)

@@ -24,7 +24,7 @@ from bench.train.distributed import World
 from bench.train.hooks import Update
 from bench.train.loop import step_generator
 from bench.train.memory import out_of_memory
-from bench.train.objectives import Features, Target, TrainingObjective, given, part
+from bench.train.objectives import Features, Target, TrainingObjective, checked, given, part
 from bench.train.recipe import Recipe
 from bench.train.schedule import logged
 from bench.train.towers import feature_tower, frozen, train_mode
@@ -91,7 +91,8 @@ class Stepper:
         runtime: Runtime | None = None,
     ) -> None:
         self.runtime = runtime or Runtime()
-        self.objective, self.recipe, self.batches, self.classes = objective, recipe, batches, classes
+        self.objective = checked(recipe.objective, objective)
+        self.recipe, self.batches, self.classes = recipe, batches, classes
         original.eval().requires_grad_(False)
         self._original = self._compile(feature_tower(original, objective))
         self._plain = self._shared_statistics(feature_tower(tower, objective))
@@ -212,17 +213,24 @@ class Stepper:
             return cast(Features, tower(images))
 
     def _loss(self, tower: nn.Module, attacked: Tensor, clean: Tensor, target: Target) -> tuple[Tensor, Tensor]:
-        """The loss to minimise, and the embeddings of the attacked images; clean images join only where needed."""
-        weight, count = self.recipe.clean_weight, len(attacked)
-        both = weight > 0 or "clean" in self.objective.needs
-        seen = self._features(tower, torch.cat([attacked, clean]) if both else attacked)
-        hostile = given(part(seen, slice(0, count)))
-        if both:
-            target = target._replace(clean=part(seen, slice(count, None)))
+        """The loss to minimise, and the embeddings of the attacked images."""
+        hostile, calm = self._views(tower, attacked, clean)
+        target = target._replace(clean=calm)
         loss = self.objective.loss(hostile, target).mean()
+        weight = self.recipe.clean_weight
         if weight > 0:
-            loss = (1 - weight) * loss + weight * self.objective.loss(given(target.clean), target).mean()
+            loss = (1 - weight) * loss + weight * self.objective.loss(given(calm), target).mean()
         return loss, hostile.embedding.detach()
+
+    def _views(self, tower: nn.Module, attacked: Tensor, clean: Tensor) -> tuple[Features, Features | None]:
+        """Features of the attacked images, and of the clean ones, which join only where they are needed."""
+        both = self.recipe.clean_weight > 0 or "clean" in self.objective.needs
+        if "batch-norm-twice" in self.recipe.flaws:
+            calm = self._features(tower, clean) if both else self._quietly(self._tower, clean)
+            return self._features(tower, attacked), calm if both else None
+        seen = self._features(tower, torch.cat([attacked, clean]) if both else attacked)
+        count = len(attacked)
+        return given(part(seen, slice(0, count))), part(seen, slice(count, None)) if both else None
 
     def _synchronised(self, last: bool) -> AbstractContextManager[None]:
         """Gradients travel between processes once a step, with the last micro-batch."""

@@ -44,6 +44,7 @@ class ImageStream:
         seed: of the order.
         world: the processes that share each batch.
         threads: that decode.
+        upright: turn images as their EXIF orientation says.
         skipped_file: where skipped images are named.
     """
 
@@ -56,10 +57,11 @@ class ImageStream:
         seed: int = 0,
         world: World | None = None,
         threads: int = 4,
+        upright: bool = True,
         skipped_file: Path | None = None,
     ) -> None:
         self._source, self._preprocess, self._batch, self._seed = source, preprocess, batch, seed
-        self._world = world or World()
+        self._world, self._upright = world or World(), upright
         if batch % self._world.size:
             raise TrainingError(f"a batch of {batch} cannot be shared by {self._world.size} processes")
         if isinstance(source, IndexedSource) and len(source) < batch:
@@ -70,6 +72,7 @@ class ImageStream:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._skipped_file, self._lock = skipped_file, Lock()
         self._named = skipped_names(skipped_file)
+        self._gap = "\n" if _is_torn(skipped_file) else ""
         self.skipped: dict[str, str] = {}
         self._epoch, self._done = 0, 0
         self._restart()
@@ -79,8 +82,15 @@ class ImageStream:
         return {"epoch": self._epoch, "batch": self._done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on behind that batch."""
-        self._epoch, self._done = state["epoch"], state["batch"]
+        """Go on behind that batch.
+
+        Raises:
+            ValueError: the state is no place.
+        """
+        epoch, done = state["epoch"], state["batch"]
+        if not all(isinstance(number, int) and number >= 0 for number in (epoch, done)):
+            raise ValueError(f"no place in the data: {state}")
+        self._epoch, self._done = epoch, done
         self._restart()
 
     def _restart(self) -> None:
@@ -128,7 +138,7 @@ class ImageStream:
     def _readable(self, raw: Raw) -> Tensor | None:
         """(3, H, W) in [0, 1]; None if the image cannot be read."""
         try:
-            return self._preprocess(open_image(Stored(raw.id, raw.read)))
+            return self._preprocess(open_image(Stored(raw.id, raw.read), upright=self._upright))
         except UsageError as error:
             self._skip(raw.id, str(error))
             return None
@@ -148,7 +158,8 @@ class ImageStream:
             self._named.add(name)
             try:
                 with self._skipped_file.open("a") as file:
-                    file.write(json.dumps({"id": name, "reason": reason}) + "\n")
+                    file.write(self._gap + json.dumps({"id": name, "reason": reason}) + "\n")
+                self._gap = ""
             except OSError as failed:
                 raise TrainingError(
                     f"cannot write {self._skipped_file}: {failed.strerror}; fix that and run the same command"
@@ -163,12 +174,18 @@ def skipped_names(file: Path | None) -> set[str]:
     """Names in a file of skipped images; none if there is no such file."""
     if file is None or not file.is_file():
         return set()
-    return {name for line in file.read_text().splitlines() if (name := _name(line)) is not None}
+    return {name for line in file.read_text(errors="replace").splitlines() if (name := _name(line)) is not None}
+
+
+def _is_torn(file: Path | None) -> bool:
+    """Whether a crash cut the last line short."""
+    content = file.read_bytes() if file is not None and file.is_file() else b""
+    return content != b"" and not content.endswith(b"\n")
 
 
 def _name(line: str) -> str | None:
     """The image that a line names; None for a line that a crash cut short."""
     try:
         return str(json.loads(line)["id"])
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -22,8 +23,8 @@ class EmbeddingTower(nn.Module):
         self.tower = tower
 
     def forward(self, images: Tensor) -> Features:
-        """Features without patches, in float32."""
-        return Features(self.tower(images).float())
+        """Features without patches, in float32 at least."""
+        return Features(_precise(self.tower(images)))
 
 
 class PatchTower(nn.Module):
@@ -42,12 +43,17 @@ class PatchTower(nn.Module):
         self._index = len(visual.transformer.resblocks) + READ_BY_LLAVA
 
     def forward(self, images: Tensor) -> Features:
-        """Features with patches (b, N, W), in float32."""
+        """Features with patches (b, N, W), in float32 at least."""
         tower = self.tower
         found = tower.visual.forward_intermediates(
             (images - tower.mean) / tower.std, indices=[self._index], output_fmt="NLC"
         )
-        return Features(found["image_features"].float(), found["image_intermediates"][0].float())
+        return Features(_precise(found["image_features"]), _precise(found["image_intermediates"][0]))
+
+
+def _precise(values: Tensor) -> Tensor:
+    """In float32, or in the float64 of a tower that is compared with another implementation."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def feature_tower(tower: nn.Module, objective: TrainingObjective) -> nn.Module:

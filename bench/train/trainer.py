@@ -28,7 +28,7 @@ from bench.train.job import TrainingJob
 from bench.train.memory import out_of_memory_elsewhere
 from bench.train.objectives import TrainingObjective, load_objective
 from bench.train.observe import tensorboard
-from bench.train.sources import IndexedSource, Raw, ShardSource, open_source
+from bench.train.sources import Raw, Source, open_source
 from bench.train.step import Runtime
 from bench.train.stream import ImageStream, skipped_names
 from bench.train.towers import checkpoint_activations
@@ -45,7 +45,7 @@ class _Setup:
     job: TrainingJob
     world: World
     objective: TrainingObjective
-    source: IndexedSource | ShardSource
+    source: Source
     held_out: list[Raw]
     base: Base
     original: Encoder
@@ -102,7 +102,7 @@ def _prepare(job: TrainingJob, world: World) -> _Setup:
     source, held_out = split(open_source(job.data), job)
     base = load_base(job.arch, job.weights, seed=job.seed)
     original = Encoder(copy.deepcopy(base.encoder.visual), base.encoder.preprocessing, base.encoder.text)
-    names = class_names(job.objective, source.classes, job.classnames) if "labels" in objective.needs else None
+    names = class_names(job.objective, source, job.classnames) if "labels" in objective.needs else None
     classes = None if names is None else class_weights(base, names).to(world.device)
     if job.checkpoint_activations:
         checkpoint_activations(base.encoder)
@@ -120,6 +120,7 @@ def _train(setup: _Setup) -> None:
         seed=job.seed,
         world=world,
         threads=job.data_threads,
+        upright="exif-ignored" not in job.resolved().flaws,
         skipped_file=_skipped_file(job, world),
     )
     observe, close = tensorboard(job.output / "tensorboard") if world.main else (lambda row: None, lambda: None)

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from bench.errors import UsageError
 
 LONGEST_NAME = 200  # bytes; file systems end at 255, with a suffix
+_SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*://|pipe:)", re.IGNORECASE)
 _DIGEST = re.compile("[0-9a-f]{64}")  # another text's name
 
 
@@ -61,6 +62,25 @@ def no_links(path: Path, below: Path | None = None) -> Path:
         if part.is_symlink():
             raise UsageError(f"{part} is a link to {os.readlink(part)!r}, and links are not followed here; remove it")
     return path
+
+
+def local_file(name: str, what: str) -> Path:
+    """A file's place as a person gives it, where libraries would take other things too.
+
+    WebDataset and its like run ``pipe:COMMAND`` and fetch addresses by commands of the shell; here a place is a file.
+
+    Args:
+        name: What was given.
+        what: What it is, for the message, such as "the shard".
+
+    Raises:
+        UsageError: If it is a command, an address, or can be no file's name.
+    """
+    if _SCHEME.match(name):
+        raise UsageError(f"{what} {name!r} is a command or an address, and only files are read; download it first")
+    if not name or name == "-" or "\0" in name:
+        raise UsageError(f"{what} {name!r} can be no file's name; fix it")
+    return Path(name)
 
 
 def safe_name(text: str) -> str:

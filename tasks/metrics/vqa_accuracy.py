@@ -98,3 +98,23 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], *, most_periods: int |
     agrees = [normalise(answer, most_periods) == wanted for answer in answers]
     points = sum(min(AGREEING, sum(agrees) - own) for own in agrees)
     return 100 * points / (AGREEING * len(agrees))
+
+
+def exact_match(prediction: str, answers: Sequence[str], *, most_periods: int | None = MOST_PERIODS) -> float:
+    """Whether an answer is one of those given, after the official normalisation: 100 or 0.
+
+    >>> exact_match("The red.", ["red"]), exact_match("blue", ["red", "crimson"])
+    (100.0, 0.0)
+
+    Args:
+        prediction: the model's answer.
+        answers: all that are right.
+        most_periods: as of `normalise`.
+
+    Raises:
+        ValueError: no answers.
+    """
+    if not answers:
+        raise ValueError("a question without answers has no exact match")
+    wanted = normalise(prediction, most_periods)
+    return 100.0 * any(normalise(answer, most_periods) == wanted for answer in answers)

@@ -9,7 +9,7 @@ from PIL import Image
 from bench.config import load_suite
 from bench.mini.export import export_mini
 
-SIZE = 30  # samples a set: a stealth target takes 25 images
+SIZE = 30  # samples per set: a stealth target takes 25 images
 WDS = {"cifar10": "mini-shape", "cars": "mini-colour", "pcam": "mini-count"}
 
 

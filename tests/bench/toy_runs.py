@@ -1,7 +1,7 @@
 """Whole runs on a toy classifier, in milliseconds: data, model and configuration made up in memory."""
 
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import torch
 from PIL import Image
@@ -15,6 +15,7 @@ from bench.records.worst import worst_scores
 from bench.running import loop as runner
 from bench.running.load import Setup
 from tasks.base import Dataset, Sample
+from tasks.protocol import PROTOCOLS
 from tasks.zeroshot import ZeroShot, _Classifier
 from tests.bench.runs import make_header
 from tests.toys import trained_toy
@@ -105,7 +106,11 @@ def run(tmp_path, steps, *, setup=None, monkeypatch=None, **changes):
         device="cpu",
         output=tmp_path,
     )
-    directory = runner.carry_out(replace(config, **changes), setup or make_setup("toy", eps=eps))
+    config, setup = replace(config, **changes), setup or make_setup("toy", eps=eps)
+    if config.protocol != "strict":
+        chosen = {"precision": config.precision, **asdict(PROTOCOLS[config.protocol])}
+        setup = replace(setup, header=replace(setup.header, protocol=chosen))
+    directory = runner.carry_out(config, setup)
     return load_run(directory)
 
 

@@ -47,6 +47,16 @@ def test_a_task_says_what_fits_how_high_it_goes_and_whether_a_part_scores_as_the
 ANSWERS = ["red"] * 6 + ["crimson"] * 4
 
 
+def test_under_the_papers_protocol_an_attack_on_an_answer_goes_on_whatever_is_said():
+    images = torch.tensor([0.0, 0.6]).view(2, 1, 1, 1).expand(2, 3, 4, 4)  # first tokens "red" and "blue"
+    ended = {}
+    for protocol in (STRICT, PAPER):
+        task = VQA(Dataset("d", (make_sample(ANSWERS),)), protocol)
+        objective = task.bind(Scripted()).objective(images[:1], task.dataset.samples, "reference-0")
+        ended[protocol.name] = objective(images, torch.zeros(2, dtype=torch.int64)).fooled.tolist()
+    assert ended == {"strict": [False, True], "paper": [False, False]}
+
+
 def test_vqa_attacks_answers_by_frequency_and_stops_when_no_answer_can_follow():
     task = VQA(Dataset("d", (make_sample(ANSWERS),), prompt_suffix=" briefly"))
     model = Scripted()

@@ -9,21 +9,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bench.errors import UsageError
+from bench.models.encoders.torchscript import is_torchscript, read_torchscript
 
 WRAPPERS = ("vision_encoder_state_dict", "state_dict")  # keys of the paper's trainer and of open_clip's
-
+TRANSFORMERS_FILES = (
+    ("model.safetensors", "model.safetensors.index.json"),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
+_DTYPES = (
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool),
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+)
+_OPENAI_SIZES = ("input_resolution", "context_length", "vocab_size")  # beside the weights in OpenAI's own files
 _TEXT = frozenset(string.printable.encode())  # weights files begin with other bytes, too
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a flat state dict from ``.safetensors``, or with ``weights_only=True`` from any other file.
+    """Read a flat state dict: safetensors, a pickle with ``weights_only=True``, or a TorchScript archive's tensors.
 
-    One level of wrapping (under `WRAPPERS`) and the prefix "module." of parallel training are taken off.
+    One level of wrapping (under `WRAPPERS`), the prefix "module." of parallel training and the "_orig_mod." of
+    torch.compile are taken off.
 
     Raises:
         UsageError: the file is missing, is not a checkpoint (an HTML page, a git-lfs pointer), holds no tensors, or
@@ -33,25 +42,101 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     state = _loaded(path)
     for wrapper in WRAPPERS:
         state = state.get(wrapper, state) if isinstance(state, dict) else {}
-    if not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UsageError(f"{path} is not a state dict of tensors (nor one under a key of {WRAPPERS})")
+    if not isinstance(state, dict) or not state or not all(_plain(k, v) for k, v in state.items()):
+        raise UsageError(
+            f"{path} is not a state dict of tensors (nor one under a key of {WRAPPERS}); save its model's state_dict() "
+            "and give that"
+        )
     if bad := [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]:
         raise UsageError(f"{path} holds NaN or infinite weights in {bad[:3]}; the checkpoint is damaged")
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    named = {_without_wrappers(name): tensor for name, tensor in state.items()}
+    if len(named) < len(state):
+        raise UsageError(
+            f"{path} holds tensors whose names differ in module. and _orig_mod. only; save one model alone"
+        )
+    return named
+
+
+def _plain(name: object, value: object) -> bool:
+    return (
+        isinstance(name, str)
+        and isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and value.dtype in _DTYPES
+    )
+
+
+def _without_wrappers(name: str) -> str:
+    name = name.replace("_orig_mod.", "")
+    return name.removeprefix("module.")
 
 
 def _loaded(path: Path) -> Any:
     try:
         with warnings.catch_warnings(action="ignore"):  # about pickles that are refused just below
-            return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+            if _is_safetensors(path):
+                return load_file(path)
+            if is_torchscript(path):
+                return {k: v for k, v in read_torchscript(path).items() if k not in _OPENAI_SIZES}
+            return torch.load(path, "cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UsageError(
             f"{path} is not a checkpoint that can be read: it is damaged, or holds Python objects, which could run "
             "code, beside tensors; download it again, or save its model's state_dict() and give that"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, json.JSONDecodeError) as error:
-        reason = str(error).splitlines()[0].split(". ")[0]
+    except Exception as error:  # readers raise anything at all on damaged files
+        lines = str(error).splitlines()
+        reason = lines[0].split(". ")[0][:200] if lines and "weights_only" not in lines[0] else type(error).__name__
         raise UsageError(f"{path} is not a checkpoint that can be read ({reason}); download it again") from error
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By its name, or where it begins with the length of a header and a brace."""
+    if path.suffix == ".safetensors":
+        return True
+    with path.open("rb") as file:
+        head = file.read(9)
+    return head[8:] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= path.stat().st_size - 8
+
+
+def weights_files(folder: Path) -> list[Path]:
+    """The files that transformers reads a folder's weights from, each seen to be there and to be no text.
+
+    Raises:
+        UsageError: there are none, one is missing, or the index is damaged.
+    """
+    for single, index in TRANSFORMERS_FILES:
+        if (folder / single).is_file():  # whatever an index beside it says
+            files = [single]
+        elif (folder / index).is_file():
+            files = _shards(folder / index)
+        else:
+            continue
+        for name in files:
+            check_file(folder / name)
+        return [folder / name for name in files]
+    raise UsageError(f"{folder} holds no weights; expected {' or '.join(f'{a} or {b}' for a, b in TRANSFORMERS_FILES)}")
+
+
+def _shards(index: Path) -> list[str]:
+    try:
+        found = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{index} cannot be read ({str(error)[:100]}); download that file again") from error
+    table = found.get("weight_map") if isinstance(found, dict) else None
+    if not isinstance(table, dict) or not table or not all(_is_name(name) for name in table.values()):
+        raise UsageError(f"{index} has no weight_map from tensors to files beside it; download that file again")
+    files = sorted(set(table.values()))
+    if absent := [name for name in files if not (index.parent / name).is_file()]:
+        raise UsageError(
+            f"{index.parent} lacks {len(absent)} of {len(files)} shards named in {index.name}: {', '.join(absent[:5])}"
+        )
+    return files
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and name == Path(name).name and name not in ("", ".", "..")
 
 
 def check_file(path: Path) -> None:

@@ -2,38 +2,18 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from open_clip.transformer import VisionTransformer
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as TF
 
 from bench.errors import UsageError
 from bench.models.encoders.attention import fold_attention
+from bench.models.encoders.pixels import Preprocessing
 from bench.models.encoders.shapes import TowerShapes
 from bench.models.encoders.stored import PRECISIONS
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """The pixel pipeline an encoder was trained with.
-
-    Attributes:
-        size: side of the square that the encoder sees, in pixels.
-        mean: of the channels in [0, 1]; with ``std``, applied inside the encoder.
-        interpolation: "bicubic" or "bilinear".
-        resize_mode: "shortest" side resized, then centre crop; or "squash" to the square, whatever the proportions.
-    """
-
-    size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: str = "bicubic"
-    resize_mode: str = "shortest"
 
 
 class TextTower(nn.Module):
@@ -171,13 +151,7 @@ class Encoder(nn.Module):
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """(3, H, W) float32 in [0, 1]: resized and cropped as in training (see `Preprocessing`), not normalised."""
-        size = self.preprocessing.size
-        image = image.convert("RGB")
-        if image.size != (size, size):
-            mode = InterpolationMode(self.preprocessing.interpolation)
-            shape = [size, size] if self.preprocessing.resize_mode == "squash" else [size]
-            image = TF.center_crop(TF.resize(image, shape, mode, antialias=True), [size, size])
-        return cast(Tensor, TF.to_tensor(image))
+        return self.preprocessing(image)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, D) float32: projected, not normalised to unit length.

@@ -18,14 +18,14 @@ from transformers.utils import logging as bars
 
 from bench.errors import UsageError
 from bench.models.encoders.catalogue import PixelFacts
-from bench.models.encoders.checkpoint import check_file, load_fitting, read_state_dict
+from bench.models.encoders.checkpoint import check_file, load_fitting, read_state_dict, weights_files
 from bench.models.encoders.convert import activation_of, to_open_clip, to_open_clip_tower
-from bench.models.encoders.encoder import Preprocessing
-from bench.models.encoders.hub import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, TRANSFORMERS_WEIGHTS
+from bench.models.encoders.hub import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS
+from bench.models.encoders.pixel_configs import of_open_clip, of_transformers, square
+from bench.models.encoders.pixels import Preprocessing
 from bench.progress import no_bars_in_logs
 from bench.trust import code as trust
 
-_RESAMPLE = {2: "bilinear", 3: "bicubic"}  # PIL's numbers, as transformers stores them
 _OPENAI_VOCABULARY = 49408
 
 
@@ -64,7 +64,7 @@ def open_clip_folder(folder: Path, weights: Path | None = None) -> LoadedClip:
     check_file(weights)  # before the model is built, which takes a while
     clip = _built(identifier, f"{folder / OPEN_CLIP_CONFIG}")
     load_whole(clip, read_state_dict(weights), weights)
-    preprocessing = read_preprocessing(config["preprocess_cfg"], clip.visual, folder / OPEN_CLIP_CONFIG)
+    preprocessing = of_open_clip(config["preprocess_cfg"], clip.visual.image_size, folder / OPEN_CLIP_CONFIG)
     try:
         tokenizer = open_clip.get_tokenizer(identifier, **options)
     except (OSError, ValueError, TypeError) as error:
@@ -82,7 +82,7 @@ def open_clip_builtin(architecture: str, weights: Path, facts: PixelFacts) -> Lo
     options = trust.check_open_clip(architecture)
     clip = _built(architecture, f"architecture {architecture!r}")
     load_whole(clip, read_state_dict(weights), weights)
-    size = _square(clip.visual.image_size, architecture)
+    size = square(clip.visual.image_size, architecture)
     preprocessing = Preprocessing(size, facts.mean, facts.std, facts.interpolation)
     tokenizer = open_clip.get_tokenizer(architecture, **options)
     return LoadedClip(clip, tokenizer, preprocessing, str(weights), config)
@@ -115,17 +115,26 @@ def load_whole(clip: Any, state: dict[str, Tensor], weights: Path) -> None:
     load_fitting(clip, state, weights, "the model that its configuration describes")
 
 
-def replace_tower(base: LoadedClip, weights: Path) -> LoadedClip:
-    """``base`` with the image tower of a state dict: of the tower alone, or of a whole model.
+def load_file(clip: Any, weights: Path) -> None:
+    """Load a file into an open_clip model: weights of the image tower alone, or of the whole model.
 
     Raises:
         UsageError: see `read_state_dict` and `load_fitting`.
     """
     state = read_state_dict(weights)
     if any(name.startswith("visual.") for name in state):
-        load_whole(base.clip, state, weights)
+        load_whole(clip, state, weights)
     else:
-        load_fitting(base.clip.visual, state, weights, "the image tower")
+        load_fitting(clip.visual, state, weights, "the image tower")
+
+
+def replace_tower(base: LoadedClip, weights: Path) -> LoadedClip:
+    """``base`` with the image tower of a state dict: of the tower alone, or of a whole model.
+
+    Raises:
+        UsageError: see `read_state_dict` and `load_fitting`.
+    """
+    load_file(base.clip, weights)
     return LoadedClip(base.clip, base.tokenizer, base.preprocessing, str(weights), base.architecture)
 
 
@@ -148,25 +157,8 @@ def _built(identifier: str, what: str) -> Any:
     try:
         with _without_warning(), trust.never_asking():
             return open_clip.create_model(identifier, load_weights=False, pretrained_text=False)
-    except (RuntimeError, ValueError, OSError, TypeError, KeyError, AssertionError) as error:
+    except Exception as error:  # open_clip raises anything at all on a damaged configuration
         raise UsageError(f"open_clip {open_clip.__version__} cannot build {what}: {_brief(error)}") from error
-
-
-def read_preprocessing(config: dict[str, Any], visual: Any, source: Path | str) -> Preprocessing:
-    """open_clip's ``preprocess_cfg`` of an image tower; what we could not do to the pixels as it says is an error."""
-    if not {"mean", "std"} <= config.keys():
-        raise UsageError(f"{source}: preprocess_cfg lacks mean or std; without them the pixels would be guessed")
-    mode = config.get("resize_mode", "shortest")
-    if mode not in ("shortest", "squash"):
-        raise UsageError(f"{source}: resize_mode {mode!r} is not supported; known: shortest, squash")
-    size = _square(visual.image_size, str(source))
-    asked = config.get("size", size)
-    if asked not in (size, [size, size]):
-        raise UsageError(f"{source}: preprocess_cfg says size {asked}, the image tower takes {size} pixels")
-    interpolation = config.get("interpolation", "bicubic")  # open_clip's own default
-    if interpolation not in _RESAMPLE.values():
-        raise UsageError(f"{source}: interpolation {interpolation!r} is not supported; known: bicubic, bilinear")
-    return Preprocessing(size, tuple(config["mean"]), tuple(config["std"]), interpolation, mode)
 
 
 # ---- transformers' formats -------------------------------------------------------------------------------------------
@@ -179,7 +171,7 @@ def transformers_model(folder: Path, facts: PixelFacts | None = None) -> LoadedC
         UsageError: files are missing or damaged, or the model has parts that open_clip does not know.
     """
     trust.check(folder)
-    _existing(folder, TRANSFORMERS_WEIGHTS, sharded=True)
+    weights_files(folder)
     model = _pretrained(CLIPModel, folder)
     clip = to_open_clip(model)
     preprocessing = _transformers_preprocessing(folder, model.config.vision_config.image_size, facts)
@@ -196,8 +188,9 @@ def transformers_tower(folder: Path, base: LoadedClip) -> LoadedClip:
         UsageError: files are missing or damaged, or the tower's embeddings do not fit the text tower's.
     """
     trust.check(folder)
-    _existing(folder, TRANSFORMERS_WEIGHTS, sharded=True)
-    projected = "CLIPVisionModelWithProjection" in _json(folder / "config.json").get("architectures", [])
+    weights_files(folder)
+    architectures = _json(folder / "config.json").get("architectures") or []
+    projected = "CLIPVisionModelWithProjection" in (architectures if isinstance(architectures, list) else [])
     model = _pretrained(CLIPVisionModelWithProjection if projected else CLIPVisionModel, folder)
     proj = base.clip.visual.proj.detach() if hasattr(base.clip.visual, "proj") else None
     visual = to_open_clip_tower(model, proj)
@@ -205,7 +198,7 @@ def transformers_tower(folder: Path, base: LoadedClip) -> LoadedClip:
     if visual.output_dim != expected:
         raise UsageError(
             f"{folder}: embeddings of width {visual.output_dim} do not fit the text tower's {expected}; "
-            "name the model that it was fine-tuned from: --arch ARCHITECTURE,TAG"
+            "name the model that it was fine-tuned from: --arch ARCHITECTURE,TAG (or a folder)"
         )
     if activation_of(visual) != activation_of(base.clip.visual):
         raise UsageError(
@@ -222,6 +215,8 @@ def transformers_tower(folder: Path, base: LoadedClip) -> LoadedClip:
 
 def is_transformers_tower(folder: Path) -> bool:
     """Whether a transformers folder holds an image tower alone."""
+    if (folder / OPEN_CLIP_CONFIG).is_file() or not (folder / "config.json").is_file():
+        return False
     return "vision" in str(_json(folder / "config.json").get("model_type", ""))
 
 
@@ -235,7 +230,7 @@ def _pretrained(kind: Any, folder: Path) -> Any:
             model, report = kind.from_pretrained(
                 folder, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
             )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except Exception as error:  # transformers raises anything at all on damaged files
         raise UsageError(f"{folder} holds no {kind.__name__} that can be read: {_brief(error)}") from error
     absent = sorted(n for n in report["missing_keys"] if "position_ids" not in n)
     foreign = sorted(map(str, report.get("mismatched_keys") or []))
@@ -272,16 +267,8 @@ def _transformers_preprocessing(folder: Path, size: int, facts: PixelFacts | Non
                 f"{folder} has no preprocessor_config.json, so its mean and std are unknown; copy that of the model "
                 "that it was fine-tuned from into the folder"
             )
-        return Preprocessing(size, facts.mean, facts.std, facts.interpolation)
-    config = _json(path)
-    crop = config.get("crop_size", size)
-    side = crop.get("height") if isinstance(crop, dict) else crop
-    if side != size:
-        raise UsageError(f"{path} crops to {side} pixels, the image tower takes {size}")
-    interpolation = _RESAMPLE.get(config.get("resample", 3))
-    if interpolation is None or not {"image_mean", "image_std"} <= config.keys():
-        raise UsageError(f"{path} lacks image_mean or image_std, or resamples in another way than 2 or 3 (PIL)")
-    return Preprocessing(size, tuple(config["image_mean"]), tuple(config["image_std"]), interpolation)
+        return Preprocessing(size, facts.mean, facts.std, facts.interpolation, crop="transformers")
+    return of_transformers(_json(path), size, path)
 
 
 def _transformers_tokenizer(folder: Path, config: Any) -> Any:
@@ -300,15 +287,11 @@ def _transformers_tokenizer(folder: Path, config: Any) -> Any:
 # ---- Shared ----------------------------------------------------------------------------------------------------------
 
 
-def _existing(folder: Path, names: tuple[str, ...], sharded: bool = False) -> Path:
+def _existing(folder: Path, names: tuple[str, ...]) -> Path:
     for name in names:
         if (folder / name).is_file():
             check_file(folder / name)
             return folder / name
-    if sharded and (shards := sorted(folder.glob("*-of-*.safetensors"))):
-        for shard in shards:
-            check_file(shard)
-        return shards[0]
     raise UsageError(f"{folder} holds no weights; expected {' or '.join(names)}")
 
 
@@ -322,13 +305,6 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UsageError(f"{path} holds no JSON object")
     return found
-
-
-def _square(size: Any, source: str) -> int:
-    sides = (size, size) if isinstance(size, int) else tuple(size)
-    if sides[0] != sides[1]:
-        raise UsageError(f"{source}: images of {sides} pixels are not square, which is not supported")
-    return int(sides[0])
 
 
 def _brief(error: Exception) -> str:

@@ -46,7 +46,7 @@ def load_encoder(name: str, suite: str = "mini", arch: str | None = None) -> Enc
         name: what to load.
         suite: family of catalogue rows.
         arch: for a path: open_clip's architecture, "ViT-L-14-quickgelu"; or with the weights that an image tower was
-            fine-tuned from, "ViT-B-32,laion2b_s34b_b79k".
+            fine-tuned from, "ViT-B-32,laion2b_s34b_b79k", or a folder of that whole model, "ViT-B-32,models/mine".
 
     Raises:
         UsageError: unknown name, missing file, a file that is no checkpoint or does not fit the architecture,
@@ -105,7 +105,7 @@ def _from_row(row: EncoderRow, rows: Rows) -> LoadedClip:
         check_digest(row.visual_path, row.sha256)
         loaded = replace_tower(_from_row(rows[row.base], rows), row.visual_path)
     elif row.model is not None:
-        loaded = open_clip_folder(Path(catalogue.resolve_path(row.model)))
+        loaded = _from_folder(Path(catalogue.resolve_path(row.model)))
     else:
         loaded = _from_hub(row)
     check_facts(row, loaded)
@@ -168,26 +168,35 @@ def _from_path(path: Path, rows: Rows, arch: str | None) -> LoadedClip:
         if not path.is_file():
             raise UsageError(f"no such checkpoint: {path}")
         return replace_tower(_from_row(_base_of_path(path, rows, arch), rows), path)
+    if is_transformers_tower(path):
+        return transformers_tower(path, _from_row(_base_of_path(path, rows, arch), rows))
+    return _matching(_from_folder(path), arch)
+
+
+def _from_folder(path: Path) -> LoadedClip:
+    """A folder of a whole model."""
     if (path / hub.OPEN_CLIP_CONFIG).is_file():
-        return _matching(open_clip_folder(path), arch)
+        return open_clip_folder(path)
     if not (path / "config.json").is_file():
         raise UsageError(
             f"{path} is a folder without {hub.OPEN_CLIP_CONFIG} or config.json; give an open_clip or transformers "
             "folder, or a file"
         )
-    if is_transformers_tower(path):
-        return transformers_tower(path, _from_row(_base_of_path(path, rows, arch), rows))
-    return _matching(transformers_model(path), arch)
+    return transformers_model(path)
 
 
 def _matching(loaded: LoadedClip, arch: str | None) -> LoadedClip:
     """A folder says itself what it is; ``arch`` must agree."""
     if arch is not None:
         name = arch.partition(",")[0]
-        config = known_architecture(name)
-        activation = "quick_gelu" if config.get("quick_gelu") else None  # without the suffix, the folder's own holds
-        check_facts(EncoderRow(f"--arch {arch}", architecture=name, activation=activation), loaded)
+        check_facts(_facts(f"--arch {arch}", name), loaded)
     return loaded
+
+
+def _facts(label: str, architecture: str) -> EncoderRow:
+    """What open_clip's name of an architecture says; without its suffix, the folder's own activation holds."""
+    config = known_architecture(architecture)
+    return EncoderRow(label, architecture=architecture, activation="quick_gelu" if config.get("quick_gelu") else None)
 
 
 def _base_of_path(path: Path, rows: Rows, arch: str | None) -> EncoderRow:
@@ -201,6 +210,8 @@ def _base_of_path(path: Path, rows: Rows, arch: str | None) -> EncoderRow:
         return plain
     name, _, tag = arch.partition(",")
     config = known_architecture(name)
+    if tag and Path(tag).is_dir():
+        return replace(_facts(f"--arch {arch}", name), model=tag)
     if tag:
         return _tagged(name, tag)
     own = plain.architecture
@@ -217,7 +228,7 @@ def _base_of_path(path: Path, rows: Rows, arch: str | None) -> EncoderRow:
     what = f"width {config['embed_dim']}" if own is None else f"architecture {own}, not {name}"
     raise UsageError(
         f"{path}: the suite's text tower does not go with --arch {name} ({what}); name the model that it was "
-        f"fine-tuned from, --arch {name},TAG, where TAG is one of: {tags}"
+        f"fine-tuned from, --arch {name},TAG, where TAG is a folder of the whole model or one of: {tags}"
     )
 
 
@@ -232,8 +243,9 @@ def _tagged(name: str, tag: str) -> EncoderRow:
         raise registry.unknown(f"tag of {name}", tag, open_clip.list_pretrained_tags_by_model(name))
     quick = _is_quick(name, tag)
     if name.endswith(QUICK) and not quick:
-        raise UsageError(f"--arch {name},{tag}: these weights were trained with GELU; give --arch "
-                         f"{name.removesuffix(QUICK)},{tag}")  # fmt: skip
+        raise UsageError(
+            f"--arch {name},{tag}: these weights were trained with GELU; give --arch {name.removesuffix(QUICK)},{tag}"
+        )
     full = name + QUICK if quick and not name.endswith(QUICK) else name
     repository, _, file = config["hf_hub"].rpartition("/")
     pixels = PixelFacts(tuple(config["mean"]), tuple(config["std"]), config["interpolation"])

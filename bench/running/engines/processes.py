@@ -2,14 +2,16 @@
 
 import multiprocessing
 import os
+import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -51,7 +53,8 @@ class Processes:
         self._pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=begin)
         self._running.enter_context(self._pool)
         self._running.enter_context(relayed(events))
-        self._pending = [self._pool.submit(_execute_in_worker, config) for config in configs]
+        with _without_script():
+            self._pending = [self._pool.submit(_execute_in_worker, config) for config in configs]
         self._workers = [child for child in multiprocessing.active_children() if child not in strangers]
 
     def watch(self) -> list[Path]:
@@ -77,6 +80,21 @@ class Processes:
                 if isinstance(error, BrokenProcessPool):
                     raise _killed() from error
                 raise
+
+
+@contextmanager
+def _without_script() -> Iterator[None]:
+    """Within the block, processes begin without the script that called `bench.run`.
+
+    A process that is spawned imports the caller's script to find what it is to do. Ours lies in this package; a script
+    that does not guard its calls with ``if __name__ == "__main__"`` would begin all over in every worker.
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def _killed() -> UsageError:

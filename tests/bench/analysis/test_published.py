@@ -3,6 +3,7 @@
 import csv
 import io
 import tomllib
+from dataclasses import replace
 from fnmatch import fnmatch
 from importlib import resources
 from pathlib import Path
@@ -87,7 +88,7 @@ def test_a_clean_number_of_a_part_is_not_that_of_the_whole_test_set(tmp_path):
 )
 def test_a_number_of_something_else_is_not_put_beside_ours(tmp_path, model, changes):
     run = _paper(tmp_path, "captioning", "coco", 60.0, model, eps=changes.pop("radii", (2.0,))[0])
-    header = type(run.header)(**{**run.header.__dict__, **changes})
+    header = replace(run.header, **changes)
     (_, attacked) = measured([type(run)(run.directory, header, run.records)])
     assert published(attacked) is None
 

@@ -9,10 +9,11 @@ import pytest
 from click.testing import CliRunner
 
 from bench.cli import main
+from bench.records import open_run
 from bench.registry import LAYOUTS
 from bench.regression.baseline import DOCUMENT
 from bench.tables import layouts
-from tests.bench.runs import make_run
+from tests.bench.runs import make_header, make_record, make_run
 
 ROOT = Path(__file__).parents[3]
 MINI = str(ROOT / "results" / "mini")
@@ -131,6 +132,19 @@ def test_cider_of_one_image_is_no_number(tmp_path):
     assert "60.0 [" in both.stdout
     assert f"No number of {tmp_path / 'one'}: CIDEr weighs words" in both.stdout
     assert len(both.stdout.splitlines()) == 5  # head, rule, one line of numbers, notes
+
+
+@pytest.mark.parametrize("words", [[], ["--all"]])
+def test_a_run_without_a_score_is_named(tmp_path, words):
+    with open_run(tmp_path / "failed", make_header(encoder="x")) as store:
+        store.append([make_record(score=None, error="out of memory")])
+    alone = _table(*words, str(tmp_path))
+    assert alone.exit_code == 2
+    assert f"{tmp_path / 'failed'}: no sample has a score; the first error: out of memory" in alone.output
+    make_run(tmp_path / "fine", {0: [100.0] * 4})
+    both = _table(*words, str(tmp_path))
+    assert both.exit_code == 0
+    assert f"No number of {tmp_path / 'failed'}: no sample has a score" in both.stdout
 
 
 @pytest.mark.parametrize("words", [["table", "--all", MINI], ["table", "targeted", MINI, "--format", "html"]])

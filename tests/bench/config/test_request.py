@@ -2,7 +2,7 @@
 
 import inspect
 import types
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,8 +69,9 @@ def through_a_header(request: Request) -> Request:
 def test_every_option_comes_back_through_a_header(other):
     assert set(other) == set(FIELDS)
     assert all(other[f.name] != f.default for f in fields(Request))
-    request = Request(**other)
-    assert through_a_header(request) == request
+    for encoders in ("tower",), ("surrogate", "attack"):  # a native tower leaves no room for a surrogate
+        request = Request(**{name: value for name, value in other.items() if name not in encoders})
+        assert through_a_header(request) == (request if request.attack else replace(request, attack="apgd"))
 
 
 @pytest.mark.parametrize("name", FIELDS)

@@ -37,7 +37,8 @@ def test_every_run_behind_the_mini_tables_is_asked_for_at_once():
     configs = resolve_all(Request.of(suite="mini-full", limit=3))
     suite = load_suite("mini-full")
     direct = {(c.encoder, c.dataset) for c in configs if c.surrogate is None}
-    datasets = [dataset for plan in suite.tasks.values() for dataset in plan.datasets]
+    shown = suite.tasks.keys() - {"scienceqa"}  # asked for by name only
+    datasets = [dataset for task in shown for dataset in suite.tasks[task].datasets]
     assert direct == {(e, d) for e in catalogue.rows(suite.encoders) for d in datasets}
     assert [(c.encoder, c.surrogate, c.task) for c in configs if c.surrogate] == [("fare4", "clip", "vqa")]
     assert {c.eps for c in configs} == {(2.0, 4.0)}

@@ -50,7 +50,10 @@ def test_a_table_of_captions_and_one_of_labels(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ({"question": "qestion"}, ["unknown column of dataset 't' 'qestion'", "did you mean 'question'?", "photo"]),
+        (
+            {"question": "qestion"},
+            ["unknown column", "(t.parquet) 'qestion'; did you mean 'question'?", "photo"],
+        ),
         ({"query": "question"}, ["unknown role", "'query'", "known: id, image"]),
         ({"id": "photo"}, ["t.parquet, row 2", "id p comes twice"]),
         ({"answers": "question_id"}, ["row 0", "answers"]),

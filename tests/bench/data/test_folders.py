@@ -1,4 +1,4 @@
-"""A folder of images a class."""
+"""A folder of images per class."""
 
 import os
 

@@ -61,6 +61,39 @@ def _folders(root: Path) -> None:
     write(root / "zeroshot_classification_templates.txt", b"a {c}\n")
 
 
+def _pope(root: Path) -> None:
+    lines = [
+        {"question_id": k, "image": f"{k}.png", "text": f"q{k}?", "label": answer}
+        for k, answer in ((1, "yes"), (2, "no"))
+    ]
+    write(root / "coco_pope.json", "\n".join(map(json.dumps, lines)).encode())
+    for number in (1, 2):
+        write(root / f"images/{number}.png", png())
+
+
+def _scienceqa(root: Path) -> None:
+    problem = {
+        "question": "q?",
+        "choices": ["a", "b"],
+        "answer": 1,
+        "hint": "h",
+        "image": "image.png",
+        "grade": "grade2",
+        "subject": "natural science",
+    }
+    write(root / "problems.json", {str(number): problem for number in (1, 2, 3)})
+    write(root / "pid_splits.json", {"test": ["1", "2"], "train": ["3"]})
+    for number in (1, 2):
+        write(root / f"images/test/{number}/image.png", png())
+
+
+def _damaged_lines(content: bytes, rng: random.Random) -> bytes:
+    """JSON lines of which one is damaged."""
+    lines = content.split(b"\n")
+    number = rng.randrange(len(lines))
+    return b"\n".join([*lines[:number], damaged_json(lines[number], rng), *lines[number + 1 :]])
+
+
 CELLS = {
     "id": [1, 2],
     "image": [png(), png()],
@@ -130,6 +163,8 @@ FORMATS = {
         "karpathy:{}?annotations=dataset_coco.json&images=coco&references=captions.json",
         {"captions.json": damaged_json, "dataset_coco.json": damaged_json},
     ),
+    "pope": Format(_pope, "pope:{}", {"coco_pope.json": _damaged_lines}),
+    "scienceqa": Format(_scienceqa, "scienceqa:{}", dict.fromkeys(("problems.json", "pid_splits.json"), damaged_json)),
     "tar": Format(
         make_wds,
         "webdataset:{}/wds_toy",

@@ -2,10 +2,10 @@
 
 import pytest
 
-from bench.config import resolve
+from bench.config import Request, resolve
 from bench.data.images import fingerprint
 from bench.data.readers import load
-from bench.data.specs import is_spec, parse, parse_all
+from bench.data.specs import is_spec, parse, told_apart
 from bench.mini.data import build
 from tests.bench.data.small import picture, refused
 
@@ -118,14 +118,15 @@ def test_a_folders_name_is_kept_whole_and_a_files_type_left_out(tmp_path):
 def test_equal_names_are_told_apart_by_the_parents(tmp_path):
     folders(tmp_path, "a/val", "b/val", "c")
     specs = [f"imagefolder:{name}" for name in ("a/val", "b/val", "c", "a/../a/val")]
-    places = parse_all(specs, tmp_path, {})
-    assert [place.name for place in places] == ["a-val", "b-val", "c"]
+    told = told_apart(["coco", *specs], tmp_path)
+    places = [parse(spec, tmp_path, {}) for spec in told[1:]]
+    assert [told[0], *(place.name for place in places)] == ["coco", "a-val", "b-val", "c"]
     again = [parse(place.where, None, {}) for place in places]
     assert [place.name for place in again] == ["a-val", "b-val", "c"], "what is said of a place leads back to its name"
-    named = parse_all(["imagefolder:a/val?name=first", "imagefolder:b/val"], tmp_path, {})
-    assert [place.name for place in named] == ["first", "val"]
+    named = told_apart(["imagefolder:a/val?name=first", "imagefolder:b/val"], tmp_path)
+    assert [parse(spec, tmp_path, {}).name for spec in named] == ["first", "val"]
     folders(tmp_path, "x/a/val")
-    refused(lambda: parse_all([*specs, "imagefolder:x/a/val"], tmp_path, {}), "both called 'a-val'", "?name=NAME")
+    refused(lambda: told_apart([*specs, "imagefolder:x/a/val"], tmp_path), "both called 'a-val'", "?name=NAME")
 
 
 def test_every_key_of_a_row_may_follow_a_place(tmp_path):
@@ -141,7 +142,7 @@ def test_every_key_of_a_row_may_follow_a_place(tmp_path):
         "selection": "first",
         "templates": ["a {c}", "the {c}"],
     }
-    (run,) = resolve(encoder="clip", task="zeroshot", dataset=f"imagefolder:{tmp_path}/pets?samples=200")
+    (run,) = resolve(Request.of(encoder="clip", task="zeroshot", dataset=f"imagefolder:{tmp_path}/pets?samples=200"))
     assert run.samples == 200
 
 

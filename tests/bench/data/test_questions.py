@@ -88,7 +88,7 @@ def test_four_annotators_are_enough(tmp_path):
     [
         (b'{"questions": ' + b"[" * 100_000, "nested too deeply"),
         (b'{"questions": [{"question_id": ' + b"9" * 5000 + b"}]}", "a number that is none"),
-        (b'{"questions": [{"question_id": true}]}', "'question_id' is True, not an id"),
+        (b'{"questions": [{"question_id": true}]}', "'question_id' is True, not int | str"),
         (
             b'{"questions": [{"question_id": 10, "image_id": 7, "question": "\\ud800"}]}',
             "which is no text in Unicode",

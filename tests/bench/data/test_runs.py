@@ -335,6 +335,14 @@ def test_two_places_of_one_name_both_run(mini, tmp_path, capfd):
     assert "a-val: the class 'none' has no images" in capfd.readouterr().err
 
 
+def test_samples_of_a_place_that_the_suite_leaves_out_are_counted(mini, capfd):
+    spec = f"vqa:{mini / 'mini-vqa'}?samples="
+    for samples, said in (("9", True), (str(SIZE), False)):
+        (config,) = resolve(Request.of(encoder="clip", task="vqa", dataset=spec + samples, attack="none"))
+        assert len(load_dataset(config).samples) == int(samples)
+        assert (f"9 of {SIZE} samples are taken" in capfd.readouterr().err) == said
+
+
 def test_two_places_of_one_name_have_directories_of_their_own(mini, tmp_path):
     directories = set()
     for parent in ("a", "b"):

@@ -50,6 +50,9 @@ def test_problems_with_an_image_are_read_in_the_order_of_the_split(tmp_path):
         ({"subject": "magic"}, "subject 'magic'"),
         ({"grade": "seven"}, "grade must be written"),
         ({"question": None}, "'question' is None"),
+        ({"answer": True}, "'answer' is True"),
+        ({"grade": "grade" + "9" * 5000}, "grade must be written"),
+        ({"choices": ["a", "\ud800"]}, "no text in Unicode"),
     ],
 )
 def test_what_is_wrong_with_a_problem_is_said(tmp_path, changes, reason):
@@ -69,4 +72,10 @@ def test_splits_and_problems_that_are_missing_are_named(tmp_path):
     (tmp_path / "problems.json").write_text(json.dumps(_write_again))
     (tmp_path / "pid_splits.json").write_text(json.dumps({"test": ["1"]}))
     with pytest.raises(UsageError, match="no problem of split 'test' has an image"):
+        _read(tmp_path)
+
+
+def test_a_problem_that_comes_twice_is_named(tmp_path):
+    _write(tmp_path, {"1": PROBLEM}, ["1", "1"])
+    with pytest.raises(UsageError, match=r"pid_splits\.json: problem 1 comes twice"):
         _read(tmp_path)

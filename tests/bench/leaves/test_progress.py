@@ -121,3 +121,22 @@ def test_other_libraries_bars_are_kept_off_logs_and_put_back(monkeypatch, termin
     with no_bars_in_logs(enabled, lambda: done.append("off"), lambda: done.append("on")):
         assert done == (["off"] if enabled and not terminal else [])
     assert done == (["off", "on"] if enabled and not terminal else [])
+
+
+@pytest.mark.parametrize(
+    "label", ["fare4 mini-vqa apgd 4/255", "/a/very/long/path/to/some/checkpoint.pt mini-vqa apgd 2/255"]
+)
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_a_score_is_shown_whole_or_not_at_all(label, columns, monkeypatch):
+    stream = Terminal()
+    bars = Bars(stream)
+    bars.size = {"ncols": columns, "nrows": 24}
+    bars.begin(label, 500)
+    for done in range(5):
+        bars.advance(100, f"{400 - done} of 500 robust, accuracy (%) {12.3 + done}")
+    bars.end()
+    lines = [line for line in stream.getvalue().replace("\n", "\r").split("\r") if "/500" in line]
+    assert all(len(line) <= columns for line in lines)
+    for line in lines:
+        assert "accuracy" not in line or line.rstrip()[-4:] in {f"{12.3 + done:.1f}" for done in range(5)}, line
+    assert any("accuracy" in line for line in lines) == (columns >= (80 if len(label) < 30 else 120)), lines

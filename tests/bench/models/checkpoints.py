@@ -48,9 +48,12 @@ def open_clip_model(config: dict[str, Any], seed: int = 0) -> nn.Module:
 
 
 def open_clip_folder(
-    folder: Path, config: dict[str, Any] | None = None, pixels: dict[str, Any] | None = None, seed: int = 0,
+    folder: Path,
+    config: dict[str, Any] | None = None,
+    pixels: dict[str, Any] | None = None,
+    seed: int = 0,
     weights: str = "open_clip_model.safetensors",
-) -> nn.Module:  # fmt: skip
+) -> nn.Module:
     """An open_clip folder as on the hub; returns the model in it."""
     config = config or open_clip_config()
     model = open_clip_model(config, seed)
@@ -64,18 +67,32 @@ def open_clip_folder(
 
 
 def clip_model_folder(
-    folder: Path, activation: str = "quick_gelu", processor: bool = True, tokenizer: bool = True, seed: int = 0,
+    folder: Path,
+    activation: str = "quick_gelu",
+    processor: bool = True,
+    tokenizer: bool = True,
+    seed: int = 0,
     text: dict[str, Any] | None = None,
-) -> CLIPModel:  # fmt: skip
+) -> CLIPModel:
     """A transformers CLIPModel folder; returns the model in it."""
     words = {
-        "hidden_size": 16, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "vocab_size": 87, "max_position_embeddings": 24, "hidden_act": activation,
-        "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0, **(text or {}),
-    }  # fmt: skip
+        "hidden_size": 16,
+        "intermediate_size": 40,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "vocab_size": 87,
+        "max_position_embeddings": 24,
+        "hidden_act": activation,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+        "pad_token_id": 0,
+        **(text or {}),
+    }
     config = CLIPConfig(
-        vision_config=vision_config(activation).to_dict(), text_config=words, projection_dim=24,
-    )  # fmt: skip
+        vision_config=vision_config(activation).to_dict(),
+        text_config=words,
+        projection_dim=24,
+    )
     model = randomise(CLIPModel(config), seed)
     model.save_pretrained(folder)
     if processor:
@@ -87,10 +104,19 @@ def clip_model_folder(
 
 
 def vision_config(activation: str = "quick_gelu", **changes: Any) -> CLIPVisionConfig:
-    return CLIPVisionConfig(**{
-        "hidden_size": 32, "intermediate_size": 72, "num_hidden_layers": 3, "num_attention_heads": 2,
-        "image_size": 28, "patch_size": 7, "projection_dim": 24, "hidden_act": activation, **changes,
-    })  # fmt: skip
+    return CLIPVisionConfig(
+        **{
+            "hidden_size": 32,
+            "intermediate_size": 72,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "image_size": 28,
+            "patch_size": 7,
+            "projection_dim": 24,
+            "hidden_act": activation,
+            **changes,
+        }
+    )
 
 
 def image_processor(size: int = 28) -> CLIPImageProcessor:
@@ -98,9 +124,13 @@ def image_processor(size: int = 28) -> CLIPImageProcessor:
 
 
 def vision_model_folder(
-    folder: Path, activation: str = "gelu", projected: bool = False, processor: bool = True, seed: int = 0,
+    folder: Path,
+    activation: str = "gelu",
+    projected: bool = False,
+    processor: bool = True,
+    seed: int = 0,
     **changes: Any,
-) -> CLIPVisionModel | CLIPVisionModelWithProjection:  # fmt: skip
+) -> CLIPVisionModel | CLIPVisionModelWithProjection:
     """A transformers CLIPVisionModel folder; returns the model in it."""
     kind = CLIPVisionModelWithProjection if projected else CLIPVisionModel
     model = randomise(kind(vision_config(activation, **changes)), seed)

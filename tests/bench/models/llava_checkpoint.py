@@ -57,11 +57,22 @@ def _write_tokenizer(folder: Path) -> Tokenizer:
     flags = {"special": True, "lstrip": False, "rstrip": False, "normalized": False, "single_word": False}
     specials = ("<unk>", "<s>", "</s>", "<image>", "<pad>")
     decoder = {str(tokenizer.token_to_id(t)): {"content": t, **flags} for t in specials}
-    _write(folder / "tokenizer_config.json", {
-        "add_bos_token": True, "add_eos_token": False, "legacy": False, "padding_side": "left",
-        "model_max_length": 10**30, "processor_class": "LlavaProcessor", "tokenizer_class": "LlamaTokenizer",
-        "use_default_system_prompt": False, "trust_remote_code": False, "added_tokens_decoder": decoder, **named,
-    })  # fmt: skip
+    _write(
+        folder / "tokenizer_config.json",
+        {
+            "add_bos_token": True,
+            "add_eos_token": False,
+            "legacy": False,
+            "padding_side": "left",
+            "model_max_length": 10**30,
+            "processor_class": "LlavaProcessor",
+            "tokenizer_class": "LlamaTokenizer",
+            "use_default_system_prompt": False,
+            "trust_remote_code": False,
+            "added_tokens_decoder": decoder,
+            **named,
+        },
+    )
     return tokenizer
 
 
@@ -71,9 +82,12 @@ def _write(path: Path, value: object) -> None:
 
 def _hub_name(name: str) -> str:
     """A tensor's name in the hub's files, which are older than transformers' present names."""
-    for new, old in (("model.language_model.", "language_model.model."), ("lm_head.", "language_model.lm_head."),
-                     ("model.vision_tower.", "vision_tower.vision_model."),
-                     ("model.multi_modal_projector.", "multi_modal_projector.")):  # fmt: skip
+    for new, old in (
+        ("model.language_model.", "language_model.model."),
+        ("lm_head.", "language_model.lm_head."),
+        ("model.vision_tower.", "vision_tower.vision_model."),
+        ("model.multi_modal_projector.", "multi_modal_projector."),
+    ):
         if name.startswith(new):
             return old + name.removeprefix(new)
     raise KeyError(name)
@@ -85,13 +99,23 @@ def write_llava(folder: Path, *, shards: int = 3, seed: int = 0, dtype: torch.dt
     tokenizer = _write_tokenizer(folder)
     torch.manual_seed(seed)
     vision = CLIPVisionConfig(
-        hidden_size=WIDTH, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, image_size=NATIVE,
-        patch_size=PATCH, projection_dim=16,
-    )  # fmt: skip
+        hidden_size=WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        image_size=NATIVE,
+        patch_size=PATCH,
+        projection_dim=16,
+    )
     text = LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size() + 6, hidden_size=48, intermediate_size=96, num_hidden_layers=3,
-        num_attention_heads=4, max_position_embeddings=1024, rms_norm_eps=1e-5,
-    )  # fmt: skip
+        vocab_size=tokenizer.get_vocab_size() + 6,
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=1024,
+        rms_norm_eps=1e-5,
+    )
     image = tokenizer.token_to_id("<image>")
     model = LlavaForConditionalGeneration(
         LlavaConfig(vision_config=vision.to_dict(), text_config=text.to_dict(), image_token_index=image)
@@ -100,39 +124,86 @@ def write_llava(folder: Path, *, shards: int = 3, seed: int = 0, dtype: torch.dt
         torch.nn.init.normal_(parameter, mean=1.0 if parameter.dim() == 1 else 0.0, std=0.15)
     state = {_hub_name(k): v.to(dtype).contiguous() for k, v in model.state_dict().items()}
     _write_shards(folder, state, shards)
-    _write(folder / "config.json", {
-        "architectures": ["LlavaForConditionalGeneration"], "ignore_index": -100, "image_token_index": image,
-        "model_type": "llava", "pad_token_id": tokenizer.token_to_id("<pad>"), "projector_hidden_act": "gelu",
-        "text_config": {
-            "_name_or_path": "lmsys/vicuna-7b-v1.5", "architectures": ["LlamaForCausalLM"], "model_type": "llama",
-            "max_position_embeddings": 1024, "rms_norm_eps": 1e-5, "torch_dtype": "float16",
-            "vocab_size": text.vocab_size, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3,
-            "num_attention_heads": 4, "num_key_value_heads": 4,
+    _write(
+        folder / "config.json",
+        {
+            "architectures": ["LlavaForConditionalGeneration"],
+            "ignore_index": -100,
+            "image_token_index": image,
+            "model_type": "llava",
+            "pad_token_id": tokenizer.token_to_id("<pad>"),
+            "projector_hidden_act": "gelu",
+            "text_config": {
+                "_name_or_path": "lmsys/vicuna-7b-v1.5",
+                "architectures": ["LlamaForCausalLM"],
+                "model_type": "llama",
+                "max_position_embeddings": 1024,
+                "rms_norm_eps": 1e-5,
+                "torch_dtype": "float16",
+                "vocab_size": text.vocab_size,
+                "hidden_size": 48,
+                "intermediate_size": 96,
+                "num_hidden_layers": 3,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 4,
+            },
+            "tie_word_embeddings": False,
+            "torch_dtype": str(dtype).removeprefix("torch."),
+            "transformers_version": "4.36.0.dev0",
+            "vision_config": {
+                "hidden_size": WIDTH,
+                "image_size": NATIVE,
+                "intermediate_size": 64,
+                "model_type": "clip_vision_model",
+                "num_attention_heads": 2,
+                "num_hidden_layers": 3,
+                "patch_size": PATCH,
+                "projection_dim": 16,
+                "vocab_size": 32000,
+            },
+            "vision_feature_layer": -2,
+            "vision_feature_select_strategy": "default",
+            "vocab_size": text.vocab_size,
         },
-        "tie_word_embeddings": False, "torch_dtype": str(dtype).removeprefix("torch."),
-        "transformers_version": "4.36.0.dev0",
-        "vision_config": {
-            "hidden_size": WIDTH, "image_size": NATIVE, "intermediate_size": 64, "model_type": "clip_vision_model",
-            "num_attention_heads": 2, "num_hidden_layers": 3, "patch_size": PATCH, "projection_dim": 16,
-            "vocab_size": 32000,
+    )
+    _write(
+        folder / "generation_config.json",
+        {
+            "_from_model_config": True,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "pad_token_id": tokenizer.token_to_id("<pad>"),
+            "transformers_version": "4.36.0.dev0",
         },
-        "vision_feature_layer": -2, "vision_feature_select_strategy": "default", "vocab_size": text.vocab_size,
-    })  # fmt: skip
-    _write(folder / "generation_config.json", {
-        "_from_model_config": True, "bos_token_id": 1, "eos_token_id": 2,
-        "pad_token_id": tokenizer.token_to_id("<pad>"), "transformers_version": "4.36.0.dev0",
-    })  # fmt: skip
-    _write(folder / "processor_config.json", {
-        "image_token": "<image>", "num_additional_image_tokens": 1, "patch_size": PATCH,
-        "processor_class": "LlavaProcessor", "vision_feature_select_strategy": "default",
-    })  # fmt: skip
-    _write(folder / "preprocessor_config.json", {
-        "crop_size": {"height": NATIVE, "width": NATIVE}, "do_center_crop": True, "do_convert_rgb": True,
-        "do_normalize": True, "do_rescale": True, "do_resize": True, "image_processor_type": "CLIPImageProcessor",
-        "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711],
-        "processor_class": "LlavaProcessor", "resample": 3, "rescale_factor": 1 / 255,
-        "size": {"shortest_edge": NATIVE},
-    })  # fmt: skip
+    )
+    _write(
+        folder / "processor_config.json",
+        {
+            "image_token": "<image>",
+            "num_additional_image_tokens": 1,
+            "patch_size": PATCH,
+            "processor_class": "LlavaProcessor",
+            "vision_feature_select_strategy": "default",
+        },
+    )
+    _write(
+        folder / "preprocessor_config.json",
+        {
+            "crop_size": {"height": NATIVE, "width": NATIVE},
+            "do_center_crop": True,
+            "do_convert_rgb": True,
+            "do_normalize": True,
+            "do_rescale": True,
+            "do_resize": True,
+            "image_processor_type": "CLIPImageProcessor",
+            "image_mean": [0.48145466, 0.4578275, 0.40821073],
+            "image_std": [0.26862954, 0.26130258, 0.27577711],
+            "processor_class": "LlavaProcessor",
+            "resample": 3,
+            "rescale_factor": 1 / 255,
+            "size": {"shortest_edge": NATIVE},
+        },
+    )
     _write(folder / "chat_template.json", {"chat_template": HUB_TEMPLATE})
     (folder / "chat_template.jinja").write_text(HUB_TEMPLATE)
     return folder

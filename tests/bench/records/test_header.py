@@ -27,13 +27,6 @@ def test_a_header_answers_what_its_protocol_says(name, absent, protocol, present
     assert getattr(make_header(protocol=protocol), name) == present
 
 
-def test_a_header_answers_what_its_request_says():
-    bare, place = make_header(config={}), {"name": "x", "row": {}, "root": "/data", "where": "vqa:/data"}
-    assert (bare.data_root, bare.arch, bare.place) == (None, None, None)
-    full = make_header(config={"data_root": "/data", "arch": "ViT-B-32", "place": place})
-    assert (str(full.data_root), full.arch, full.place) == ("/data", "ViT-B-32", place)
-
-
 def test_the_steps_whose_answers_may_be_in_half_precision():
     steps = [{"name": "apgd-ce", "precision": "search"}, {"name": "final", "precision": "float32"}, {"name": "old"}]
     assert make_header(attack_steps=steps).half_steps == {"clean", "apgd-ce"}
@@ -50,3 +43,11 @@ def test_a_header_from_before_ceilings_were_kept_has_the_one_of_its_metric(metri
 def test_a_ceiling_that_is_kept_is_the_one_that_counts(ceiling):
     header = make_header(metric="VQA accuracy (%)", ceiling=ceiling)
     assert RunHeader.from_json(header.to_json()).ceiling == ceiling
+
+
+def test_notes_are_kept_and_absent_in_older_headers():
+    header = make_header(notes=("few annotators",))
+    assert RunHeader.from_json(header.to_json()).notes == ("few annotators",)
+    data = json.loads(header.to_json())
+    del data["notes"]
+    assert RunHeader.from_json(json.dumps(data)).notes == ()

@@ -41,6 +41,7 @@ def rewrite_record(directory, number, **changes):
         ("metric", {"name": "accuracy"}),
         ("metric", None),
         ("worst", "least"),
+        ("worst", "\ud800"),
         ("norm", "l7"),
         ("radii", 4),
         ("radii", ["four"]),
@@ -79,6 +80,7 @@ def rewrite_record(directory, number, **changes):
         ("config", []),
         ("config", {"data_root": 5}),
         ("config", {"place": "vqa:/data"}),
+        ("config", {"place": {"name": "x"}}),
         ("ceiling", 0.0),
         ("ceiling", -1.0),
         ("ceiling", "high"),
@@ -88,7 +90,7 @@ def rewrite_record(directory, number, **changes):
 )
 def test_a_header_of_wrong_types_or_values_is_refused_naming_file_and_field(run, field, value):
     rewrite_header(run, **{field: value})
-    with pytest.raises(RecordsError, match=rf"run\.json: .*({field}|number)"):
+    with pytest.raises(RecordsError, match=rf"run\.json: .*({field}|number|no text)"):
         load_run(run)
 
 
@@ -149,6 +151,7 @@ def test_free_form_fields_may_be_nested_but_not_deeply(run, levels):
         ({"prediction": None}, "prediction must be a string"),
         ({"loss_curve": [[1.0]]}, "is not a number"),
         ({"loss": {}}, "is not a number"),
+        ({"group": "another"}, "sample 's0' has two groups"),
     ],
     ids=str,
 )
@@ -285,3 +288,12 @@ def test_an_archive_is_not_written_through_a_link(run, tmp_path, name):
     with pytest.raises(RecordsError, match=f"{name} is a link"):
         archive_run(run, tmp_path / "archive")
     assert not (tmp_path / "precious").exists()
+
+
+def test_the_name_of_a_file_that_is_being_written_is_no_way_through_either(run, tmp_path):
+    planted = run / f".run.json.{os.getpid()}.tmp"
+    planted.symlink_to(tmp_path / "precious")
+    with open_run(run, read_header(run)) as store:
+        store.append([make_record("s9")])
+    assert not (tmp_path / "precious").exists()
+    assert read_header(run).status == "started"

@@ -5,7 +5,7 @@ import pytest
 from bench.records import RecordsError
 from bench.records.samples import FILE, Asked, read_samples, write_samples
 
-ASKED = [Asked("q1", "What is\u2028it?", ("a bar", "a b\u00e4r")), Asked("q2", "", ())]
+ASKED = [Asked("q1", "What is\u2028it?", ("a bar", "a b\u00e4r")), Asked("caf\udce9", "", ())]
 
 
 def test_what_is_written_is_read_and_never_replaced(tmp_path):
@@ -24,3 +24,18 @@ def test_a_damaged_line_is_named(tmp_path, line):
     (tmp_path / FILE).write_bytes((tmp_path / FILE).read_bytes() + line + b"\n")
     with pytest.raises(RecordsError, match=rf"{FILE}, line 3: .*delete the file"):
         read_samples(tmp_path)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_no_link_is_followed(tmp_path, there):
+    run, target = tmp_path / "run", tmp_path / "precious"
+    run.mkdir()
+    if there:
+        target.write_text("")
+    (run / FILE).symlink_to(target)
+    with pytest.raises(RecordsError, match=f"{FILE} is a link"):
+        write_samples(run, ASKED)
+    assert target.exists() == there
+    if there:
+        with pytest.raises(RecordsError, match=f"{FILE}.*link"):
+            read_samples(run)

@@ -4,15 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
-from bench.config.reload import config_of
-from safetensors.numpy import save_file
-
 import bench
 from bench.config.facts import SUITE_FACTS
-from bench.records import Run, load_runs
-from bench.records.images import FOLDER, TENSOR, path_of
+from bench.records import load_runs
 from bench.report.pages import write_report
-from bench.running.load import prepare
 from tests.bench.runs import make_run
 
 SCRIPT = "<script>document.title = 'broken out'</script>"
@@ -32,7 +27,6 @@ def make_site(folder: Path) -> Path:
         jobs=1,
         progress=False,
     )
-    _save_clean_images(real.runs[0])
     records = real.runs[0].directory / "records.jsonl"
     lines = [json.loads(line) for line in records.read_text().splitlines()]
     lines[0]["prediction"] = SCRIPT  # the clean answer to the first sample
@@ -44,17 +38,6 @@ def make_site(folder: Path) -> Path:
     place = folder / "runs" / "made up" / "without the smaller radius"
     make_run(place, {0: [100.0] * 5, 4: [0.0] * 5}, encoder="tecoa4", suite="mini")
     return write_report(load_runs([folder / "runs"]), folder / "report", facts=SUITE_FACTS, progress=False)
-
-
-def _save_clean_images(run: Run) -> None:
-    """Where the runner did not: at radius 0, as `bench.records.images` says."""
-    images = prepare(config_of(run.header)).images
-    ids = [record.sample_id for record in run.records if record.step == "clean"]
-    for row, sample_id in enumerate(ids):
-        path = path_of(run.directory / FOLDER, sample_id, 0.0)
-        if not path.exists():
-            path.parent.mkdir(exist_ok=True)
-            save_file({TENSOR: images[[row]][0].numpy()}, path)
 
 
 def copy_site(page: Path, target: Path) -> Path:

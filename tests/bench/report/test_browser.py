@@ -4,7 +4,11 @@ import shutil
 
 import pytest
 
+from bench.config.facts import SUITE_FACTS
+from bench.records.samples import Asked, write_samples
+from bench.report.pages import write_report
 from tests.bench.report.site import HOSTILE, SCRIPT, copy_site, make_site
+from tests.bench.runs import make_run
 
 pytestmark = pytest.mark.browser
 
@@ -191,3 +195,103 @@ def test_a_number_leads_to_its_records_and_back(opened, site):
     assert page.locator(".records tbody tr").count() == 5
     page.click("nav a >> nth=0")
     page.wait_for_url("**/index.html")
+
+
+# ---- A run of many samples, alone on its page ------------------------------------------------------------
+
+MANY = 120
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A report of one run with one dataset: 120 questions, every third of them broken."""
+    folder = tmp_path_factory.mktemp("alone")
+    attacked = [0.0 if k % 3 == 0 else 100.0 for k in range(MANY)]
+    run = make_run(folder / "run", {0: [100.0] * MANY, 4: attacked})
+    write_samples(run.directory, [Asked(f"s{k}", f"What is number {k}?", ("a bar", f"bar {k}")) for k in range(MANY)])
+    return write_report([run], folder / "report", facts=SUITE_FACTS, progress=False)
+
+
+@pytest.fixture
+def records_page(opened_alone, alone):
+    return opened_alone(next((alone.parent / "runs").glob("*.html")).as_uri())
+
+
+@pytest.fixture
+def opened_alone(browser):
+    pages = []
+
+    def open_page(address, **options):
+        pages.append(browser.new_page(**options))
+        pages[-1].goto(address)
+        return pages[-1]
+
+    yield open_page
+    for page in pages:
+        page.close()
+
+
+def _shown(page):
+    return page.locator(".records tbody tr:visible .id").all_inner_texts()
+
+
+def test_records_come_in_pages(records_page):
+    page = records_page
+    assert _shown(page) == [f"s{k}" for k in range(50)]
+    assert page.inner_text("#page") == f"1–50 of {MANY}"
+    assert page.is_disabled("#previous")
+    page.click("#next")
+    page.click("#next")
+    assert _shown(page) == [f"s{k}" for k in range(100, 120)]
+    assert page.inner_text("#page") == "101–120 of 120"
+    assert page.is_disabled("#next")
+    page.click("#previous")
+    assert _shown(page)[0] == "s50"
+    page.locator('th[data-sort="0"] button').click()
+    page.locator('th[data-sort="0"] button').click()
+    assert _shown(page)[:2] == ["s119", "s118"]  # sorted as a whole, from its first page
+
+
+def test_records_are_searched_by_what_was_asked_and_said(records_page):
+    page = records_page
+    page.fill("#search", "NUMBER 77?")
+    assert _shown(page) == ["s77"]
+    assert page.inner_text("#shown") == f"1 of {MANY}"
+    assert not page.is_visible(".pager")
+    page.fill("#search", "no such words")
+    assert _shown(page) == []
+    assert page.is_visible("#nothing")
+    page.fill("#search", "")
+    page.select_option('[data-filter="outcome"]', "broken")
+    assert _shown(page) == [f"s{k}" for k in range(0, MANY, 3)]
+
+
+def test_a_link_to_a_sample_turns_to_its_page(opened_alone, alone):
+    page = opened_alone(next((alone.parent / "runs").glob("*.html")).as_uri() + "#sample-s111")
+    assert page.is_visible("#sample-s111")
+    assert page.inner_text("#page") == "101–120 of 120"
+    box = page.locator("#sample-s111").bounding_box()
+    assert 0 <= box["y"] < page.viewport_size["height"]
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_no_table_cuts_a_number_on_a_phone(opened, address, width):
+    page = opened(address, viewport={"width": width, "height": 800})
+    cut = page.evaluate(
+        "(() => { document.querySelectorAll('details').forEach(d => { d.open = true; });"
+        "return [...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1)"
+        ".map(e => e.innerText.slice(0, 80)); })()"
+    )
+    assert cut == []
+
+
+@pytest.mark.parametrize("width", [950, 1280])
+def test_the_charts_of_one_dataset_fill_their_row(opened_alone, alone, width):
+    page = opened_alone(alone.as_uri(), viewport={"width": width, "height": 900})
+    edges = page.eval_on_selector_all(
+        ".panels",
+        "rows => rows.filter(row => row.offsetParent).map(row => [row.getBoundingClientRect().right,"
+        " ...[...row.children].map(child => child.getBoundingClientRect().right)])",
+    )
+    assert len(edges) >= 2
+    assert all(abs(row - max(panels)) < 2 for row, *panels in edges)

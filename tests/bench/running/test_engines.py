@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench import registry
-from bench.config import resolve
+from bench.config import Request, resolve
 from bench.errors import UsageError
 from bench.records import load_run
 from bench.running.engines import execute_all
@@ -15,7 +15,7 @@ from tests.bench.toy_runs import bare
 
 def configs(output, encoders="clip,fare2"):
     options = {"task": "zeroshot", "dataset": "mini-shape", "attack": "pgd", "eps": 2, "limit": 3}
-    return resolve(encoder=encoders, output=output, **options)
+    return resolve(Request.of(encoder=encoders, output=output, **options))
 
 
 def test_the_default_and_the_inline_engine_record_the_same_in_the_order_asked_for(tmp_path):

@@ -4,8 +4,11 @@ import msgspec
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
+from attacks.apgd import apgd
 from attacks.presets import PRESETS, AttackStep, Preset
+from attacks.threat import ThreatModel
 from bench.cli import main
 from bench.config import Request, resolve
 from bench.models.encoders.encoder import Encoder
@@ -14,8 +17,11 @@ from bench.records import load_run
 from bench.records.worst import worst_scores
 from bench.running.attack_batch import Attacker
 from bench.running.loop import execute
+from bench.running.plugins import task_class
 from bench.verify import verify
-from tasks.base import NOT_FINITE, Answer
+from tasks.base import NOT_FINITE, Answer, Dataset, Sample
+from tasks.embedding import EmbeddingDistance
+from tasks.protocol import STRICT
 from tests.bench.models.llava_checkpoint import SIZE, small_encoder, write_llava
 from tests.bench.toy_runs import COUNT, NAMES, Linear, ToyEncoder, make_setup, short, victim
 
@@ -228,4 +234,87 @@ def test_a_text_run_with_unfinite_answers_has_failed(tmp_path, monkeypatch, task
     assert 0 < len(bad) < 6
     assert all(r.score is None and r.prediction == "" for r in clean if r.sample_id in bad)
     assert {r.sample_id for r in run.records if r.step != "clean"}.isdisjoint(bad)
+    assert run.header.status == "failed"
+
+
+# ---- What an attack ascends ------------------------------------------------------------------------------------------
+
+GOALS = {
+    "vqa": ["reference-0", "target:maybe"],
+    "captioning": ["reference-0"],
+    "stealth": ["target"],
+    "pope": ["untargeted"],
+    "scienceqa": ["untargeted", "wrong-1"],
+}
+
+
+def _asked(task):
+    picture = Image.new("RGB", (4, 4))
+    references = {"pope": ("yes",)}.get(task, ("red", "a red bar"))
+    choices = {"choices": ("red", "blue"), "label": 0} if task == "scienceqa" else {}
+    samples = tuple(Sample(str(k), picture, "what is this ?", references, str(k), **choices) for k in range(4))
+    return task_class(task)(Dataset("d", samples), STRICT)
+
+
+def _attacked_by(goal, pictures):
+    """Which samples' attack failed, and the others' images."""
+    found = apgd(goal, pictures, ThreatModel("linf", 8 / 255), steps=2, stop_when_fooled=False)
+    assert not found.fooled[found.failed].any()
+    return found.failed.tolist(), found.images[~found.failed]
+
+
+@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize(("task", "goal"), [(task, goal) for task, goals in GOALS.items() for goal in goals])
+def test_a_loss_that_is_not_finite_ends_the_attack_on_its_row_only(model, pictures, monkeypatch, task, goal, value):
+    asked = _asked(task)
+    objective = asked.bind(model).objective(pictures, asked.dataset.samples, goal)
+    _, healthy = _attacked_by(objective, pictures)
+
+    def is_bad(images):
+        return (images - pictures[2]).abs().amax((1, 2, 3)) < 0.04
+
+    monkeypatch.setattr(Encoder, *_spoilt(Encoder.patch_tokens, "patch_tokens", is_bad, value))
+    failed, others = _attacked_by(objective, pictures)
+    assert failed == [False, False, True, False]
+    assert torch.equal(others, healthy[[0, 1, 3]])
+
+
+@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize("method", ["forward", "patch_tokens"])
+def test_an_embedding_that_is_not_finite_ends_the_attack_on_its_row_only(pictures, monkeypatch, method, value):
+    """Of the goal that needs no task, in either of its two parts."""
+    encoder = small_encoder()
+    bad = torch.tensor([False, True, False, False])
+    spoilt = _spoilt(getattr(Encoder, method), method, lambda images: bad, value)
+    objective = EmbeddingDistance(encoder, pictures)
+    rows = torch.arange(4)
+    monkeypatch.setattr(Encoder, *spoilt)
+    assert objective(pictures, rows).loss.isfinite().tolist() == [True, False, True, True]
+    begun_with_it = EmbeddingDistance(encoder, pictures)
+    monkeypatch.undo()
+    assert begun_with_it(pictures, rows).loss.isfinite().tolist() == [True, False, True, True]
+
+
+@pytest.mark.parametrize("task", ["zeroshot", "vqa", "captioning", "stealth"])
+def test_the_embedding_attack_on_unfinite_embeddings_leaves_errors(tmp_path, monkeypatch, task):
+    """The victim is well; the encoder that the attack follows is not, for some images, once they are attacked."""
+
+    def spoilt(self, images, *rest, original=Encoder.patch_tokens):
+        found = original(self, images, *rest)
+        if torch.is_grad_enabled() and images.requires_grad:
+            found = torch.where(_reddish(images)[:, None, None], torch.nan, found)
+        return found
+
+    monkeypatch.setattr(Encoder, "patch_tokens", spoilt)
+    step = AttackStep("away", "apgd", 2, "embedding", "random", 2.0)
+    monkeypatch.setitem(PRESETS, "brief", Preset("", (step,)))
+    request = Request.of(encoder="fare", task=task, limit=8, attack="brief", eps=4, output=tmp_path)
+    run = load_run(execute(resolve(request)[0]))
+    clean = _rows(run.records, step="clean")
+    assert all(r.error is None for r in clean)
+    attacked = _rows(run.records, step="away")
+    failed = [r for r in attacked if r.error]
+    assert 0 < len(failed) < len(attacked)
+    assert {r.error for r in failed} == {"the loss or its gradient is not finite"}
+    assert all(r.score is None for r in failed)
     assert run.header.status == "failed"

@@ -8,6 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+import bench
+from bench.errors import UsageError
 from bench.records import RecordsError
 from bench.running.images import WAITING, ImageStore, as_png
 from tasks.base import Sample
@@ -118,3 +120,20 @@ def test_a_link_in_the_place_of_an_image_is_not_written_through(store, tmp_path,
     with pytest.raises(RecordsError, match=f"{suffix} is a link to"):
         store.put("7", "second", 4.0, SECOND, png=True)
     assert not (tmp_path / "precious").exists()
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_no_run_is_written_through_a_link_in_the_output_folder(tmp_path, depth):
+    """Of the suite, the task or the run; the output folder itself may be a link of the user's."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "output").symlink_to(tmp_path / "disk")
+    (tmp_path / "precious").mkdir()
+    asked = {"encoder": "clip", "task": "zeroshot", "dataset": "mini-shape", "limit": 2, "attack": "none"}
+    asked |= {"output": tmp_path / "output", "jobs": 1, "progress": False}
+    (run,) = bench.run(**asked).runs
+    link = tmp_path.joinpath("output", *run.directory.relative_to(tmp_path / "output").parts[:depth])
+    link.rename(tmp_path / "moved")
+    link.symlink_to(tmp_path / "precious")
+    with pytest.raises(UsageError, match=f"{link.name} is a link to"):
+        bench.run(**asked)
+    assert not list((tmp_path / "precious").iterdir())

@@ -12,8 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import bench
 from bench.analysis.cells import measured
-from bench.records import VOLATILE, find_runs, load_run
+from bench.records import VOLATILE, RecordsError, find_runs, load_run
 from bench.tables.rows import rows as rows_of
 from tests.bench.records.test_schemas import assert_described
 from tests.bench.running.kills import heed_ctrl_c
@@ -140,3 +141,18 @@ def test_ctrl_c_keeps_what_was_computed_and_says_so(tmp_path):
     assert run.header.status == "partial"
     assert run.header.ended is not None
     assert run.records
+
+
+def test_a_torn_last_line_is_repaired_in_a_run_that_saves_its_images(tmp_path):
+    """The command given again, as the error says; a run that saved none is refused as ever."""
+    asked = {"encoder": "clip", "task": "zeroshot", "dataset": "mini-shape", "limit": 4, "attack": "pgd", "eps": 4}
+    asked |= {"output": tmp_path, "jobs": 1, "progress": False}
+    (first,) = bench.run(**asked, save_adversarial=True).runs
+    path = first.directory / "records.jsonl"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(RecordsError, match="last line is torn; give its command again"):
+        load_run(first.directory)
+    (again,) = bench.run(**asked, save_adversarial=True).runs
+    assert again.header.status == "complete"
+    assert {r.key: r.score for r in again.records} == {r.key: r.score for r in first.records}
+    assert (first.directory / "records.torn").read_bytes()

@@ -36,10 +36,10 @@ def _run(config):
     return load_run(loop.execute(config))
 
 
-SOUND = (
-    "no_errors", "gradient", "repeatable", "logits", "beats_noise", "attack_moves_images", "robust_not_above_clean",
-    "loss_grows_with_eps",
-)  # fmt: skip
+SOUND = """
+    no_errors classes_told_apart gradient repeatable logits beats_noise attack_moves_images robust_not_above_clean
+    loss_grows_with_eps
+""".split()
 
 
 def _checks(run):

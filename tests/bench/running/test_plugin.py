@@ -1,4 +1,4 @@
-"""An attack kind and an engine of an installed plugin."""
+"""An attack kind, an engine and a task with a metric from 0 to 1, of an installed plugin."""
 
 import json
 import os
@@ -12,14 +12,15 @@ import pytest
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import json, sys
+from pathlib import Path
 from attacks.presets import PRESETS, AttackStep, Preset
-from bench.config import resolve
+from bench.config import Request, resolve
 from bench.records import load_run
 from bench.running.engines import execute_all
 step = AttackStep("corners", "corners", 1, "untargeted", "clean", 0.0, options={"tries": 5})
 PRESETS["corners"] = Preset("", (step,))
 options = {"task": "zeroshot", "dataset": "mini-shape", "attack": "corners", "eps": 8, "limit": 4}
-configs = resolve(encoder="clip,fare2", output=sys.argv[1], **options)
+configs = resolve(Request.of(encoder="clip,fare2", output=Path(sys.argv[1]), **options))
 runs = [load_run(directory) for directory in execute_all(configs, engine="backwards")]
 print(json.dumps([{
     "encoder": run.header.encoder,
@@ -53,3 +54,17 @@ def test_a_kind_with_its_own_curve_and_option_runs_on_an_engine_of_its_own(envir
         assert set(run["curves"]) == {3}, "the best of 1, 2 and 4 corners"
         assert "gradient" not in run["checks"], "nothing is said of gradients that are not used"
         assert run["checks"]["attack_moves_images"]
+
+
+def test_a_task_says_how_high_its_metric_goes(environment, tmp_path):
+    command = ["run", "--encoder", "clip", "--task", "certainty", "--eps", "4", "--output", str(tmp_path), "--json"]
+    command.append("--quiet")
+    program = f"import sys; from bench.cli import main; main({command!r})"
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    clean, attacked = json.loads(done.stdout)
+    assert clean["metric"] == "probability"
+    assert 0.5 < clean["value"] < clean["high"] <= 1
+    assert 0 <= attacked["low"] <= attacked["value"] < 0.1
+    (header,) = tmp_path.rglob("run.json")
+    assert json.loads(header.read_text())["ceiling"] == 1

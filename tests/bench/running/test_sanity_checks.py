@@ -7,13 +7,16 @@ import torch
 from click.testing import CliRunner
 
 from attacks.kinds import run_apgd
-from attacks.presets import AttackStep
+from attacks.presets import PRESETS, AttackStep, Preset
 from bench import api
 from bench.cli import main
-from bench.records import Record
+from bench.config import Request, resolve
+from bench.models.encoders.encoder import Encoder
+from bench.records import Record, load_run
+from bench.running.loop import execute
 from bench.running.sanity_checks import run_checks
 from tests.bench.runs import make_record, make_run
-from tests.bench.toy_runs import RADIUS, make_setup, put_kind, short, victim
+from tests.bench.toy_runs import COUNT, RADIUS, make_setup, put_kind, short, victim
 from tests.toys import trained_toy
 
 
@@ -45,10 +48,12 @@ def spoiled(**changes):
 def test_a_sound_run_raises_nothing(attack):
     found = attack(short("autoattack"), eps=(8.0, RADIUS), setup=make_setup("toy", eps=(8.0, RADIUS)))
     assert failed(found) == set()
+    names = "no_errors classes_told_apart gradient repeatable logits beats_noise attack_moves_images"
     assert {c["name"] for c in found.header.checks} == {
-        "no_errors", "gradient", "repeatable", "logits", "beats_noise", "attack_moves_images",
-        "robust_not_above_clean", "loss_grows_with_eps",
-    }  # fmt: skip
+        *names.split(),
+        "robust_not_above_clean",
+        "loss_grows_with_eps",
+    }
 
 
 def test_a_gradient_killer(attack):
@@ -184,3 +189,70 @@ def test_samples_without_a_score_are_a_failure_of_the_command(tmp_path, monkeypa
 def test_the_toy_is_what_these_tests_need():
     toy = trained_toy()
     assert (toy.model(toy.images).argmax(1) == toy.labels).all()
+
+
+# ---- Runs that are cut short -----------------------------------------------------------------------------------------
+
+
+class CutShortError(RuntimeError):
+    """As a killed process ends: nothing more is written."""
+
+
+def test_checks_of_the_first_batch_outlast_a_run_that_is_cut_short(attack, tmp_path, monkeypatch):
+    """And the first batch of the process that goes on, which looks sound, does not replace them."""
+    once, calls, masked = {"output": tmp_path / "same", "batch_size": 8}, [], spoiled(spoil=KilledGradient.apply)
+
+    def cut(goal, images, threat, context):
+        calls.append(len(images))
+        if len(calls) == 2:
+            raise CutShortError
+        return run_apgd(goal, images, threat, context)
+
+    put_kind(monkeypatch, "apgd", cut)
+    with pytest.raises(CutShortError):
+        attack(short("apgd"), setup=make_setup("toy", source=masked), **once)
+    put_kind(monkeypatch, "apgd", run_apgd)
+    found = attack(short("apgd"), **once)
+    assert "gradient" in failed(found)
+    assert len({record.sample_id for record in found.records if record.step != "clean"}) == COUNT
+
+
+# ---- Models that answer in words -------------------------------------------------------------------------------------
+
+
+def _noisy(original):
+    noise = torch.Generator().manual_seed(0)
+
+    def spoilt(self, images, *rest):
+        return original(self, images + 0.05 * torch.rand(images.shape, generator=noise), *rest)
+
+    return spoilt
+
+
+def _killed(original):
+    return lambda self, images, *rest: original(self, KilledGradient.apply(images), *rest)
+
+
+def _rounded(original):
+    return lambda self, images, *rest: original(self, (images * 32).round() / 32, *rest)
+
+
+@pytest.mark.parametrize("task", ["vqa", "captioning", "stealth"])
+@pytest.mark.parametrize(("defence", "check"), [(_noisy, "repeatable"), (_killed, "gradient"), (_rounded, "gradient")])
+def test_a_defence_that_hides_gradients_fails_a_check_in_every_task(tmp_path, monkeypatch, task, defence, check):
+    monkeypatch.setattr(Encoder, "patch_tokens", defence(Encoder.patch_tokens))
+    step = AttackStep("one", "apgd", 2, "target" if task == "stealth" else "reference-0", "random", 2.0)
+    assert check in failed(_text_run(tmp_path, monkeypatch, task, step))
+
+
+@pytest.mark.parametrize("task", ["vqa", "captioning", "stealth"])
+def test_an_attack_that_does_nothing_fails_a_check_in_every_task(tmp_path, monkeypatch, task):
+    put_kind(monkeypatch, "idle", lambda goal, images, *rest: run_apgd(goal, images, *rest)._replace(images=images))
+    step = AttackStep("one", "idle", 2, "target" if task == "stealth" else "reference-0", "random", 2.0)
+    assert "attack_moves_images" in failed(_text_run(tmp_path, monkeypatch, task, step))
+
+
+def _text_run(tmp_path, monkeypatch, task, step):
+    monkeypatch.setitem(PRESETS, "brief", Preset("", (step,)))
+    request = Request.of(encoder="fare", task=task, limit=4, attack="brief", eps=4, output=tmp_path)
+    return load_run(execute(resolve(request)[0]))

@@ -110,7 +110,7 @@ def test_a_volley_of_attacks_that_share_no_forward_pass_is_refused(attack):
 def of_autoattack(samples, images, labels, threat, seed):
     """The samples that pyautoattack's APGD-CE and APGD-T do not break, from the starts that the runner draws."""
     model, left = trained_toy().model, list(range(len(samples)))
-    for step in short("autoattack", 30):
+    for step in short("autoattack", 30)[1:]:  # the protocol "paper" leaves out the shortcut
         if not left:
             break
         clean, true = images[left], labels[left]

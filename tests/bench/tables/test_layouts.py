@@ -8,7 +8,8 @@ from bench.analysis.cells import averaged
 from bench.config import load_suite
 from bench.config.facts import SUITE_FACTS
 from bench.errors import UsageError
-from bench.records import load_runs
+from bench.records import load_run, load_runs
+from bench.records.samples import Asked, write_samples
 from bench.registry import LAYOUTS
 from bench.tables import layouts, render
 from bench.tables.layouts import build
@@ -164,10 +165,14 @@ def test_no_average_is_made_of_two_runs_of_one_dataset(tmp_path):
     assert build("zeroshot", [*runs, run("e", "shape", seed=2)], SUITE_FACTS).columns == (("shape",), ("colour",))
 
 
-def test_targets_of_an_unknown_suite_are_not_told_apart(tmp_path):
+def test_targets_of_an_unknown_suite_are_told_apart_where_the_run_wrote_them_down(tmp_path):
     said = {0.0: ["no"] * 2, 4.0: [TARGETS[0], "no"]}
     table = build("targeted", [stealth_run(tmp_path, "clip", said, suite="my-own")], SUITE_FACTS)
     assert table.columns == (("all targets",),)
+    write_samples(tmp_path, [Asked("s0", "?", (TARGETS[0],)), Asked("s1", "?", (TARGETS[1],))])
+    table = build("targeted", [load_run(tmp_path)], SUITE_FACTS)
+    assert table.columns == ((TARGETS[0],), (TARGETS[1],), ("all targets",))
+    assert table.cells[("4/255", "clip"), (TARGETS[0],)].measure.estimate.value == 100
 
 
 def test_the_papers_targets_are_known(tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench import registry
+from bench.analysis.cells import measured
 from bench.config.facts import SUITE_FACTS
 from bench.errors import UsageError
 from bench.registry import LAYOUTS
@@ -50,6 +51,7 @@ def _raise(runs, facts):
 
 
 FAILING = Layout("t", "a", _raise, ("encoder",), ("radius",))
+MISSPELT = Layout("t", "a", lambda runs, facts: measured(runs), ("encoder",), ("raduis",))
 
 
 @pytest.mark.parametrize(
@@ -58,6 +60,7 @@ FAILING = Layout("t", "a", _raise, ("encoder",), ("radius",))
         ("no_such_module:layout", "cannot be imported"),
         ("json:dumps", "is a function, not a bench.tables.table.Layout"),
         (f"{__name__}:FAILING", "failed: KeyError: 'a key'"),
+        (f"{__name__}:MISSPELT", "failed: KeyError: 'raduis'"),
     ],
 )
 def test_a_broken_layout_is_named_and_the_others_go_on(monkeypatch, value, said):

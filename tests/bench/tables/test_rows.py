@@ -1,5 +1,6 @@
 """Numbers as rows, as a DataFrame, and drawn."""
 
+import io
 import json
 import os
 
@@ -12,6 +13,7 @@ from bench.config.facts import SUITE_FACTS
 from bench.errors import UsageError
 from bench.records import load_run, open_run
 from bench.tables.rows import COLUMNS, rows
+from bench.trust.text import on_one_line
 from tests.bench.runs import in_memory, make_header, make_record, make_run
 from tests.bench.tables.made import BAD, GOOD
 
@@ -150,6 +152,14 @@ def test_two_runs_of_one_encoder_are_not_joined_by_a_line(tmp_path):
 def test_an_l2_radius_is_not_called_a_255th():
     axes = Result((in_memory({0: GOOD, 0.5: BAD}, norm="l2"),)).plot().axes[0]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["clean", "0.5 (l2)"]
+
+
+@pytest.mark.parametrize("name", [r"$\frac$ $x^$", "caf\udce9", "a\x1bb"])
+def test_any_name_can_be_drawn(name):
+    """A dollar sign is no formula, and a byte that is no UTF-8 no letter."""
+    figure = Result((in_memory({0: GOOD, 4: BAD}, encoder=name, dataset=name, metric=name),)).plot()
+    figure.savefig(io.BytesIO())
+    assert figure.axes[0].get_ylabel() == on_one_line(name)
 
 
 def test_nothing_is_not_drawn():

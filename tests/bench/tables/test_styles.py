@@ -178,6 +178,14 @@ def test_a_failed_sanity_check_stands_beside_the_number_in_every_style(style, ma
     assert "!" not in whole
 
 
+@pytest.mark.parametrize("style", list(STYLES))
+def test_what_is_to_know_of_the_data_stands_under_the_numbers(style):
+    note = "on this dataset it cannot exceed 66.7 %"
+    shown = render.render(build("robustness", [in_memory({0: GOOD}, notes=(note,))], SUITE_FACTS), style)
+    assert (note if style == "csv" else f"mini-vqa: {note}.") in shown
+    assert "cannot exceed" not in render.render(build("robustness", [in_memory({0: GOOD})], SUITE_FACTS), style)
+
+
 def test_an_average_over_a_doubtful_run_is_doubtful():
     runs = [
         in_memory({0: [100.0]}, encoder="clip", task="zeroshot", dataset="colour", model=None),

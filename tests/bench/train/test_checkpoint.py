@@ -1,8 +1,10 @@
 """Checkpoints and the loop that writes them: full disks, damage, explosions, random states."""
 
+import io
 import random
 import resource
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from bench.train.loop import fit, train
 from bench.train.schedule import Schedule
 
 
-def _fit(directory, width=2, steps=4, loss=None, hooks=None):
+def _fit(directory, width=2, steps=4, loss=None, hooks=None, every=1):
     torch.manual_seed(0)
     model = torch.nn.Linear(width, 1)
 
@@ -23,9 +25,8 @@ def _fit(directory, width=2, steps=4, loss=None, hooks=None):
         value.backward()
         return Update(value.item(), {})
 
-    train(
-        "t", {"m": model}, gradients, Schedule(steps, 1, 1e-3), directory, settings={}, checkpoint_every=1, hooks=hooks
-    )
+    schedule = Schedule(steps, 1, 1e-3)
+    train("t", {"m": model}, gradients, schedule, directory, settings={}, checkpoint_every=every, hooks=hooks)
     return model
 
 
@@ -73,6 +74,47 @@ def test_a_damaged_checkpoint_and_another_architecture_are_named(tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(content[: len(content) // 2])
     with pytest.raises(TrainingError, match="is damaged"):
         _fit(tmp_path)
+    flipped = bytearray(content)
+    flipped[content.index(_value_bytes(content)) + 2] ^= 1  # a weight; torch itself would load it
+    (tmp_path / "checkpoint.pt").write_bytes(flipped)
+    with pytest.raises(TrainingError, match="is damaged"):
+        _fit(tmp_path)
+
+
+def _value_bytes(content):
+    """The weights as they lie in the file."""
+    return torch.load(io.BytesIO(content), weights_only=True)["modules"]["m"]["weight"].numpy().tobytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "is no checkpoint of bench train"),
+        ({"step": 1}, "is no checkpoint of bench train"),
+        (Path("x"), "is damaged"),  # a Python object, which torch refuses and advises to load all the same
+        (b"junk", "is damaged"),
+    ],
+)
+def test_what_is_no_checkpoint_is_named_and_nobody_is_told_to_run_it(tmp_path, content, message):
+    path = tmp_path / "checkpoint.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(TrainingError, match=message) as caught:
+        _fit(tmp_path)
+    assert "weights_only" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["modules", "optimizer", "random", "recent", "step"])
+def test_a_checkpoint_with_a_part_of_another_form_is_refused(tmp_path, key):
+    _fit(tmp_path, steps=2)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    other = {"modules": {"m": [1]}, "optimizer": {"state": 1}, "random": {"torch": 3}, "recent": ["a"], "step": -1}
+    torch.save(state | {key: other[key]}, tmp_path / "checkpoint.pt")
+    with pytest.raises(TrainingError, match=r"is damaged|does not fit the architecture of m"):
+        _fit(tmp_path, steps=2)
 
 
 def test_an_exploding_loss_and_a_gradient_that_is_not_finite_stop_the_run_before_its_weights(tmp_path):

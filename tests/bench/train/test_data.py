@@ -174,7 +174,7 @@ def test_a_class_that_is_no_number_is_named(tmp_path):
             entry = tarfile.TarInfo(f"a.{suffix}")
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
-    with pytest.raises(UsageError, match=r"0\.tar/a\.cls is not the number of a class: b'dog'"):
+    with pytest.raises(UsageError, match=r"0\.tar/a\.cls is not the number of a class: 'dog'"):
         ImageStream(open_source(f"webdataset:{tmp_path}/0.tar"), to_tensor, 1)(0)
 
 
@@ -223,7 +223,7 @@ def test_decoding_runs_ahead_of_the_step(folder):
     [
         ("nowhere", "is not one of imagefolder:DIR"),
         ("tar:/x", "is not one of"),
-        ("folder:/no/such/place", "no such folder: /no/such/place"),
+        ("folder:/no/such/place", "no such folder: '/no/such/place'"),
         ("webdataset:/no/{00..03}.tar", r"4 of 4 shards are missing, e\.g\. /no/00\.tar"),
         ("webdataset:/no/*.tar", "no shard of that name"),
         ("hf:/no/such/dataset", "no file or folder /no/such/dataset, .* get it with `hf download"),
@@ -242,7 +242,7 @@ def test_too_few_images_and_empty_folders_are_named(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="no images"):
         open_source(f"folder:{tmp_path / 'empty'}")
-    with pytest.raises(UsageError, match="no subfolder a class; use folder:"):
+    with pytest.raises(UsageError, match="no subfolder for each class; use folder:"):
         open_source(f"imagefolder:{tmp_path / 'empty'}")
     with pytest.raises(UsageError, match="cannot be shared by 3 processes"):
         ImageStream(open_source(f"folder:{folder}"), to_tensor, 4, world=World(0, 3))

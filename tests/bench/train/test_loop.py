@@ -153,7 +153,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
         _fit(tmp_path, broken)
 
 
-@pytest.mark.parametrize(("changed", "name"), [({"rate": 1e-3}, "schedule"), ({"settings": {"eps": 2}}, "eps")])
+@pytest.mark.parametrize(("changed", "name"), [({"rate": 1e-3}, "--lr"), ({"settings": {"eps": 2}}, "eps")])
 def test_other_settings_on_resume_are_refused_by_name(tmp_path, changed, name):
     _fit(tmp_path, _fine)
     with pytest.raises(TrainingError, match=name):

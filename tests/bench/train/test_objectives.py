@@ -22,11 +22,14 @@ from bench.train.objectives import (
     cosine,
     fare,
     fare_patches,
+    given,
     load_objective,
+    objective,
     tecoa,
 )
 from bench.train.recipe import FLAWS, PAPER, Recipe, paper_flaws
 from bench.train.schedule import Schedule
+from bench.train.step import Stepper
 
 
 def test_fare_is_the_summed_squared_difference():
@@ -276,3 +279,32 @@ def test_a_loss_that_is_not_finite_is_reported_and_never_zeroed(case):
         recipe = Recipe("fare", 8, Schedule(4, 6, 1e-3), flaws=flaws)
         found = attack(broken, fare.loss, images, target, noise, recipe, 0)
         assert found.finite.tolist() == [True, True, False, True, True, True]
+
+
+def _mean(features, target):
+    return features.embedding.mean()
+
+
+def _broken(features, target):
+    raise ZeroDivisionError("division by zero")
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (_mean, r"the training objective 'fare' gives \(\), not \(6,\): a loss for each image"),
+        (lambda features, target: None, r"'fare' gives NoneType, not \(6,\)"),
+        (_broken, "'fare' fails: ZeroDivisionError: division by zero"),
+        (lambda features, target: given(target.labels), "does not name in its needs"),
+    ],
+)
+def test_an_objective_that_fails_is_named(case, loss, message):
+    wrong = objective(about="of another package")(loss)
+    recipe = Recipe("fare", 8, Schedule(4, 6, 1e-3))
+    with pytest.raises(UsageError, match=message):
+        Stepper(_Net(), _Net(), wrong, recipe, lambda step: Batch(case[1]))(0)
+
+
+def test_a_need_that_there_is_not_is_refused():
+    with pytest.raises(UsageError, match="did you mean 'labels'"):
+        objective("label", about="")

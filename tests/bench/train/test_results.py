@@ -1,6 +1,7 @@
 """What a training job leaves behind: every form of the encoder, card, metrics, scores."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from transformers import CLIPVisionModel
 
 from bench import api
 from bench.models.encoders.load import load_encoder
+from bench.train import card
 from bench.train.base import _model_config, load_base
 from bench.train.export import export
 from bench.train.job import TrainingJob
@@ -46,9 +48,9 @@ def test_the_run_directory_is_an_encoder_and_its_scores_enter_the_card(finished,
     done = invoke([*words, "--output", str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert invoke(["train", "card", str(finished), "--results", str(tmp_path)]).exit_code == 0
-    card = (finished / "README.md").read_text()
-    assert "| zeroshot | mini-shape | clean |" in card
-    assert "(partial: --limit 2)" in card
+    text = (finished / "README.md").read_text()
+    assert "| zeroshot | mini-shape | clean |" in text
+    assert "(partial: --limit 2)" in text
 
 
 @pytest.mark.parametrize(
@@ -61,7 +63,7 @@ def test_scores_for_the_card_are_measured_where_they_are_asked_for_or_cheap(aske
 
 
 def test_training_ends_with_the_scores_of_a_suite(images, tmp_path, monkeypatch):
-    """Two samples a set, so that it takes no time."""
+    """Two samples per set, so that it takes no time."""
     run = api.run
     monkeypatch.setattr(api, "run", lambda **named: run(**named, limit=2, attack="none", jobs=1, progress=False))
     words = ["--steps", "1", "--warmup", "0", "--score", "mini", "--results", str(tmp_path / "results")]
@@ -71,7 +73,7 @@ def test_training_ends_with_the_scores_of_a_suite(images, tmp_path, monkeypatch)
 
 
 def test_the_card_tells_recipe_data_and_curves(finished):
-    card = (finished / "README.md").read_text()
+    text = (finished / "README.md").read_text()
     for part in (
         "8 updates of 4 images",
         "4/255",
@@ -81,7 +83,7 @@ def test_the_card_tells_recipe_data_and_curves(finished):
         "| cosine to the original |",
         "curves.png",
     ):
-        assert part in card, part
+        assert part in text, part
     assert np.asarray(Image.open(finished / "curves.png").convert("L")).std() > 5
     assert json.loads((finished / "skipped.jsonl").read_text().splitlines()[0])["id"] == "circle/broken.png"
 
@@ -124,3 +126,21 @@ def test_an_export_that_cannot_be_written_says_how_to_go_on(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="goes on from the checkpoint"):
         export(load_base(str(ARCH), None), tmp_path / "file" / "out")
+
+
+def test_a_card_shows_names_as_they_are_and_a_damaged_one_is_named(finished, tmp_path):
+    """No link, tag or image of its own; a name that is no text in UTF-8 is spelled out."""
+    for name in (card.TRAINING, card.METRICS):
+        (tmp_path / name).write_bytes((finished / name).read_bytes())
+    facts = json.loads((tmp_path / card.TRAINING).read_text())
+    other = {"name": "<b>x</b>", "arch": "[a](http://b)", "data": os.fsdecode(b"folder:caf\xe9")}
+    (tmp_path / card.TRAINING).write_text(json.dumps(facts | other))
+    text = card.write_card(tmp_path).read_text(encoding="utf-8")
+    assert "<b>" not in text
+    assert "[a](http" not in text
+    assert "caf" in text
+    for content, message in [("{", "is not whole JSON"), ("{}", "is not as bench train writes it")]:
+        (tmp_path / card.TRAINING).write_text(content)
+        done = invoke(["train", "card", str(tmp_path)])
+        assert done.exit_code == 2
+        assert message in done.output

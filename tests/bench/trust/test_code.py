@@ -188,13 +188,34 @@ def test_no_command_runs_code(tmp_path, marker, command):
         (tmp_path / "images" / "a").mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (48, 48), (9 * number, 0, 0)).save(tmp_path / "images" / "a" / f"{number}.png")
     words = {
-        "run": ["run", "--encoder", evil, "--task", "zeroshot", "--attack", "none", "--limit", "2", "--jobs", "1",
-                "--output", tmp_path / "out"],
-        "train": ["train", "fare", "--arch", evil, "--data", f"imagefolder:{tmp_path / 'images'}",
-                  "--output", tmp_path / "out"],
+        "run": [
+            "run",
+            "--encoder",
+            evil,
+            "--task",
+            "zeroshot",
+            "--attack",
+            "none",
+            "--limit",
+            "2",
+            "--jobs",
+            "1",
+            "--output",
+            tmp_path / "out",
+        ],
+        "train": [
+            "train",
+            "fare",
+            "--arch",
+            evil,
+            "--data",
+            f"imagefolder:{tmp_path / 'images'}",
+            "--output",
+            tmp_path / "out",
+        ],
         "verify": ["verify", run.directory],
         "report": ["report", run.directory, "--output", tmp_path / "out"],
-    }  # fmt: skip
+    }
     said = _invoke(*words[command])
     assert not marker.exists()
     shown = (tmp_path / "out" / "index.html").read_text() if command == "report" else said.output
@@ -209,23 +230,35 @@ def test_no_command_runs_code(tmp_path, marker, command):
         ("config.json", {"auto_map": {"AutoConfig": "m.C"}, "model_type": "unheard-of"}, "auto_map"),
         ("config.json", {"auto_map": {"AutoConfig": "m.C"}}, "auto_map"),
         ("config.json", {"auto_map": {"AutoTokenizer": ["m.T", None]}, "model_type": "clip"}, "auto_map"),
-        ("config.json", {"model_type": "llava", "text_config": {"auto_map": {"AutoModel": "m.M"}}},
-         "text_config.auto_map"),
+        (
+            "config.json",
+            {"model_type": "llava", "text_config": {"auto_map": {"AutoModel": "m.M"}}},
+            "text_config.auto_map",
+        ),
         ("config.4.0.0.json", {"auto_map": {"AutoConfig": "m.C"}, "model_type": "clip"}, "auto_map"),
         ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["m.T", None]}, "model_type": "clip"}, "auto_map"),
-        ("processor_config.json", {"image_processor": {"auto_map": {"AutoImageProcessor": "m.P"}}},
-         "image_processor.auto_map"),
+        (
+            "processor_config.json",
+            {"image_processor": {"auto_map": {"AutoImageProcessor": "m.P"}}},
+            "image_processor.auto_map",
+        ),
         ("inner/tokenizer_config.json", {"auto_map": {"AutoTokenizer": "m.T"}}, "auto_map"),
-        ("open_clip_config.json", {"model_cfg": {"a": [{"b": {"trust_remote_code": True}}]}},
-         r"model_cfg.a.0.b.trust_remote_code"),
+        (
+            "open_clip_config.json",
+            {"model_cfg": {"a": [{"b": {"trust_remote_code": True}}]}},
+            r"model_cfg.a.0.b.trust_remote_code",
+        ),
         ("tokenizer_config.json", {"trust_remote_code": False, "auto_map": None}, None),
         ("config.json", {"custom_pipelines": {"p": {"impl": "m.P"}}}, "custom_pipelines"),
-        ("config.json", {"vision_config": {"attn_implementation": "someone/kernel"}},
-         "vision_config.attn_implementation"),
+        (
+            "config.json",
+            {"vision_config": {"attn_implementation": "someone/kernel"}},
+            "vision_config.attn_implementation",
+        ),
         ("config.json", {"attn_implementation": "sdpa"}, None),
         ("words.json", {"auto_map": {"AutoTokenizer": "m.T"}}, None),
     ],
-)  # fmt: skip
+)
 def test_the_rule(tmp_path, file, keys, refused):
     path = tmp_path / file
     path.parent.mkdir(exist_ok=True)

@@ -1,7 +1,6 @@
 """A real run with saved images, and everything that can be tampered with."""
 
 import json
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,52 +16,10 @@ from bench.errors import UsageError
 from bench.records import load_run
 from bench.records.worst import kept_records
 from bench.running.load import prepare
-from bench.verify import _Judge, models_of, verify
+from bench.verify import _Evidence, models_of, verify
 from tasks.base import Answer
 from tests.bench.runs import make_record, make_run
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    """Plain CLIP on 16 samples of one dataset, attacked at two radii."""
-    result = bench.run(
-        encoder="clip",
-        task="zeroshot",
-        dataset="mini-sketch",
-        limit=16,
-        attack="pgd",
-        save_adversarial=True,
-        output=tmp_path_factory.mktemp("runs"),
-        jobs=1,
-        progress=False,
-    )
-    return result.runs[0].directory
-
-
-@pytest.fixture
-def run(original, tmp_path):
-    """A copy to tamper with."""
-    return load_run(shutil.copytree(original, tmp_path / "run"))
-
-
-def _fields(directory):
-    return {(m.sample_id, m.radius, m.field) for m in verify(load_run(directory), progress=False).mismatches}
-
-
-def _image_of(run, eps=4.0):
-    (sample, radius), record = next(
-        (key, r) for key, r in kept_records(run.header, run.records).items() if key[1] == eps
-    )
-    return run.directory / "adversarial" / f"{radius:g}" / f"{sample}.safetensors", record
-
-
-def _edit(run, record, **changes):
-    """Write other values into the record file."""
-    path = run.directory / "records.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    (line,) = [x for x in lines if (x["sample_id"], x["step"], x["radius"]) == record.key]
-    line.update(changes)
-    path.write_text("".join(json.dumps(x) + "\n" for x in lines))
+from tests.bench.verify.tampering import edit, fields_of, image_of
 
 
 def test_an_honest_run_is_verified(run):
@@ -75,32 +32,32 @@ def test_an_honest_run_is_verified(run):
 
 
 def test_a_moved_pixel_is_found(run):
-    path, record = _image_of(run)
+    path, record = image_of(run)
     image = load_file(path)["image"]
     image[0, 0, 0] = (image[0, 0, 0] + 0.5) % 1.0
     save_file({"image": image}, path)
-    found = _fields(run.directory)
+    found = fields_of(run.directory)
     assert {(record.sample_id, 4.0, "distance"), (record.sample_id, 4.0, "radius")} <= found
     assert {sample for sample, _, _ in found} == {record.sample_id}
 
 
 def test_another_image_inside_the_ball_is_found(run):
     """The clean image itself: nearer than recorded, and the model gets it right."""
-    path, record = _image_of(run)
+    path, record = image_of(run)
     setup = prepare(models_of(run.header))
     row = [sample.id for sample in setup.samples].index(record.sample_id)
     save_file({"image": setup.images[[row]][0].contiguous()}, path)
-    found = _fields(run.directory)
+    found = fields_of(run.directory)
     assert {(record.sample_id, 4.0, field) for field in ("distance", "prediction", "score", "worst score")} <= found
 
 
 @pytest.mark.parametrize("value", [1.5, -0.1, float("nan")])
 def test_a_pixel_out_of_range_is_found(run, value):
-    path, record = _image_of(run)
+    path, record = image_of(run)
     image = load_file(path)["image"]
     image[1, 2, 3] = value
     save_file({"image": image}, path)
-    assert (record.sample_id, 4.0, "range") in _fields(run.directory)
+    assert (record.sample_id, 4.0, "range") in fields_of(run.directory)
 
 
 @pytest.mark.parametrize(
@@ -108,8 +65,8 @@ def test_a_pixel_out_of_range_is_found(run, value):
     [({"score": 50.0}, "score"), ({"prediction": "a lie"}, "prediction"), ({"distance": 3.99}, "distance")],
 )
 def test_a_changed_record_is_found(run, changes, field):
-    _, record = _image_of(run)
-    _edit(run, record, **changes)
+    _, record = image_of(run)
+    edit(run, record, **changes)
     found = verify(load_run(run.directory), progress=False).mismatches
     assert (record.sample_id, 4.0, field) in {(m.sample_id, m.radius, m.field) for m in found}
     (mismatch,) = [m for m in found if m.field == field]
@@ -123,24 +80,24 @@ def test_a_survivor_made_a_victim_and_a_victim_made_a_survivor_are_found(run):
     attacked = {r.sample_id for r in run.records if r.radius == 4}
     fell = {sample for sample, _ in kept_records(run.header, run.records)}
     survivor = next(r for r in run.records if r.sample_id in attacked - fell and r.radius == 4)
-    _edit(run, survivor, score=0.0)
-    assert (survivor.sample_id, 4.0, "image") in _fields(run.directory)  # no image bears it out
-    _, victim = _image_of(run)
-    _edit(run, victim, score=100.0)
-    found = _fields(run.directory)
+    edit(run, survivor, score=0.0)
+    assert (survivor.sample_id, 4.0, "image") in fields_of(run.directory)  # no image bears it out
+    _, victim = image_of(run)
+    edit(run, victim, score=100.0)
+    found = fields_of(run.directory)
     assert (victim.sample_id, 4.0, "image") in found  # an image without a record of a fall
     assert (survivor.sample_id, 4.0, "image") in found
 
 
 def test_a_clean_record_is_checked_too(run):
     record = next(r for r in run.records if r.step == "clean" and r.score == 100)
-    _edit(run, record, score=0.0)
-    assert (record.sample_id, 0.0, "score") in _fields(run.directory)
+    edit(run, record, score=0.0)
+    assert (record.sample_id, 0.0, "score") in fields_of(run.directory)
 
 
 @pytest.mark.parametrize("kind", ["gone", "torn", "half", "shape"])
 def test_a_lost_or_damaged_image_is_named(run, kind):
-    path, record = _image_of(run)
+    path, record = image_of(run)
     if kind == "gone":
         path.unlink()
     elif kind == "torn":
@@ -148,19 +105,19 @@ def test_a_lost_or_damaged_image_is_named(run, kind):
     else:
         image = load_file(path)["image"]
         save_file({"image": image.half() if kind == "half" else image[:, 1:].contiguous()}, path)
-    assert (record.sample_id, 4.0, "image") in _fields(run.directory)
+    assert (record.sample_id, 4.0, "image") in fields_of(run.directory)
 
 
 def test_any_single_flipped_bit_is_found(run):
     """Also the lowest of a pixel that is far from the largest change: it moves neither the distance nor the answer."""
-    path, record = _image_of(run)
+    path, record = image_of(run)
     content = bytearray(path.read_bytes())
     setup = prepare(models_of(run.header))
     row = [sample.id for sample in setup.samples].index(record.sample_id)
     change = (load_file(path)["image"] - setup.images[[row]][0]).flatten()
     content[len(content) - 4 * (len(change) - int(change.abs().argmin()))] ^= 1
     path.write_bytes(content)
-    assert _fields(run.directory) == {(record.sample_id, 4.0, "pixels")}
+    assert fields_of(run.directory) == {(record.sample_id, 4.0, "pixels")}
 
 
 def test_two_images_that_changed_places_are_found(run):
@@ -168,15 +125,15 @@ def test_two_images_that_changed_places_are_found(run):
     kept = first.read_bytes()
     first.write_bytes(second.read_bytes())
     second.write_bytes(kept)
-    found = _fields(run.directory)
+    found = fields_of(run.directory)
     assert {(path.stem, 4.0, "distance") for path in (first, second)} <= found
     assert {(path.stem, 4.0, "radius") for path in (first, second)} <= found
 
 
 def test_images_from_before_there_was_a_digest_are_judged_by_everything_else(run):
-    path, _ = _image_of(run)
+    path, _ = image_of(run)
     save_file(load_file(path), path)
-    assert _fields(run.directory) == set()
+    assert fields_of(run.directory) == set()
 
 
 def test_other_weights_and_data_are_named_first(run):
@@ -185,7 +142,7 @@ def test_other_weights_and_data_are_named_first(run):
     header["weights"]["encoder"] = "0" * 64
     header["dataset_fingerprint"] = "1" * 64
     path.write_text(json.dumps(header))
-    assert _fields(run.directory) == {("", 0.0, "weights.encoder"), ("", 0.0, "dataset_fingerprint")}
+    assert fields_of(run.directory) == {("", 0.0, "weights.encoder"), ("", 0.0, "dataset_fingerprint")}
 
 
 def test_a_run_without_images_says_what_to_do(tmp_path):
@@ -212,10 +169,11 @@ def test_verdicts_that_a_protocol_takes_in_half_precision_are_asked_for_there(tm
     run = result.runs[0]
     assert models_of(run.header).precision == "bf16"
     assert verify(run, progress=False).mismatches == ()
-    asked = _Judge(run, prepare(models_of(run.header)), tmp_path, False)
+    asked = _Evidence(run, prepare(models_of(run.header)), False)
     asked.setup = replace(asked.setup, half=SimpleNamespace(victim=_Says("half")), victim=_Says("full"))
-    records = [make_record(step="clean"), make_record(step="pgd"), make_record(step="again")]
-    said = asked._ask(records, asked.setup.images[[0, 1, 2]], asked.setup.samples[:3])
+    first = asked.setup.samples[0].id
+    records = [make_record(first, step) for step in ("clean", "pgd", "again")]
+    said = asked._ask(records, asked.setup.images[[0, 1, 2]])
     assert [answer.text for answer in said] == ["half", "half", "full"]
 
 
@@ -237,8 +195,8 @@ def _verify(*words):
 
 def test_exit_codes_and_words(run, tmp_path):
     assert _verify(run.directory).exit_code == 0
-    _, record = _image_of(run)
-    _edit(run, record, distance=1.0)
+    _, record = image_of(run)
+    edit(run, record, distance=1.0)
     result = _verify(run.directory)
     assert result.exit_code == 1
     assert f"sample {record.sample_id} at 4: distance is 1.0 in the records" in result.stdout

@@ -52,7 +52,7 @@ class PreparedAnswers:
         self.begins = self.longest - counts  # (B,)
 
     def __call__(self, images: Tensor, rows: Tensor) -> AnswerScores:
-        """Judge images (b, 3, H, W); rows (b,) names the prepared answer of each."""
+        """Score images (b, 3, H, W); rows (b,) names the prepared answer of each."""
         hidden = self.reader.hidden(self.asked.of(rows), images)
         logits = self.reader.logits(hidden[:, -self.longest - 1 : -1])  # (b, L, V)
         wanted, counted = self.ids[rows, -self.longest :], self.counted[rows]

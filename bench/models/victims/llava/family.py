@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from bench.errors import UsageError
 from bench.models.victims.family import Setting, Source
+from bench.models.victims.llava import ORIGINAL
 from bench.models.victims.prompts import CONVERSATIONS
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ class LlavaFamily:
     }
 
     def owns(self, source: Source) -> bool:
-        """Whether its config says so."""
-        return source.model_type == "llava"
+        """Whether its config says so; the format of the authors' own code is refused with what it needs."""
+        return source.model_type in ("llava", *ORIGINAL)
 
     def load(
         self, source: Source, encoder: "Encoder | None", settings: Mapping[str, str], device: "torch.device"

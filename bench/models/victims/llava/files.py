@@ -1,25 +1,22 @@
 """A LLaVA checkpoint folder in transformers' format, read with nothing missing."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor, LlavaForConditionalGeneration
 
 from bench.errors import UsageError
-from bench.models.encoders.checkpoint import check_file
+from bench.models.encoders.checkpoint import weights_files
 from bench.models.encoders.formats import transformers_bars
+from bench.models.victims.llava import ORIGINAL
 from bench.trust import code as trust
 
-INDEX = "model.safetensors.index.json"
 _NEEDED = (
     ("config.json",),
     ("tokenizer.json", "tokenizer.model"),
     ("processor_config.json", "preprocessor_config.json"),
 )
-_UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError)
 
 
 def read_llava(path: str, dtype: torch.dtype | str, *, tower: bool) -> tuple[LlavaForConditionalGeneration, Any]:
@@ -36,12 +33,11 @@ def read_llava(path: str, dtype: torch.dtype | str, *, tower: bool) -> tuple[Lla
     """
     if not Path(path).is_dir() and (("/" in path and not path.count("/") == 1) or path.startswith(".")):
         raise UsageError(f"no such model folder: {path}")
-    _check_files(Path(path))
     trust.check(path)
+    _check_config(path, trust.config_of(path))
+    _check_files(Path(path))
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-        if config.model_type != "llava":
-            raise UsageError(f"{path} holds a model of type {config.model_type!r}, not LLaVA-1.5 ('llava')")
         read_processor: Any = AutoProcessor.from_pretrained
         processor = read_processor(path, trust_remote_code=False)
         with transformers_bars():
@@ -50,7 +46,7 @@ def read_llava(path: str, dtype: torch.dtype | str, *, tower: bool) -> tuple[Lla
             )
     except UsageError:
         raise
-    except _UNREADABLE as error:
+    except Exception as error:  # transformers raises anything at all on damaged files
         raise UsageError(_unreadable(path, " ".join(str(error).split())[:300])) from error
     model, report = loaded
     if absent := sorted(k for k in report["missing_keys"] if tower or "vision_tower" not in k):
@@ -59,8 +55,34 @@ def read_llava(path: str, dtype: torch.dtype | str, *, tower: bool) -> tuple[Lla
     return model, processor
 
 
+def _check_config(path: str, config: dict[str, Any]) -> None:
+    """Refuse another model, and features that are chosen in another way than LLaVA-1.5's."""
+    kind = config.get("model_type")
+    if kind in ORIGINAL:
+        raise UsageError(
+            f"{path} is in the format of LLaVA's own code ({kind}); convert it with transformers' "
+            "convert_llava_weights_to_hf.py, or use the converted one of the hub (llava-hf/llava-1.5-7b-hf)"
+        )
+    if config and kind != "llava":
+        raise UsageError(f"{path} holds a model of type {kind!r}, not LLaVA-1.5 ('llava')")
+    layer, strategy = config.get("vision_feature_layer", -2), config.get("vision_feature_select_strategy", "default")
+    if isinstance(layer, bool) or not isinstance(layer, int):
+        raise UsageError(f"{path}: vision_feature_layer {layer!r} is not supported; known: the number of one layer")
+    if strategy != "default":
+        raise UsageError(
+            f"{path}: vision_feature_select_strategy {strategy!r} is not supported; known: 'default', which leaves "
+            "out the class token"
+        )
+
+
 def _unreadable(path: str, reason: str) -> str:
-    if Path(path).is_dir():
+    folder = Path(path)
+    if folder.is_dir() and not (folder / "tokenizer.json").is_file():
+        return (
+            f"{path} has no tokenizer.json, and its tokenizer.model cannot be converted ({reason}); pip install "
+            "sentencepiece protobuf tiktoken, or put the model's tokenizer.json beside it"
+        )
+    if folder.is_dir():
         return f"{path} holds no LLaVA checkpoint that can be read ({reason}); download it again"
     return (
         f"no folder {path}, and the hub's cache does not hold the whole of a model of that name ({reason}). Where "
@@ -76,17 +98,11 @@ def _check_files(folder: Path) -> None:
     for names in _NEEDED:
         if not any((folder / name).is_file() for name in names):
             raise UsageError(f"{folder} lacks {' or '.join(names)}; download the whole folder")
-    named = {"model.safetensors"} if (folder / "model.safetensors").is_file() else set()
-    if (folder / INDEX).is_file():
-        named = set(json.loads((folder / INDEX).read_text())["weight_map"].values())
-    if absent := sorted(name for name in named if not (folder / name).is_file()):
-        raise UsageError(f"{folder} lacks {len(absent)} of {len(named)} shards named in {INDEX}: {', '.join(absent)}")
-    for name in sorted(named):
-        check_file(folder / name)
+    weights_files(folder)
 
 
 def _check_image_token(path: str, config: Any, processor: Any) -> None:
-    token, expected = getattr(processor, "image_token", "<image>"), int(config.image_token_id)
+    token, expected = getattr(processor, "image_token", "<image>"), config.image_token_id
     found = processor.tokenizer.get_vocab().get(token)
     if found != expected:
         said = "does not know it" if found is None else f"has {found}"

@@ -28,7 +28,7 @@ from bench.models.victims import prefix
 from bench.models.victims.llava.answers import PreparedAnswers, Rows
 from bench.models.victims.llava.files import read_llava
 from bench.models.victims.llava.memory import Shapes, estimate
-from bench.models.victims.llava.native import NativeTower
+from bench.models.victims.llava.native import NativeTower, pads_to_square, read_preprocessing
 from bench.models.victims.memory import Need, check_weights, make_room
 from bench.models.victims.prompts import Conversation, answer_ids, conversation, pad_left
 from tasks.base import Answer, answers_of
@@ -64,13 +64,11 @@ def load_llava(
     model, processor = read_llava(path, stored, tower=tower == "native")
     talk = conversation(conversation_name, processor, int(model.config.image_token_id))
     if tower == "native" or encoder is None:
-        used: Encoder | NativeTower = NativeTower(model.model.vision_tower, processor.image_processor)
+        used: Encoder | NativeTower = _native(model, processor, path)
     else:
         used = encoder
-    asked = getattr(model.config, "image_aspect_ratio", None) == "pad" or getattr(
-        processor.image_processor, "do_pad", False
-    )
-    llava = Llava(model, processor.tokenizer, used, talk, pads=bool(pad_to_square or asked))
+    asked = getattr(model.config, "image_aspect_ratio", None) == "pad" or pads_to_square(processor.image_processor)
+    llava = Llava(model, processor.tokenizer, used, talk, pads=pad_to_square or asked)
     chosen = {
         "conversation": conversation_name,
         "image_aspect_ratio": "pad" if pad_to_square else None,
@@ -79,6 +77,11 @@ def load_llava(
     llava.settings = {key: value for key, value in chosen.items() if value is not None}
     check_weights(llava, device)
     return llava.to(device)
+
+
+def _native(model: Any, processor: Any, path: str) -> NativeTower:
+    tower = model.model.vision_tower
+    return NativeTower(tower, read_preprocessing(tower, processor.image_processor, f"{path}: its image processor"))
 
 
 class Llava(nn.Module):

@@ -6,11 +6,30 @@ from typing import Any, cast
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms import functional as TF
 
-from bench.models.encoders.encoder import Preprocessing
+from bench.models.encoders import pixel_configs
+from bench.models.encoders.pixels import Preprocessing
 from bench.models.encoders.shapes import TowerShapes
 from bench.models.encoders.stored import PRECISIONS, recompute_blocks
+
+PROCESSORS = (*pixel_configs.PROCESSORS, "LlavaImageProcessor", "LlavaImageProcessorFast", "LlavaImageProcessorPil")
+
+
+def read_preprocessing(tower: Any, image_processor: Any, source: str) -> Preprocessing:
+    """The pixel pipeline of a checkpoint's own image tower.
+
+    Raises:
+        UsageError: it asks for what cannot be done; the message names the key.
+    """
+    config = dict(image_processor.to_dict())
+    if pads_to_square(image_processor):
+        config.pop("do_pad")
+    return pixel_configs.of_transformers(config, int(tower.config.image_size), source, PROCESSORS)
+
+
+def pads_to_square(image_processor: Any) -> bool:
+    """Whether an image processor pads to a square before it resizes, as LLaVA's own does."""
+    return bool(getattr(image_processor, "do_pad", False)) and type(image_processor).__name__.startswith("Llava")
 
 
 class NativeTower(nn.Module):
@@ -23,23 +42,18 @@ class NativeTower(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, visual: nn.Module, image_processor: Any) -> None:
+    def __init__(self, visual: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.visual = visual.float()
-        size = int(image_processor.crop_size["height"])
-        mean, std = tuple(image_processor.image_mean), tuple(image_processor.image_std)
-        self.preprocessing = Preprocessing(size, mean, std)
-        self.resized = int(image_processor.size["shortest_edge"])
+        self.preprocessing = preprocessing
+        mean, std = preprocessing.mean, preprocessing.std
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.eval().requires_grad_(False)
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """(3, H, W) float32 in [0, 1]: shorter side resized (bicubic), centre crop, not normalised."""
-        image, size = image.convert("RGB"), self.preprocessing.size
-        if min(image.size) != self.resized:
-            image = TF.resize(image, [self.resized], TF.InterpolationMode.BICUBIC, antialias=True)
-        return cast(Tensor, TF.to_tensor(TF.center_crop(image, [size, size])))
+        """(3, H, W) float32 in [0, 1], not normalised: see `Preprocessing`."""
+        return self.preprocessing(image)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, W) float32: the class token after the final norm, not projected."""

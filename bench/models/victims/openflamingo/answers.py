@@ -63,7 +63,7 @@ class PreparedAnswers:
         self.places = (self.computed[:, None] - lengths[:, None] + step).clamp(max=self.ids.shape[1] - 1)
 
     def __call__(self, images: Tensor, rows: Tensor) -> AnswerScores:
-        """Judge images (b, 3, H, W); rows (b,) names the prepared answer of each."""
+        """Score images (b, 3, H, W); rows (b,) names the prepared answer of each."""
         hidden = self._hidden(images, rows)
         batch = torch.arange(len(rows), device=rows.device)[:, None]
         logits = self.network.head(hidden[batch, self.places[rows]])  # (b, A, V)

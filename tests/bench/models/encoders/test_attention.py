@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.models.encoders.attention import FoldedAttention, fold_attention
+from bench.models.encoders.attention import FoldedAttention, fold_attention, unfold_attention
 from bench.models.encoders.encoder import Encoder
 from bench.models.encoders.load import load_encoder
 
@@ -64,3 +64,16 @@ def test_attention_that_is_not_plain_is_left_alone():
     for module in (block, other):
         fold_attention(module)
         assert not [m for m in module.modules() if isinstance(m, FoldedAttention)]
+
+
+def test_folding_keeps_parameters_and_can_be_undone():
+    tower, images = _tower(), torch.rand(2, 3, 16, 16)
+    names, expected = list(tower.state_dict()), tower(images)
+    parameters = dict(tower.named_parameters())
+    fold_attention(tower)
+    assert list(tower.state_dict()) == names
+    assert all(one is parameters[name] for name, one in tower.named_parameters())
+    unfold_attention(tower)
+    assert {type(block.attn) for block in tower.transformer.resblocks} == {nn.MultiheadAttention}
+    assert list(tower.state_dict()) == names
+    assert torch.equal(tower(images), expected)

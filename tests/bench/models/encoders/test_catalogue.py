@@ -35,8 +35,10 @@ def test_facts_agree_with_open_clips_own_lists(row):
         tag = open_clip.get_pretrained_cfg(row.architecture, row.pretrained)
         assert tag["hf_hub"] == f"{row.hub}/"
         assert (tuple(tag["mean"]), tuple(tag["std"]), tag["interpolation"]) == (
-            row.preprocessing.mean, row.preprocessing.std, row.preprocessing.interpolation,
-        )  # fmt: skip
+            row.preprocessing.mean,
+            row.preprocessing.std,
+            row.preprocessing.interpolation,
+        )
 
 
 @pytest.mark.parametrize("row", PAPER.values(), ids=PAPER)
@@ -88,8 +90,11 @@ def _list(*arguments, **environment):
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "list", "encoders", *arguments],
-        capture_output=True, text=True, timeout=60, env=os.environ | {"HF_HUB_OFFLINE": "1"} | environment,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"} | environment,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -124,8 +129,11 @@ def test_what_is_on_disk_is_said(tmp_path, monkeypatch):
     environment.pop("HF_HUB_CACHE", None)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.splitlines() == [
-        str(snapshot / "open_clip_pytorch_model.bin"), "None", str(tmp_path / "vitb32_fare_eps_4.pt"), "None",
-    ]  # fmt: skip
+        str(snapshot / "open_clip_pytorch_model.bin"),
+        "None",
+        str(tmp_path / "vitb32_fare_eps_4.pt"),
+        "None",
+    ]
 
 
 def test_training_is_shown_in_words():

@@ -13,7 +13,6 @@ from bench.errors import UsageError
 from bench.models.encoders.convert import (
     activation_of,
     to_clip_vision_model,
-    to_clip_vision_model_with_projection,
     to_open_clip,
     to_open_clip_tower,
     vision_config,
@@ -51,8 +50,6 @@ def _encoder(visual, size):
 @torch.no_grad()
 def test_to_transformers(shape):
     visual, pixels = _tower(*shape), _pixels(2, shape[0])
-    projected = to_clip_vision_model_with_projection(visual)
-    assert _agree(projected(pixels).image_embeds, visual(pixels))
     bare = to_clip_vision_model(visual)(pixels, output_hidden_states=True)
     assert _agree(bare.pooler_output @ visual.proj, visual(pixels))
     encoder = _encoder(visual, shape[0])
@@ -66,7 +63,7 @@ def test_to_transformers(shape):
 @torch.no_grad()
 def test_there_and_back_is_the_same_state(shape):
     visual = _tower(*shape)
-    back = to_open_clip_tower(to_clip_vision_model_with_projection(visual))
+    back = to_open_clip_tower(to_clip_vision_model(visual), visual.proj.detach())
     assert activation_of(back) == activation_of(visual)
     ours, theirs = visual.state_dict(), back.state_dict()
     assert ours.keys() == theirs.keys()
@@ -121,9 +118,8 @@ def test_a_converted_tower_keeps_the_gradient():
     visual = _tower(*SHAPES[1])
     leaf = _pixels(1, 28).requires_grad_()
     (ours,) = torch.autograd.grad(visual(leaf).square().sum(), leaf)
-    (theirs,) = torch.autograd.grad(
-        to_clip_vision_model_with_projection(visual)(leaf).image_embeds.square().sum(), leaf
-    )
+    theirs = to_clip_vision_model(visual)(leaf).pooler_output @ visual.proj
+    (theirs,) = torch.autograd.grad(theirs.square().sum(), leaf)
     assert (ours - theirs).abs().max() < 1e-4 * theirs.abs().max()
 
 
@@ -188,11 +184,11 @@ def test_full_size_towers(name):
     torch.manual_seed(0)
     visual = open_clip.create_model(name).visual.eval()
     pixels = _pixels(2, 224)
-    theirs = to_clip_vision_model_with_projection(copy.deepcopy(visual))
+    theirs = to_clip_vision_model(copy.deepcopy(visual))
     found = theirs(pixels, output_hidden_states=True)
     scale = visual(pixels).abs().max()
-    assert torch.allclose(found.image_embeds, visual(pixels), atol=1e-4 * scale)
-    back = to_open_clip_tower(theirs)
+    assert torch.allclose(found.pooler_output @ visual.proj, visual(pixels), atol=1e-4 * scale)
+    back = to_open_clip_tower(theirs, visual.proj.detach())
     assert torch.equal(back(pixels), visual(pixels))
     tokens = _encoder(visual, 224).patch_tokens(pixels)
     assert torch.allclose(tokens, found.hidden_states[-2][:, 1:], atol=1e-4 * tokens.abs().max())

@@ -2,24 +2,21 @@
 
 import json
 import shutil
-from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from transformers import LlavaForConditionalGeneration
 
-from bench.config import Request, load_suite, resolve
 from bench.data.images import open_image
 from bench.errors import UsageError
 from bench.models.encoders.encoder import Encoder
 from bench.models.victims import prefix
 from bench.models.victims.llava.model import Llava, load_llava, pad_to_square
-from bench.models.victims.prompts import answer_ids, conversation
-from bench.running import load as setup
+from bench.models.victims.prompts import answer_ids
 from tasks.openings import Openings
-from tests.bench.models.llava_checkpoint import HUB_TEMPLATE, NATIVE, SIZE, raw_tokenizer, small_encoder, write_llava
+from tests.bench.models.llava_checkpoint import NATIVE, SIZE, raw_tokenizer, small_encoder, write_llava
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 SYSTEM = (
@@ -184,8 +181,9 @@ def test_a_greyscale_file_is_padded_grey_by_the_time_it_is_padded(tmp_path):
 def test_padding_is_asked_for_by_suite_or_checkpoint(folder, encoder, tmp_path, source):
     copy = folder
     if source == "config":
-        copy = _copy(folder, tmp_path)
-        _edit(copy / "config.json", image_aspect_ratio="pad")
+        copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+        config = json.loads((copy / "config.json").read_text())
+        (copy / "config.json").write_text(json.dumps(config | {"image_aspect_ratio": "pad"}))
     llava = load_llava(str(copy), encoder, pad_to_square=source == "argument")
     picture = Image.new("RGB", (SIZE, 3 * SIZE), (255, 0, 0))
     seen = llava.preprocess(picture)
@@ -313,114 +311,3 @@ def test_half_precision_search_is_close_and_gives_float32(folder, encoder, image
     assert 0.95 < ratio < 1.05  # the inner scale of fp16 gradients is taken out again
     again, _ = _gradient(llava, images)
     assert torch.equal(again.nll, expected.nll)
-
-
-# ---- As a run loads it -----------------------------------------------------------------------------------
-
-
-def _prepared(**options):
-    return setup.prepare(
-        resolve(Request.of(encoder="clip", task="vqa", limit=2, device="cpu", attack="none", **options))[0]
-    )
-
-
-def test_a_run_with_the_native_tower_sees_through_it():
-    own, swapped = _prepared(tower="native"), _prepared()
-    assert own.header.tower == "native"
-    assert own.header.weights["language"] != swapped.header.weights["language"]  # the tower is part of it
-    assert torch.equal(own.images.pixels, swapped.images.pixels)
-    assert own.victim.predict(own.images.pixels, own.samples) == swapped.victim.predict(
-        swapped.images.pixels, swapped.samples
-    )
-
-
-def test_how_a_suite_asks_is_recorded_where_it_differs_from_the_checkpoint(monkeypatch):
-    assert "conversation" not in _prepared().header.protocol
-    suite = replace(load_suite("mini"), conversation="vicuna_v1", image_aspect_ratio="pad")
-    monkeypatch.setattr(setup, "load_suite", lambda name: suite)
-    run = _prepared()
-    asked = {key: run.header.protocol[key] for key in ("conversation", "image_aspect_ratio")}
-    assert asked == {"conversation": "vicuna_v1", "image_aspect_ratio": "pad"}
-
-
-# ---- Refusals --------------------------------------------------------------------------------------------
-
-
-def _copy(folder, tmp_path):
-    return shutil.copytree(folder, tmp_path / "copy")
-
-
-def _edit(path, **changes):
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def _drop_a_tensor(folder):
-    shard = folder / "model-00002-of-00003.safetensors"
-    from safetensors.torch import save_file
-
-    state = load_file(shard)
-    dropped = next(name for name in state if "language_model" in name)
-    state.pop(dropped)
-    save_file(state, shard, metadata={"format": "pt"})
-    index = folder / "model.safetensors.index.json"
-    content = json.loads(index.read_text())
-    content["weight_map"].pop(dropped)
-    index.write_text(json.dumps(content))
-
-
-def _forget_the_image_token(folder):
-    for name in ("tokenizer.json", "tokenizer_config.json", "added_tokens.json"):
-        path = folder / name
-        path.write_text(path.read_text().replace("<image>", "<photo>"))
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda f: (f / "model-00002-of-00003.safetensors").unlink(), r"lacks 1 of 3 shards.*model-00002-of-00003"),
-        (lambda f: (f / "model-00001-of-00003.safetensors").write_text("<!DOCTYPE html>"), "HTML page"),
-        (lambda f: (f / "model-00001-of-00003.safetensors").write_bytes(b"\0" * 99), "no LLaVA checkpoint"),
-        (_drop_a_tensor, r"lacks 1 of the model's tensors: \['.*language_model"),
-        (_forget_the_image_token, r"config says that <image> is token \d+, the tokenizer does not know it"),
-        (lambda f: _edit(f / "config.json", image_token_index=7), "is token 7, the tokenizer has"),
-        (lambda f: _edit(f / "config.json", model_type="llama"), "of type 'llama', not LLaVA-1.5"),
-        (lambda f: (f / "tokenizer.json").unlink(), "lacks tokenizer.json or tokenizer.model; download"),
-        (lambda f: (f / "config.json").unlink(), "lacks config.json; download"),
-        (
-            lambda f: (f / "config.json").write_text("<html>"),
-            r"no LLaVA checkpoint that can be read \(.*download it again",
-        ),
-    ],
-)
-def test_a_damaged_checkpoint_is_refused_by_name(folder, encoder, tmp_path, damage, message):
-    copy = _copy(folder, tmp_path)
-    damage(copy)
-    with pytest.raises(UsageError, match=message) as refusal:
-        load_llava(str(copy), encoder)
-    assert str(copy) in str(refusal.value)
-    assert "\n" not in str(refusal.value)
-
-
-def test_a_model_that_is_neither_a_folder_nor_cached_is_named_with_the_remedy(encoder, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(UsageError, match=r"no folder nobody/no-such-llava.*`hf download nobody/no-such-llava`.*--vlm"):
-        load_llava("nobody/no-such-llava", encoder)
-
-
-def test_a_template_without_an_image_is_refused(folder, encoder, tmp_path):
-    copy = _copy(folder, tmp_path)
-    (copy / "chat_template.json").unlink()
-    (copy / "chat_template.jinja").write_text(HUB_TEMPLATE.replace("{{ '<image>\n' }}", ""))
-    with pytest.raises(UsageError, match="one <image> and the question once"):
-        load_llava(str(copy), encoder)
-    assert load_llava(str(copy), encoder, conversation_name="vicuna_v1").patches == 9
-
-
-def test_an_unknown_conversation_is_refused():
-    with pytest.raises(UsageError, match=r"unknown conversation 'vicuna_v2'; there is vicuna_v1"):
-        conversation("vicuna_v2", None, 0)
-
-
-def test_an_encoder_of_another_width_is_refused(folder):
-    with pytest.raises(UsageError, match="projector expects features of width 32, the encoder gives 24"):
-        load_llava(str(folder), small_encoder(width=24))
