@@ -6,8 +6,7 @@ then three chunks with an image each. So answers without and with examples are l
 
 import json
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,10 +31,15 @@ from bench.train.loop import fit, step_generator
 from bench.train.schedule import Schedule
 from tasks.metrics.letters import LETTERS
 
+SCHEDULE = Schedule(
+    steps=4000, batch=30, learning_rate=2e-3, warmup=60, weight_decay=0.01, betas=(0.9, 0.98), clip_norm=1.0
+)
+IMAGES = 60_000  # two epochs; each image is asked about twice in each
 STREAM, POOL_STREAM = 4, 5
 POOL = 64  # scenes that demonstrations come from
 SHOWN = 3  # chunks with an image in a sequence
 TWICE = 2  # sequences that an image is part of in a step
+KINDS = {"caption": 4, "choice": 4, "exists": 5, "colour": 3, "shape": 3, "count": 1, "where": 1}  # weights of a draw
 QUESTIONS = ("exists", "colour", "shape", "count", "where")
 ASKED = {"captioning": ("caption",), "vqa": QUESTIONS, "pope": ("exists",), "scienceqa": ("choice",)}  # by task
 SIZES = checkpoint.Architecture(
@@ -43,41 +47,8 @@ SIZES = checkpoint.Architecture(
 )
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A part of the training.
-
-    Attributes:
-        images: scenes that it draws from.
-        kinds: weights of a draw by kind of question.
-        absent: share of the questions for a colour that ask about a shape that is not there, and are answered "no".
-    """
-
-    schedule: Schedule
-    images: int
-    kinds: Mapping[str, int]
-    absent: float = 0.0
-
-
-FIRST = Stage(
-    Schedule(steps=4000, batch=30, learning_rate=2e-3, warmup=60, weight_decay=0.01, betas=(0.9, 0.98), clip_norm=1.0),
-    60_000,  # two epochs; each image is asked about twice in each
-    {"caption": 4, "choice": 4, "exists": 5, "colour": 3, "shape": 3, "count": 1, "where": 1},
-)
-SECOND = (
-    Stage(  # "is there" stays at chance in the first; asked for the colour of what is absent, a model must see that
-        Schedule(
-            steps=1400, batch=30, learning_rate=1.5e-3, warmup=40, weight_decay=0.01, betas=(0.9, 0.98), clip_norm=1.0
-        ),
-        15_000,
-        {"caption": 3, "choice": 2, "exists": 6, "colour": 10, "shape": 3, "count": 1, "where": 1},
-        absent=0.5,
-    )
-)
-
-
 class Turn(NamedTuple):
-    """A question of a kind of `Stage.kinds` and its answer; a caption's question is empty."""
+    """A question of a kind of `KINDS` and its answer; a caption's question is empty."""
 
     kind: str
     question: str
@@ -102,7 +73,7 @@ def tokenizer() -> Tokenizer:
 def new_model(encoder: Encoder) -> OpenFlamingo:
     """The untrained miniature around an encoder."""
     words = Vocabulary(tokenizer(), PAD)
-    config = GPTNeoXConfig(
+    config = GPTNeoXConfig(  # type: ignore[call-arg]
         vocab_size=len(words),
         hidden_size=96,
         intermediate_size=384,
@@ -123,51 +94,41 @@ def new_model(encoder: Encoder) -> OpenFlamingo:
 
 
 def train(
-    encoder: Encoder, directory: Path, *, seed: int = 0, stages: Sequence[Stage] = (FIRST, SECOND)
+    encoder: Encoder, directory: Path, *, seed: int = 0, schedule: Schedule = SCHEDULE, images: int = IMAGES
 ) -> OpenFlamingo:
-    """Train perceiver, gated blocks and language model from scratch, the tower frozen; each stage in a folder."""
+    """Train perceiver, gated blocks and language model from scratch, the tower frozen."""
     torch.manual_seed(seed)
+    features, turns = _scenes(encoder, images, seed)
     model = new_model(encoder)
     parts = {"perceiver": model.perceiver, "language": model.lang_encoder}
     for part in parts.values():
         part.requires_grad_(True)
-    for number, stage in enumerate(stages, start=1):
-        torch.manual_seed(seed)
-        _train_stage(model, parts, stage, directory / f"stage{number}", seed)
+    per_epoch = images // schedule.batch
+
+    def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
+        epoch, position = divmod(step, per_epoch)
+        order = torch.randperm(images, generator=step_generator(seed, -1 - epoch))
+        rows = order[position * schedule.batch : (position + 1) * schedule.batch]
+        drawn = sequences([turns[row] for row in rows.tolist()], random.Random(f"{seed} {step}"))
+        return sequence_loss(model, features[rows].float(), drawn), {}
+
+    settings = {"seed": seed, "images": images, "world": world.WORLD_VERSION, "contrast": world.CONTRAST}
+    fit("openflamingo", parts, loss_of_step, schedule, directory, settings=settings)
     for part in parts.values():
         part.requires_grad_(False)
     return model
 
 
-def _train_stage(model: OpenFlamingo, parts: Mapping[str, nn.Module], stage: Stage, directory: Path, seed: int) -> None:
-    features, turns = _scenes(model.encoder, stage, seed)
-    batch, per_epoch = stage.schedule.batch, stage.images // stage.schedule.batch
-
-    def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
-        epoch, position = divmod(step, per_epoch)
-        order = torch.randperm(stage.images, generator=step_generator(seed, -1 - epoch))
-        rows = order[position * batch : (position + 1) * batch]
-        drawn = sequences([turns[row] for row in rows.tolist()], stage.kinds, random.Random(f"{seed} {step}"))
-        return sequence_loss(model, features[rows].float(), drawn), {}
-
-    settings: dict[str, object] = {"seed": seed, "images": stage.images, "kinds": dict(stage.kinds)}
-    settings |= {"absent": stage.absent, "world": world.WORLD_VERSION, "contrast": world.CONTRAST}
-    fit("openflamingo", parts, loss_of_step, stage.schedule, directory, settings=settings)
-
-
-def _scenes(encoder: Encoder, stage: Stage, seed: int) -> tuple[Tensor, list[list[Turn]]]:
+def _scenes(encoder: Encoder, count: int, seed: int) -> tuple[Tensor, list[list[Turn]]]:
     """Patch tokens (count, 9, W) in half precision, and what can be asked of each scene."""
-    rng, count = random.Random(seed), stage.images
-    features: list[Tensor] = []
-    turns: list[list[Turn]] = []
+    rng = random.Random(seed)
+    features, turns = [], []
     for start in tqdm(range(0, count, world.BLOCK), desc="scenes", mininterval=5, disable=None):
         scenes = world.draw_scenes("train", min(world.BLOCK, count - start), start=start, stream=STREAM)
         pixels = torch.from_numpy(world.render(scenes)).permute(0, 3, 1, 2).float() / 255
         with torch.no_grad():
             features.append(encoder.patch_tokens(pixels, layer=-1).half())
         turns += turns_of(scenes, rng)
-    if stage.absent:
-        turns = [_ask_of_absent(own, stage.absent, rng) for own in turns]
     return torch.cat(features), turns
 
 
@@ -181,34 +142,29 @@ def turns_of(scenes: world.Scenes, rng: random.Random) -> list[list[Turn]]:
     return found
 
 
-def _ask_of_absent(turns: Sequence[Turn], share: float, rng: random.Random) -> list[Turn]:
-    """The same turns; a question for a colour may be about a shape that the caption does not name."""
-    named = {word for turn in turns if turn.kind == "caption" for word in turn.answer.split()}
-    absent = Turn("colour", f"what color is the {rng.choice([s for s in world.SHAPES if s not in named])} ?", "no")
-    return [absent if turn.kind == "colour" and rng.random() < share else turn for turn in turns]
-
-
 Chunk = tuple[int, Turn]  # the image it shows, -1 for none
 
 
-def sequences(turns: Sequence[Sequence[Turn]], kinds: Mapping[str, int], rng: random.Random) -> list[list[Chunk]]:
+def sequences(turns: Sequence[Sequence[Turn]], rng: random.Random) -> list[list[Chunk]]:
     """Sequences in which each image is asked about `TWICE`; half of them hold one kind of question only."""
     drawn = []
     for _ in range(TWICE):
         order = rng.sample(range(len(turns)), len(turns))
         for start in range(0, len(order), SHOWN):
-            kind = rng.choices(tuple(kinds), tuple(kinds.values()))[0] if rng.random() < 0.5 else None
-            text = [(-1, _pick(rng.choice(turns), kind, kinds, rng)) for _ in range(rng.choice((0, 1, 2, 2)))]
-            drawn.append(
-                [*text, *((image, _pick(turns[image], kind, kinds, rng)) for image in order[start : start + SHOWN])]
-            )
+            kind = _kind(rng) if rng.random() < 0.5 else None
+            text = [(-1, _pick(rng.choice(turns), kind, rng)) for _ in range(rng.choice((0, 1, 2, 2)))]
+            drawn.append([*text, *((image, _pick(turns[image], kind, rng)) for image in order[start : start + SHOWN])])
     return drawn
 
 
-def _pick(turns: Sequence[Turn], kind: str | None, kinds: Mapping[str, int], rng: random.Random) -> Turn:
+def _kind(rng: random.Random) -> str:
+    return rng.choices(tuple(KINDS), tuple(KINDS.values()))[0]
+
+
+def _pick(turns: Sequence[Turn], kind: str | None, rng: random.Random) -> Turn:
     """A turn of a kind; of any kind where the scene does not allow it, or none is given."""
     own = [turn for turn in turns if turn.kind == kind]
-    return own[0] if own else rng.choices(turns, [kinds[turn.kind] for turn in turns])[0]
+    return own[0] if own else rng.choices(turns, [KINDS[turn.kind] for turn in turns])[0]
 
 
 def sequence_loss(model: OpenFlamingo, features: Tensor, drawn: Sequence[Sequence[Chunk]]) -> Tensor:

@@ -29,8 +29,8 @@ def load_victim(
     """Load a victim around an encoder.
 
     Args:
-        place: a name of the catalogue of victims, or a folder, file, hub id or address; ``package:...`` for what ships with this package; ``FAMILY:PLACE``
-            where it does not show its family, or several would read it.
+        place: a name of the catalogue of victims, or a folder, file, hub id or address; ``package:...`` for what ships
+            with this package; ``FAMILY:PLACE`` where it does not show its family, or several would read it.
         encoder: what its image tower is replaced by; None to keep its own, where the family can.
         settings: what of the family's `Family.settings` is chosen; those that a family does not have are refused.
         device: where the victim goes; by default where the encoder is, else the CPU.

@@ -82,6 +82,8 @@ class OpenFlamingoVictim(nn.Module):
         settings: that were chosen, for the header.
     """
 
+    settings: Mapping[str, str]
+
     def __init__(
         self, model: OpenFlamingo, demonstrations: Mapping[str, Demonstrations], settings: Mapping[str, str]
     ) -> None:
@@ -132,7 +134,7 @@ class OpenFlamingoVictim(nn.Module):
         if shown is None and asked.task != CAPTIONING:
             shown = self.demonstrations.get(QUESTIONS)
         if shown is None:
-            raise UsageError(f"there are no demonstrations for the task {asked.task!r}; add them to demonstrations.json")
+            raise UsageError(f"there are no demonstrations for the task {asked.task!r}; add some")
         return Asker(STYLES.get(asked.task, VQA), shown, 0, _no_image).prompt(asked.sample_id, asked.question)
 
     def digests(self) -> dict[str, str]:
