@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attacks.checks import SanityCheck
 from attacks.objective import Objective, Progress
-from tasks.base import Answer, AnswerLoss, Dataset, Sample, Victim, VisionLanguageModel, asks_prompts
+from tasks.base import Answer, AnswerLoss, Dataset, Prompt, Sample, Victim, VisionLanguageModel, asks_prompts
 from tasks.metrics import exact_match, vqa_accuracy
 from tasks.openings import Openings
 from tasks.protocol import STRICT, Protocol
@@ -96,7 +96,7 @@ def reference_rank(goal: str) -> int:
     return int(goal.removeprefix(REFERENCE))
 
 
-def frequent_answers(references: Sequence[str]) -> list[str]:
+def frequent_answers(references: Sequence[str]) -> list[Prompt]:
     """Distinct raw answers, the most frequent first, ties in order of first appearance."""
     return [answer for answer, _ in Counter(references).most_common()]
 
@@ -113,8 +113,8 @@ class _Answerer:
     openings: Openings
     protocol: Protocol
 
-    def prompts(self, samples: Sequence[Sample]) -> list[str]:
-        return [s.prompt + self.dataset.prompt_suffix for s in samples]
+    def prompts(self, samples: Sequence[Sample]) -> list[Prompt]:
+        return [Prompt.of(VQA.name, s.id, s.prompt, self.dataset.prompt_suffix) for s in samples]
 
     def predict(self, images: Tensor, samples: Sequence[Sample]) -> list[Answer]:
         """Greedy answers, cut to their first phrase."""

@@ -168,7 +168,8 @@ def list_datasets(suite: str, as_json: bool) -> None:
 @list_group.command(name="victims")
 @_json_option
 def list_victims(as_json: bool) -> None:
-    """Families of vision-language models (and endpoints), with the settings that a suite can give them."""
+    """Families of vision-language models (and endpoints) with their settings; then victims that have a name."""
+    from bench.models.victims.catalogue import rows as named
     from bench.models.victims.load import families
 
     rows = []
@@ -179,6 +180,8 @@ def list_victims(as_json: bool) -> None:
         else:
             settings, about = {key: setting.about for key, setting in found.settings.items()}, found.about
         rows.append({"name": name, "settings": settings if as_json else ", ".join(settings), "about": about})
+    none: dict[str, str] | str = {} if as_json else ""
+    rows += [{"name": n, "settings": none, "about": f"{r.about}: {r.place}"} for n, r in named().items()]
     _print_rows(rows, as_json)
 
 
