@@ -96,7 +96,7 @@ def reference_rank(goal: str) -> int:
     return int(goal.removeprefix(REFERENCE))
 
 
-def frequent_answers(references: Sequence[str]) -> list[Prompt]:
+def frequent_answers(references: Sequence[str]) -> list[str]:
     """Distinct raw answers, the most frequent first, ties in order of first appearance."""
     return [answer for answer, _ in Counter(references).most_common()]
 
