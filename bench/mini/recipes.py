@@ -35,8 +35,8 @@ ABOUT = {
     "openflamingo": (
         "frozen clip tower, tokens of its last block; perceiver of 16 latents and depth 2, gated blocks before layers "
         "1 and 3 of a 4-layer GPT-NeoX, all from scratch; 60,000 scenes, each shown in four sequences of up to two "
-        "chunks of text and three with images: captions, questions, yes or no, multiple choice. Not learned: 'is there' "
-        "(at chance) and 'where', for the tower's last tokens do not say which patch they are"
+        "chunks of text and three with images: captions, questions, yes or no, multiple choice. Not learned: "
+        "'is there' (at chance) and 'where', for the tower's last tokens do not say which patch they are"
     ),
     "fare": (
         "unlabelled scenes. As in the paper: summed squared difference of projected embeddings, PGD-10 of step 1/255 "
