@@ -24,7 +24,14 @@ _DTYPES = (
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool),
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
 )
-_OPENAI_SIZES = ("input_resolution", "context_length", "vocab_size")  # beside the weights in OpenAI's own files
+_NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")  # beside them in OpenAI's own files
+_LARGEST = {
+    **{"layers": 500, "depth": 500, "heads": 500},
+    **dict.fromkeys(("hidden_size", "width", "embed_dim", "intermediate_size", "projection_dim"), 65536),
+    **dict.fromkeys(("image_size", "patch_size", "mlp_ratio"), 10_000),
+    **dict.fromkeys(("context_length", "position_embeddings"), 8192),  # a mask has the square of it
+    "vocab_size": 10_000_000,
+}
 _TEXT = frozenset(string.printable.encode())  # weights files begin with other bytes, too
 
 
@@ -78,7 +85,8 @@ def _loaded(path: Path) -> Any:
             if _is_safetensors(path):
                 return load_file(path)
             if is_torchscript(path):
-                return {k: v for k, v in read_torchscript(path).items() if k not in _OPENAI_SIZES}
+                found = read_torchscript(path).items()
+                return {name: value for name, value in found if name.rpartition(".")[2] not in _NO_WEIGHTS}
             return torch.load(path, "cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UsageError(
@@ -171,6 +179,20 @@ def check_digest(path: Path, sha256: str | None) -> None:
             f"{path} has SHA-256 {found[:12]}..., its publisher's file has {sha256[:12]}...: a damaged download or "
             "another file; delete it and download it again"
         )
+
+
+def check_sizes(config: Any, path: Path | str) -> None:
+    """Refuse a model so large that building it alone would take all time or memory.
+
+    Raises:
+        UsageError: a number in its configuration is beyond all models; the message names the key.
+    """
+    entries = config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ()
+    for key, value in entries:
+        check_sizes(value, path)
+        limit = next((most for part, most in _LARGEST.items() if part in str(key)), None)
+        if limit is not None and isinstance(value, int | float) and not 0 <= value <= limit:
+            raise UsageError(f"{path}: {key} = {value} is no size of a model; download that file again")
 
 
 def load_fitting(module: nn.Module, state: dict[str, Tensor], path: Path, what: str) -> None:

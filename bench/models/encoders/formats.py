@@ -18,7 +18,7 @@ from transformers.utils import logging as bars
 
 from bench.errors import UsageError
 from bench.models.encoders.catalogue import PixelFacts
-from bench.models.encoders.checkpoint import check_file, load_fitting, read_state_dict, weights_files
+from bench.models.encoders.checkpoint import check_file, check_sizes, load_fitting, read_state_dict, weights_files
 from bench.models.encoders.convert import activation_of, to_open_clip, to_open_clip_tower
 from bench.models.encoders.hub import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS
 from bench.models.encoders.pixel_configs import of_open_clip, of_transformers, square
@@ -58,16 +58,19 @@ def open_clip_folder(folder: Path, weights: Path | None = None) -> LoadedClip:
     identifier = f"local-dir:{folder}"
     options = trust.check_open_clip(identifier)
     config = _json(folder / OPEN_CLIP_CONFIG)
-    if not {"model_cfg", "preprocess_cfg"} <= config.keys():
+    if not all(isinstance(config.get(key), dict) for key in ("model_cfg", "preprocess_cfg")):
         raise UsageError(f"{folder / OPEN_CLIP_CONFIG} lacks model_cfg or preprocess_cfg; both are needed")
+    check_sizes(config["model_cfg"], folder / OPEN_CLIP_CONFIG)
     weights = weights or _existing(folder, OPEN_CLIP_WEIGHTS)
     check_file(weights)  # before the model is built, which takes a while
+    state = read_state_dict(weights)
+    _check_not_larger(identifier, state, folder / OPEN_CLIP_CONFIG)
     clip = _built(identifier, f"{folder / OPEN_CLIP_CONFIG}")
-    load_whole(clip, read_state_dict(weights), weights)
+    load_whole(clip, state, weights)
     preprocessing = of_open_clip(config["preprocess_cfg"], clip.visual.image_size, folder / OPEN_CLIP_CONFIG)
     try:
         tokenizer = open_clip.get_tokenizer(identifier, **options)
-    except (OSError, ValueError, TypeError) as error:
+    except Exception as error:  # tokenizers raise anything at all on damaged files
         raise UsageError(f"{folder} holds no tokenizer that can be read: {_brief(error)}") from error
     return LoadedClip(clip, tokenizer, preprocessing, str(folder / OPEN_CLIP_CONFIG), config["model_cfg"])
 
@@ -153,6 +156,20 @@ def _without_warning() -> Iterator[None]:
         root.removeFilter(about_other_things)
 
 
+def _check_not_larger(identifier: str, state: dict[str, Tensor], config: Path) -> None:
+    """Refuse a configuration of a model much larger than its weights before memory is taken for it."""
+    try:
+        with torch.device("meta"):
+            parameters = sum(parameter.numel() for parameter in _built(identifier, str(config)).parameters())
+    except UsageError:
+        return  # some of timm's models cannot be built without memory; what is wrong is said when it is built
+    held = sum(tensor.numel() for tensor in state.values())
+    if parameters > 2 * held:
+        raise UsageError(
+            f"{config} describes {parameters} parameters, its weights are {held}; they are not of one model"
+        )
+
+
 def _built(identifier: str, what: str) -> Any:
     try:
         with _without_warning(), trust.never_asking():
@@ -222,7 +239,9 @@ def is_transformers_tower(folder: Path) -> bool:
 
 def _pretrained(kind: Any, folder: Path) -> Any:
     expected = kind.config_class.model_type
-    found = _json(folder / "config.json").get("model_type")
+    config = _json(folder / "config.json")
+    found = config.get("model_type")
+    check_sizes(config, folder / "config.json")
     if found != expected:
         raise UsageError(f"{folder / 'config.json'} describes a {found!r} model, not a {expected!r} one")
     try:
@@ -300,7 +319,7 @@ def _json(path: Path) -> dict[str, Any]:
         raise UsageError(f"no such file: {path}")
     try:
         found = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UsageError(f"{path} is not JSON (an HTML page or a git-lfs pointer?): {_brief(error)}") from error
     if not isinstance(found, dict):
         raise UsageError(f"{path} holds no JSON object")

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig, AutoProcessor, LlavaForConditionalGeneration
 
 from bench.errors import UsageError
-from bench.models.encoders.checkpoint import weights_files
+from bench.models.encoders.checkpoint import check_sizes, weights_files
 from bench.models.encoders.formats import transformers_bars
 from bench.models.victims.llava import ORIGINAL
 from bench.trust import code as trust
@@ -65,6 +65,7 @@ def _check_config(path: str, config: dict[str, Any]) -> None:
         )
     if config and kind != "llava":
         raise UsageError(f"{path} holds a model of type {kind!r}, not LLaVA-1.5 ('llava')")
+    check_sizes(config, f"{path}/config.json")
     layer, strategy = config.get("vision_feature_layer", -2), config.get("vision_feature_select_strategy", "default")
     if isinstance(layer, bool) or not isinstance(layer, int):
         raise UsageError(f"{path}: vision_feature_layer {layer!r} is not supported; known: the number of one layer")
