@@ -100,6 +100,8 @@ def list_tasks(as_json: bool) -> None:
         "zeroshot": "zero-shot classification; accuracy",
         "captioning": "image captioning; CIDEr",
         "vqa": "visual question answering; official VQA accuracy",
+        "pope": "hallucination: is there such an object; accuracy",
+        "scienceqa": "reasoning: multiple choice about an image; accuracy",
         "stealth": "targeted attacks: the model is made to say a given text; attack success rate",
     }
     group = "bench.tasks"
