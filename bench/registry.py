@@ -23,7 +23,10 @@ OBJECTIVES = {
     "cosine": "bench.train.objectives:cosine",
     "fare-patches": "bench.train.objectives:fare_patches",
 }
-VICTIMS = {"llava": "bench.models.victims.llava.family:LlavaFamily"}
+VICTIMS = {
+    "llava": "bench.models.victims.llava.family:LlavaFamily",
+    "openflamingo": "bench.models.victims.openflamingo.family:OpenFlamingoFamily",
+}
 READERS = {
     "vqa": "bench.data.questions:VQA",
     "karpathy": "bench.data.captions:KARPATHY",

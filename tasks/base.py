@@ -102,6 +102,27 @@ def answers_of(texts: Sequence[str], finite: Tensor) -> list[Answer]:
     return [Answer(t, None if sound else NOT_FINITE) for t, sound in zip(texts, finite.tolist(), strict=True)]
 
 
+class Prompt(str):
+    """The text that a model is asked, with what a model goes by that shows examples before a question.
+
+    Attributes:
+        task: name of the task whose examples suit it.
+        sample_id: of the sample that is asked about.
+        question: the text without the dataset's suffix.
+    """
+
+    task: str
+    sample_id: str
+    question: str
+
+    @classmethod
+    def of(cls, task: str, sample_id: str, question: str, suffix: str = "") -> "Prompt":
+        """The text is the question and the suffix."""
+        prompt = cls(question + suffix)
+        prompt.task, prompt.sample_id, prompt.question = task, sample_id, question
+        return prompt
+
+
 class AnswerScores(NamedTuple):
     """What a model thinks of given answers, one row per sample.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attacks.checks import SanityCheck
 from attacks.objective import Objective, Progress
-from tasks.base import Answer, AnswerLoss, Dataset, Sample, Victim, VisionLanguageModel, asks_prompts
+from tasks.base import Answer, AnswerLoss, Dataset, Prompt, Sample, Victim, VisionLanguageModel, asks_prompts
 from tasks.metrics import Cider
 from tasks.protocol import STRICT, Protocol
 from tasks.vqa import reference_rank
@@ -82,16 +82,20 @@ class Captioner:
     model: VisionLanguageModel
     max_new_tokens: int
 
+    def prompts(self, samples: Sequence[Sample]) -> list[Prompt]:
+        """The samples' prompts, which ask for a caption."""
+        return [Prompt.of(Captioning.name, s.id, s.prompt) for s in samples]
+
     def predict(self, images: Tensor, samples: Sequence[Sample]) -> list[Answer]:
         """Greedy captions."""
-        said = self.model.generate(images, [s.prompt for s in samples], max_new_tokens=self.max_new_tokens)
+        said = self.model.generate(images, self.prompts(samples), max_new_tokens=self.max_new_tokens)
         return [replace(answer, text=clean_caption(answer.text)) for answer in said]
 
     def objective(self, images: Tensor, samples: Sequence[Sample], goal: str) -> Objective:
         """Goals as of `reference_rank`: away from the N-th reference caption."""
         rank = reference_rank(goal)
         wanted = [_led_away_from(s)[rank] for s in samples]
-        return CaptionObjective(self.model.answers([s.prompt for s in samples], wanted))
+        return CaptionObjective(self.model.answers(self.prompts(samples), wanted))
 
 
 @dataclass(frozen=True)

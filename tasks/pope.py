@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from attacks.objective import Objective, Progress
-from tasks.base import Answer, AnswerLoss, Dataset, Sample, VisionLanguageModel, asks_prompts
+from tasks.base import Answer, AnswerLoss, Dataset, Prompt, Sample, VisionLanguageModel, asks_prompts
 from tasks.metrics.yes_no import NO, YES, anything_but_no, first_word
 from tasks.protocol import STRICT, Protocol
 
@@ -71,8 +71,8 @@ class _YesNoVictim:
     model: VisionLanguageModel
     dataset: Dataset
 
-    def prompts(self, samples: Sequence[Sample]) -> list[str]:
-        return [sample.prompt + self.dataset.prompt_suffix for sample in samples]
+    def prompts(self, samples: Sequence[Sample]) -> list[Prompt]:
+        return [Prompt.of(Pope.name, s.id, s.prompt, self.dataset.prompt_suffix) for s in samples]
 
     def predict(self, images: Tensor, samples: Sequence[Sample]) -> list[Answer]:
         """Greedy answers as they are: the protocol's rule reads them."""

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from attacks.objective import Objective, Progress
-from tasks.base import Answer, AnswerLoss, Dataset, Sample, VisionLanguageModel, asks_prompts
+from tasks.base import Answer, AnswerLoss, Dataset, Prompt, Sample, VisionLanguageModel, asks_prompts
 from tasks.metrics.letters import LETTERS, published_letter, stated_letter
 from tasks.pope import TowardsAnswer
 from tasks.protocol import STRICT, Protocol
@@ -78,8 +78,8 @@ class _ChoosingVictim:
     model: VisionLanguageModel
     dataset: Dataset
 
-    def prompts(self, samples: Sequence[Sample]) -> list[str]:
-        return [sample.prompt + self.dataset.prompt_suffix for sample in samples]
+    def prompts(self, samples: Sequence[Sample]) -> list[Prompt]:
+        return [Prompt.of(ScienceQA.name, s.id, s.prompt, self.dataset.prompt_suffix) for s in samples]
 
     def predict(self, images: Tensor, samples: Sequence[Sample]) -> list[Answer]:
         """Greedy answers as they are: the protocol's rule reads them."""

@@ -55,7 +55,7 @@ class _Speaker(Captioner):
     def objective(self, images: Tensor, samples: Sequence[Sample], goal: str) -> Objective:
         """Goal "target": towards the sample's target and the end of the text."""
         wanted = [s.references[0] for s in samples]
-        return TargetObjective(self.model.answers([s.prompt for s in samples], wanted))
+        return TargetObjective(self.model.answers(self.prompts(samples), wanted))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attacks.checks import SanityCheck
 from attacks.objective import Objective, Progress
-from tasks.base import Answer, AnswerLoss, Dataset, Sample, Victim, VisionLanguageModel, asks_prompts
+from tasks.base import Answer, AnswerLoss, Dataset, Prompt, Sample, Victim, VisionLanguageModel, asks_prompts
 from tasks.metrics import exact_match, vqa_accuracy
 from tasks.openings import Openings
 from tasks.protocol import STRICT, Protocol
@@ -113,8 +113,8 @@ class _Answerer:
     openings: Openings
     protocol: Protocol
 
-    def prompts(self, samples: Sequence[Sample]) -> list[str]:
-        return [s.prompt + self.dataset.prompt_suffix for s in samples]
+    def prompts(self, samples: Sequence[Sample]) -> list[Prompt]:
+        return [Prompt.of(VQA.name, s.id, s.prompt, self.dataset.prompt_suffix) for s in samples]
 
     def predict(self, images: Tensor, samples: Sequence[Sample]) -> list[Answer]:
         """Greedy answers, cut to their first phrase."""

@@ -47,8 +47,8 @@ def check(
     """Has anything fallen below the baseline?
 
     Compares sample by sample, and fails only on a significant drop: p < 0.01, corrected for the number of comparisons
-    (of 12 comparisons, one with 11 samples lost and none gained). So does what cannot be compared: a missing baseline,
-    a missing or partial run, other data, an unscored sample. The committed files must agree with each other, too.
+    (of 12 comparisons, one with 11 samples broken, none gained). So does what cannot be compared: a missing baseline, a
+    missing or partial run, other data, an unscored sample. The committed files must agree with each other, too.
 
     \b
     Examples:

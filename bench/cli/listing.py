@@ -100,6 +100,8 @@ def list_tasks(as_json: bool) -> None:
         "zeroshot": "zero-shot classification; accuracy",
         "captioning": "image captioning; CIDEr",
         "vqa": "visual question answering; official VQA accuracy",
+        "pope": "hallucination: is there such an object; accuracy",
+        "scienceqa": "reasoning: multiple choice about an image; accuracy",
         "stealth": "targeted attacks: the model is made to say a given text; attack success rate",
     }
     group = "bench.tasks"
@@ -168,7 +170,8 @@ def list_datasets(suite: str, as_json: bool) -> None:
 @list_group.command(name="victims")
 @_json_option
 def list_victims(as_json: bool) -> None:
-    """Families of vision-language models (and endpoints), with the settings that a suite can give them."""
+    """Families of vision-language models (and endpoints) with their settings; then victims that have a name."""
+    from bench.models.victims.catalogue import rows as named
     from bench.models.victims.load import families
 
     rows = []
@@ -179,6 +182,8 @@ def list_victims(as_json: bool) -> None:
         else:
             settings, about = {key: setting.about for key, setting in found.settings.items()}, found.about
         rows.append({"name": name, "settings": settings if as_json else ", ".join(settings), "about": about})
+    none: dict[str, str] | str = {} if as_json else ""
+    rows += [{"name": n, "settings": none, "about": f"{r.about}: {r.place}"} for n, r in named().items()]
     _print_rows(rows, as_json)
 
 

@@ -38,7 +38,7 @@ class Options:
             such runs lie apart.
         tower: encoder, or native for the image tower that the vision-language model came with. Default: encoder.
         arch: What an encoder given as a path holds: ViT-L-14-quickgelu; or ViT-B-32,TAG with the weights it began from.
-        vlm: Folder or hub id of the vision-language model. Default: the suite's.
+        vlm: Name (`bench list victims`), folder or hub id of the vision-language model. Default: the suite's.
         force: Begin anew beside a run that cannot be resumed.
         jobs: Runs at once. Default: one per core on the CPU, else 1.
     """

@@ -13,11 +13,26 @@ import torch
 from bench.mini import data, world
 from bench.models.encoders.encoder import Encoder
 from bench.provenance import code_state
-from tasks.base import Answer, Sample, VisionLanguageModel
+from tasks.base import Answer, Dataset, Sample, Task, VisionLanguageModel
+from tasks.captioning import Captioning
+from tasks.pope import Pope
+from tasks.protocol import STRICT
+from tasks.scienceqa import ScienceQA
 from tasks.vqa import VQA
 from tasks.zeroshot import ZeroShot
 
-SAMPLES = 500
+SAMPLES, BATCH = 500, 100
+ASKED: tuple[tuple[type[Any], str], ...] = (
+    (VQA, "mini-vqa"),
+    (Captioning, "mini-caption"),
+    (Pope, "mini-pope-random"),
+    (Pope, "mini-pope-popular"),
+    (Pope, "mini-pope-adversarial"),
+    (ScienceQA, "mini-scienceqa"),
+)
+OPENINGS = {"wh": "shape", "what color": "colour", "what is the color": "colour", "how many": "count",
+            "is there": "exists", "where": "where"}  # fmt: skip
+"""How a question of each kind begins; the longest that fits says the kind."""
 ZEROSHOT_SETS = ("mini-shape", "mini-colour", "mini-count", "mini-texture", "mini-sketch")
 
 
@@ -70,7 +85,49 @@ def vqa_numbers(encoder: Encoder, model: VisionLanguageModel, samples: int = SAM
     return {"mini-vqa": _mean_score(task, said, dataset.samples)}
 
 
-def _mean_score(task: ZeroShot | VQA, said: Sequence[Answer], samples: Sequence[Sample]) -> float:
+def answered_numbers(encoder: Encoder, model: VisionLanguageModel, samples: int = SAMPLES) -> dict[str, float]:
+    """Clean scores of all that a model is asked on the validation split, and VQA accuracy per kind of question."""
+    found = {}
+    for kind, name in ASKED:
+        task: Task = kind(data.build(name, samples, "validation"), STRICT)
+        scores = _scores(task, encoder, model)
+        found[name] = sum(scores) / len(scores)
+        if name == "mini-vqa":
+            found |= _per_kind(task.dataset, scores)
+    return found
+
+
+def _scores(task: Task, encoder: Encoder, model: VisionLanguageModel) -> list[float]:
+    samples, found = task.dataset.samples, []
+    for start in range(0, len(samples), BATCH):
+        part = samples[start : start + BATCH]
+        images = torch.stack([encoder.preprocess(s.image) for s in part])  # type: ignore[arg-type]
+        said = task.bind(model).predict(images, part)
+        found += [task.score(a.text, s) for a, s in zip(_sound(said), part, strict=True)]
+    return found
+
+
+def _per_kind(dataset: Dataset, scores: Sequence[float]) -> dict[str, float]:
+    kinds = [question_kind(s.prompt) for s in dataset.samples]
+    own = {kind: [x for k, x in zip(kinds, scores, strict=True) if k == kind] for kind in sorted({*kinds})}
+    return {f"mini-vqa {kind}": sum(x) / len(x) for kind, x in own.items()}
+
+
+def question_kind(question: str) -> str:
+    """Of `language.QUESTION_KINDS`: what a question of the mini world asks for."""
+    return OPENINGS[max((start for start in OPENINGS if question.startswith(start)), key=len)]
+
+
+def _sound(said: Sequence[Answer]) -> Sequence[Answer]:
+    """The answers.
+
+    Raises:
+        ValueError: one counts for nothing.
+    """
     if errors := [answer.error for answer in said if answer.error is not None]:
         raise ValueError(f"{len(errors)} of {len(said)} answers count for nothing: {errors[0]}; train the model again")
-    return sum(task.score(a.text, s) for a, s in zip(said, samples, strict=True)) / len(samples)
+    return said
+
+
+def _mean_score(task: ZeroShot | VQA, said: Sequence[Answer], samples: Sequence[Sample]) -> float:
+    return sum(task.score(a.text, s) for a, s in zip(_sound(said), samples, strict=True)) / len(samples)

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.errors import UsageError
-from bench.mini import clip, llava, world
-from bench.mini.card import vqa_numbers, write_card, zeroshot_numbers
+from bench.mini import clip, llava, openflamingo, world
+from bench.mini.card import answered_numbers, vqa_numbers, write_card, zeroshot_numbers
 from bench.models.encoders.load import load_encoder
 from bench.models.victims.load import load_victim
 from bench.train.adversarial import finetune
@@ -27,11 +27,17 @@ FINETUNING = {
     "tecoa2": Recipe("tecoa", 2, Schedule(500, 64, 3e-4, warmup=40)),
     "tecoa4": Recipe("tecoa", 4, Schedule(600, 64, 2e-4, warmup=40), ramp=0.6),
 }
-MODELS = ("clip", *FINETUNING, "llava")
+MODELS = ("clip", *FINETUNING, "llava", "openflamingo")
 WEIGHTS = "visual.safetensors"
 ABOUT = {
     "clip": "contrastive on 102,400 captioned scenes; equal captions in a batch are all positives; bfloat16 autocast",
     "llava": "frozen clip tower; one caption and up to five questions on each of 72,000 scenes; bfloat16 autocast",
+    "openflamingo": (
+        "frozen clip tower, tokens of its last block; perceiver of 16 latents and depth 2, gated blocks before layers "
+        "1 and 3 of a 4-layer GPT-NeoX, all from scratch; 60,000 scenes, each shown in four sequences of up to two "
+        "chunks of text and three with images: captions, questions, yes or no, multiple choice. Not learned: "
+        "'is there' (at chance) and 'where', for the tower's last tokens do not say which patch they are"
+    ),
     "fare": (
         "unlabelled scenes. As in the paper: summed squared difference of projected embeddings, PGD-10 of step 1/255 "
         "from a random start. Otherwise: learning rate 3e-4, batch 64, fewer steps, the inner attack returns its best "
@@ -63,6 +69,8 @@ def train_model(name: str, work: Path, output: Path, *, seed: int = 0) -> Path:
         clip.export(clip.train(work, seed=seed), output)
     elif name == "llava":
         llava.export(llava.train(load_encoder("clip"), work, seed=seed), output)
+    elif name == "openflamingo":
+        openflamingo.export(openflamingo.train(load_encoder("clip"), work, seed=seed), output, seed=seed)
     else:
         _finetune(name, work, output, seed)
     document(name, output, seed)
@@ -75,6 +83,10 @@ def document(name: str, output: Path, seed: int) -> Path:
         encoder = load_encoder("clip")
         numbers = vqa_numbers(encoder, load_victim(str(output), encoder))
         return write_card(output, name, llava.SCHEDULE, seed, ABOUT[name], numbers)
+    if name == "openflamingo":
+        encoder = load_encoder("clip")
+        numbers = answered_numbers(encoder, load_victim(str(output), encoder))
+        return write_card(output, name, openflamingo.SCHEDULE, seed, ABOUT[name], numbers)
     encoder = load_encoder(str(output if name == "clip" else output / WEIGHTS))
     recipe = clip.SCHEDULE if name == "clip" else FINETUNING[name]
     about = ABOUT["clip" if name == "clip" else FINETUNING[name].objective]

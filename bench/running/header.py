@@ -11,6 +11,7 @@ import torch
 
 from bench.config import DEFAULT_PROTOCOL, RunConfig, load_suite
 from bench.data.selection import FIRST
+from bench.models.victims.catalogue import place_of
 from bench.provenance import code_state
 from bench.records import SCHEMA_VERSION, RunHeader
 from bench.running.data import selection_of
@@ -64,7 +65,7 @@ def header_of(
 
 def vlm_of(config: RunConfig) -> str:
     """Folder or hub id of the run's vision-language model."""
-    return config.vlm or load_suite(config.suite).vlm
+    return place_of(config.vlm or load_suite(config.suite).vlm)
 
 
 def how_asked(config: RunConfig) -> dict[str, str]:

@@ -37,7 +37,7 @@ def open_table(spec: str, where: str) -> IndexedSource:
 
     def item(row: int) -> Raw:
         label = None if labels is None else labels[row]
-        return Raw(f"{name}[{row}]", partial(_cell, pictures, row, image, folder), label)
+        return Raw(f"{name}[{row}]", partial(_cell, pictures, row, image, folder, name), label)
 
     return IndexedSource(spec, len(rows), item, f"{len(rows)} rows, {rows._fingerprint}", classes)
 
@@ -53,6 +53,6 @@ def _labels(rows: Any, column: str) -> tuple[tuple[str, ...] | None, list[int | 
     return classes, list(rows.select_columns([column])[column])
 
 
-def _cell(pictures: Any, row: int, column: str, folder: Path) -> bytes:
+def _cell(pictures: Any, row: int, column: str, folder: Path, name: str) -> bytes:
     """The encoded image of one row; read by the thread that decodes it."""
-    return image_bytes(pictures[row][column], folder, f"row {row}, column {column!r}")
+    return image_bytes(pictures[row][column], folder, f"{name}, row {row}, column {column!r}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 from bench import registry
 from bench.errors import UsageError
 from bench.models.encoders.catalogue import resolve_path
+from bench.models.victims.catalogue import place_of, rows
 from bench.models.victims.family import Family, Source
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ def load_victim(
     """Load a victim around an encoder.
 
     Args:
-        place: a folder, file, hub id or address; ``package:...`` for what ships with this package; ``FAMILY:PLACE``
-            where it does not show its family, or several would read it.
+        place: a name of the catalogue of victims, or a folder, file, hub id or address; ``package:...`` for what ships
+            with this package; ``FAMILY:PLACE`` where it does not show its family, or several would read it.
         encoder: what its image tower is replaced by; None to keep its own, where the family can.
         settings: what of the family's `Family.settings` is chosen; those that a family does not have are refused.
         device: where the victim goes; by default where the encoder is, else the CPU.
@@ -37,7 +38,7 @@ def load_victim(
     Raises:
         UsageError: nothing is there, no family reads it, a setting is unknown, or see `Family.load`.
     """
-    name, found, source = family_of(resolve_path(place))
+    name, found, source = family_of(resolve_path(place_of(place)))
     chosen = dict(settings or {})
     for key, value in chosen.items():
         if key not in found.settings:
@@ -105,7 +106,7 @@ def _unread(source: Source) -> str:
     if Path(place).exists():
         return f"{place} is no folder of a vision-language model; the victims that can be loaded are: {known}"
     if place.startswith((".", "/")) or place.count("/") != 1:
-        return f"no such model folder: {place}"
+        return f"no such model folder: {place}; victims by name are: {', '.join(rows())}"
     return (
         f"no folder {place}, and the hub's cache does not hold a model of that name. Where there is a network, run "
         f"`hf download {place}`, copy its cache here and let HF_HOME name it; or give a downloaded folder as --vlm"

@@ -218,7 +218,7 @@ def test_no_command_runs_code(tmp_path, marker, command):
     }
     said = _invoke(*words[command])
     assert not marker.exists()
-    if command == "report":  # drawn from the records alone: no encoder is loaded
+    if command == "report":  # which reads no checkpoint at all
         assert said.exit_code == 0
         return
     assert re.search(r"config\.json: .* asks for code", said.output)

@@ -66,7 +66,7 @@ def test_arch_must_say_the_activation_of_a_state_dict(tmp_path, world, monkeypat
         load_encoder(str(tmp_path / "mine.pt"), "small", "tiny")
     with pytest.raises(
         UsageError,
-        match=r"does not go with --arch ViT-B-32 .*TAG is a folder .* or one of: openai, .*laion2b",
+        match=r"does not go with --arch ViT-B-32 .*TAG is a folder of the whole model or one of: openai, .*laion2b",
     ):
         load_encoder(str(tmp_path / "mine.pt"), "small", "ViT-B-32")
     with pytest.raises(UsageError, match="did you mean 'tiny'"):
