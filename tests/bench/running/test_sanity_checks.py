@@ -172,7 +172,7 @@ def test_the_command_line_says_which_checks_failed(tmp_path, monkeypatch):
     assert "check failed: plain_clip_is_broken" in shown.stderr
     assert "the run is not credible" in shown.stderr
     assert "no_errors" not in shown.stderr
-    assert shown.exit_code == 0
+    assert shown.exit_code == 1
 
 
 def test_samples_without_a_score_are_a_failure_of_the_command(tmp_path, monkeypatch):

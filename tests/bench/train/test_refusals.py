@@ -188,7 +188,7 @@ def test_other_weights_under_the_same_name_are_refused_on_resume(images, tmp_pat
 def test_weights_of_another_architecture_are_refused(tmp_path):
     state = load_file(ARCH / "open_clip_model.safetensors")
     torch.save({k.removeprefix("visual."): v[..., :2] for k, v in state.items() if "visual" in k}, tmp_path / "w.pt")
-    with pytest.raises(ValueError, match="does not fit the architecture"):
+    with pytest.raises(ValueError, match="does not fit the image tower"):
         load_base(str(ARCH), str(tmp_path / "w.pt"))
 
 

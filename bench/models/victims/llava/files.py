@@ -18,6 +18,8 @@ _NEEDED = (
     ("processor_config.json", "preprocessor_config.json"),
 )
 
+LEAST_PER_BYTE = 8  # numbers that a byte of weights can hold at the very most
+
 
 def read_llava(path: str, dtype: torch.dtype | str, *, tower: bool) -> tuple[LlavaForConditionalGeneration, Any]:
     """Model and processor of a LLaVA-1.5 checkpoint folder or hub id.
@@ -38,6 +40,7 @@ def read_llava(path: str, dtype: torch.dtype | str, *, tower: bool) -> tuple[Lla
     _check_files(Path(path))
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        _check_weight(Path(path), config)
         read_processor: Any = AutoProcessor.from_pretrained
         processor = read_processor(path, trust_remote_code=False)
         with transformers_bars():
@@ -100,6 +103,21 @@ def _check_files(folder: Path) -> None:
         if not any((folder / name).is_file() for name in names):
             raise UsageError(f"{folder} lacks {' or '.join(names)}; download the whole folder")
     weights_files(folder)
+
+
+def _check_weight(folder: Path, config: Any) -> None:
+    """Refuse a configuration whose model is far larger than the weights beside it, before memory is taken for it."""
+    if not folder.is_dir():
+        return
+    with torch.device("meta"):
+        skeleton = LlavaForConditionalGeneration(config)
+    described = sum(parameter.numel() for parameter in skeleton.parameters())
+    stored = sum(file.stat().st_size for file in weights_files(folder))
+    if described > LEAST_PER_BYTE * stored:
+        raise UsageError(
+            f"{folder}/config.json describes a model of {described:,} numbers, the weights beside it are {stored:,} "
+            "bytes; download both again"
+        )
 
 
 def _check_image_token(path: str, config: Any, processor: Any) -> None:
