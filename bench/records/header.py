@@ -288,10 +288,19 @@ class RunHeader:
         if data["schema_version"] == 1:
             data["schema_version"] = SCHEMA_VERSION
         if isinstance(data["metric"], str):
-            data.setdefault("ceiling", former_ceiling(data["metric"]))
+            data["attack_steps"] = _with_defaults(data["attack_steps"])
+        data.setdefault("ceiling", former_ceiling(data["metric"]))
         if isinstance(data["radii"], list):
             data["radii"] = [number(radius) for radius in data["radii"]]
         return _typed(data, cls)
+
+
+def _with_defaults(steps: Any) -> Any:
+    """Attack steps with the fields that the first runs did not write, as they were carried out."""
+    if not isinstance(steps, list):
+        return steps
+    added = {"precision": "search", "volley": ""}
+    return [{**added, **step} if isinstance(step, dict) and "kind" in step else step for step in steps]
 
 
 def former_ceiling(metric: str) -> float | None:

@@ -125,7 +125,7 @@ def test_same_bits_in_every_process() -> None:
 
 @pytest.mark.java
 def test_golden_scores_are_up_to_date() -> None:
-    from make_golden import MINI_CORPUS, official_cider
+    from tests.tasks.metrics.make_golden import MINI_CORPUS, official_cider
 
     first = {name: (references, said[0]) for name, (references, said) in MINI_CORPUS.items()}
     expected = {case["image"]: case["score"] for case in GOLDEN["cases"][: len(first)]}
@@ -135,7 +135,7 @@ def test_golden_scores_are_up_to_date() -> None:
 @pytest.mark.java
 def test_a_large_varied_corpus_scores_as_the_official_chain_scores_it() -> None:
     """Tokenizer and scorer together: 2,500 captions with odd punctuation, numbers, contractions, unicode, nothing."""
-    from make_golden import captions, official_cider
+    from tests.tasks.metrics.make_golden import captions, official_cider
 
     draw, texts = random.Random(3), captions()
     pieces = [word for text in texts for word in text.split()]

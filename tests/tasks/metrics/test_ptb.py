@@ -94,7 +94,7 @@ def _fuzz(kind: str, seed: int, count: int) -> list[str]:
 @pytest.mark.java
 @pytest.mark.parametrize("kind", ["spaced", "glued", "letters"])
 def test_equals_the_official_tokenizer(kind: str) -> None:
-    from make_golden import official_words
+    from tests.tasks.metrics.make_golden import official_words
 
     captions = _fuzz(kind, seed=7, count=4_000)
     wrong = {
@@ -105,7 +105,7 @@ def test_equals_the_official_tokenizer(kind: str) -> None:
 
 @pytest.mark.java
 def test_golden_files_are_up_to_date() -> None:
-    from make_golden import captions, official_words
+    from tests.tasks.metrics.make_golden import captions, official_words
 
     texts = captions()
     assert [case["caption"] for case in GOLDEN] == texts
