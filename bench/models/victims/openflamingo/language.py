@@ -274,8 +274,7 @@ def _is_buffer(family: Family, name: str) -> bool:
 
 
 def _unreadable(path: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:300]
     return (
-        f"{path} holds no language model that can be read ({reason}); give a downloaded folder, or run "
+        f"{path} holds no language model that can be read ({trust.reason(error)}); give a downloaded folder, or run "
         f"`hf download {path}` where there is a network"
     )
