@@ -9,7 +9,7 @@ from bench.analysis.stats import Estimate, average_interval, interval
 from bench.errors import UsageError
 from bench.records import CLEAN, Run, RunHeader
 from bench.records.samples import read_samples
-from bench.records.worst import groups_of, worst_scores
+from bench.records.worst import groups_of, scores_at
 
 AVERAGE = "average"
 ALL_TARGETS = "all targets"
@@ -86,7 +86,7 @@ def measured(runs: Iterable[Run]) -> list[Measure]:
     for run in (run for run in runs if undefined(run) is None):
         groups = groups_of(run.records)
         for radius in radii(run.header):
-            if scores := worst_scores(run.header, run.records, radius):
+            if scores := scores_at(run, radius):
                 estimate = interval(scores, groups, ceiling=run.header.ceiling)
                 found.append(_measure([run], run.header.dataset, radius, estimate))
     return found
@@ -133,7 +133,7 @@ def by_target(runs: Iterable[Run], facts: Facts) -> list[Measure]:
         targets, groups = targets_of(run, facts), groups_of(run.records)
         ceiling = run.header.ceiling
         for radius in radii(run.header):
-            scores = worst_scores(run.header, run.records, radius)
+            scores = scores_at(run, radius)
             for target in dict.fromkeys(targets.values()):
                 if chosen := {s: v for s, v in scores.items() if targets.get(s) == target}:
                     size = sum(name == target for name in targets.values())
@@ -190,7 +190,7 @@ def _average(runs: list[Run]) -> list[Measure]:
     found = []
     for radius in radii(runs[0].header):
         if all(radius in radii(run.header) for run in runs):
-            strata = [(worst_scores(r.header, r.records, radius), groups_of(r.records)) for r in runs]
+            strata = [(scores_at(r, radius), groups_of(r.records)) for r in runs]
             if all(scores for scores, _ in strata):
                 estimate = average_interval(strata, ceiling=runs[0].header.ceiling)
                 found.append(_measure(runs, AVERAGE, radius, estimate))

@@ -28,7 +28,7 @@ Examples:
     --steps 2000 --batch 64 --micro-batch 16 --bf16 --compile
   bench train {name} --arch FOLDER --data "hf:OWNER/NAME?split=train&image=image&label=label" --output runs/own
   bench train {name} --recipe paper --arch ViT-L-14 --weights openai --data {data} --output runs/as-published
-  torchrun --nproc-per-node 8 -m bench.cli train {name} --arch ViT-L-14 --weights openai --data {data} --output runs/8
+  torchrun --nproc-per-node 8 -m bench train {name} --arch ViT-L-14 --weights openai --data {data} --output runs/8
 """
 DATA = {"tecoa": "imagefolder:/data/imagenet/train"}
 _ABOUT = help_of_fields()
@@ -69,7 +69,7 @@ def train() -> None:
     \b
     From your own images, with any architecture of open_clip (resumable: run the same command again):
       bench train fare --arch ViT-L-14 --weights openai --data imagefolder:/data/train --eps 4 --output runs/fare4
-      torchrun --nproc-per-node 8 -m bench.cli train fare --arch ViT-L-14 ...      on eight devices
+      torchrun --nproc-per-node 8 -m bench train fare --arch ViT-L-14 ...      on eight devices
       bench run --encoder runs/fare4 --task zeroshot
     Between the original and the trained weights:
       bench train blend --arch ViT-L-14 --weights openai --trained runs/fare4 --share 0.7 --output runs/blend

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from bench.analysis.stats import Estimate, Paired, Scores, average_interval, paired
 from bench.errors import UsageError
 from bench.records import Run
-from bench.records.worst import eps_label, groups_of, worst_scores
+from bench.records.worst import eps_label, groups_of, scores_at
 from bench.tables.render import markdown_table
 
 SIGNIFICANT = 0.05
@@ -226,12 +226,12 @@ def _choose(quantity: Quantity, runs: list[Run]) -> dict[str, Run]:
 
 
 def _whole_scores(quantity: Quantity, run: Run) -> dict[str, float]:
-    scores = worst_scores(run.header, run.records, quantity.radius)
+    scores = scores_at(run, quantity.radius)
     if run.header.partial:
         raise _NotMeasured(f"the run for {quantity} is partial ({run.header.partial})")
     if len(scores) != run.header.n_samples:
         raise _NotMeasured(f"the run for {quantity} scored {len(scores)} of {run.header.n_samples} samples")
     if not quantity.beyond_clean:
         return scores
-    clean = worst_scores(run.header, run.records, 0)
+    clean = scores_at(run, 0)
     return {sample: score - clean[sample] for sample, score in scores.items()}

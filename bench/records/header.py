@@ -287,9 +287,9 @@ class RunHeader:
         data = parse_object(text, (f.name for f in fields(cls)), ADDED, _FORMER)
         if data["schema_version"] == 1:
             data["schema_version"] = SCHEMA_VERSION
+        data["attack_steps"] = _with_defaults(data["attack_steps"])
         if isinstance(data["metric"], str):
-            data["attack_steps"] = _with_defaults(data["attack_steps"])
-        data.setdefault("ceiling", former_ceiling(data["metric"]))
+            data.setdefault("ceiling", former_ceiling(data["metric"]))
         if isinstance(data["radii"], list):
             data["radii"] = [number(radius) for radius in data["radii"]]
         return _typed(data, cls)
@@ -314,11 +314,12 @@ IDENTITY = tuple(f.name for f in fields(RunHeader) if f.name not in VOLATILE)
 
 @dataclass(frozen=True)
 class Run:
-    """A run as it lies on disk."""
+    """A run as it lies on disk; `scores` remembers what `records.worst.scores_at` has computed of it."""
 
     directory: Path
     header: RunHeader
     records: list[Record]
+    scores: dict[float, dict[str, float]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
 def differences(first: RunHeader, second: RunHeader, names: Iterable[str]) -> list[tuple[str, Any, Any]]:

@@ -4,7 +4,7 @@ import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
-from bench.records.header import RunHeader
+from bench.records.header import Run, RunHeader
 from bench.records.types import CLEAN, Record
 
 Direction = Literal["min", "max"]
@@ -110,6 +110,13 @@ def worst_scores(header: RunHeader, records: Iterable[Record], radius: float) ->
     """The score that each sample is left with at radius `radius`: sample id -> score; else as `worst_records`."""
     worst = worst_records(header, records, radius)
     return {sample: record.score for sample, record in worst.items() if record.score is not None}
+
+
+def scores_at(run: Run, radius: float) -> dict[str, float]:
+    """`worst_scores` of a run as it was read: computed once per radius, however often asked."""
+    if radius not in run.scores:
+        run.scores[radius] = worst_scores(run.header, run.records, radius)
+    return run.scores[radius]
 
 
 def kept_records(header: RunHeader, records: Iterable[Record]) -> dict[tuple[str, float], Record]:

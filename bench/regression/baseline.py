@@ -7,7 +7,7 @@ from typing import Any
 from bench import registry
 from bench.config.facts import SUITE_FACTS
 from bench.records import RecordsError, Run, archive_run, load_runs, write_atomically
-from bench.records.worst import eps_label, groups_of, worst_scores
+from bench.records.worst import eps_label, groups_of, scores_at
 from bench.regression.compare import by_place
 from bench.tables import layouts, render
 from bench.tables.blocks import stale, write_block, write_document
@@ -26,7 +26,7 @@ def scores_text(run: Run) -> str:
     """
     header, groups = run.header, groups_of(run.records)
     radii = [0.0, *sorted(eps for eps in set(header.radii) if eps)]
-    columns = [worst_scores(header, run.records, eps) for eps in radii]
+    columns = [scores_at(run, eps) for eps in radii]
     lines = [["sample", "group", *(eps_label(eps, header.norm) for eps in radii)]]
     for sample in sorted(groups):
         scores = [f"{column[sample]:.6g}" if sample in column else "unscored" for column in columns]

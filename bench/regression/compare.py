@@ -7,7 +7,7 @@ from bench.analysis.stats import Alternative, Paired, holm, paired
 from bench.errors import UsageError
 from bench.records import Run, RunHeader
 from bench.records.header import differences
-from bench.records.worst import eps_label, groups_of, worst_scores
+from bench.records.worst import eps_label, groups_of, scores_at
 
 FELL_BELOW = 0.01  # Holm-corrected p-value under which a drop fails the gate
 COMPARABLE = ("task_version", "metric", "worst", "norm", "model", "protocol", "attack_steps")
@@ -130,7 +130,7 @@ def _compare_at(name: str, radius: float, new: Run, old: Run, allow_limit: bool,
     for side, run in (("baseline", old), ("run", new)):
         if radius and radius not in run.header.radii:
             return Finding(name, False, "missing", f"{name}: the {side} does not have this radius")
-    after, before = (worst_scores(run.header, run.records, radius) for run in (new, old))
+    after, before = (scores_at(run, radius) for run in (new, old))
     lost, extra = sorted(before.keys() - after.keys()), sorted(after.keys() - before.keys())
     whole = len(after) == new.header.n_samples and len(before) == old.header.n_samples
     if extra or (lost and not allow_limit) or not after or not whole:

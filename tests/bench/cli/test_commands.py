@@ -156,7 +156,7 @@ def plugin(tmp_path_factory) -> dict[str, str]:
 
 def test_a_plugin_is_listed_and_run(plugin, tmp_path):
     def bench(*words):
-        command = [sys.executable, "-m", "bench.cli", *words]
+        command = [sys.executable, "-m", "bench", *words]
         return subprocess.run(command, env=plugin, check=True, capture_output=True, text=True).stdout
 
     for kind, name in (("encoders", "blurred"), ("tasks", "warmth"), ("attacks", "two-steps")):

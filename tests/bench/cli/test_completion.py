@@ -66,7 +66,7 @@ def test_completing_never_imports_torch():
 def test_completion_is_installed_once_and_keeps_what_was_there(tmp_path, shell, place):
     if shell != "fish":
         (tmp_path / place).write_text("alias x=y")
-    command = [sys.executable, "-m", "bench.cli", "--install-completion", shell]
+    command = [sys.executable, "-m", "bench", "--install-completion", shell]
     for _ in range(2):
         subprocess.run(command, check=True, capture_output=True, env={**os.environ, "HOME": str(tmp_path)})
     (written,) = [path for path in tmp_path.rglob("*") if path.is_file()]

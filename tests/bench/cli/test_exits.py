@@ -35,7 +35,7 @@ def test_a_failed_sanity_check_is_exit_code_1_and_a_mark_beside_the_number(tmp_p
 def test_a_full_disk_behind_stdout_is_one_line_and_exit_code_2(words):
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "bench.cli", *words], stdout=full, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "bench", *words], stdout=full, stderr=subprocess.PIPE, text=True
         )
     assert done.returncode == 2
     assert done.stderr.strip() == "bench: cannot write to stdout: No space left on device"
@@ -43,7 +43,7 @@ def test_a_full_disk_behind_stdout_is_one_line_and_exit_code_2(words):
 
 def test_a_reader_that_goes_away_is_no_traceback():
     done = subprocess.run(
-        ["bash", "-c", f"{sys.executable} -m bench.cli list attacks --json | head -c 1"], capture_output=True, text=True
+        ["bash", "-c", f"{sys.executable} -m bench list attacks --json | head -c 1"], capture_output=True, text=True
     )
     assert done.stderr == ""
 

@@ -90,7 +90,7 @@ def test_a_suite_may_build_on_another_file(own, tmp_path):
 
 
 def test_a_suite_is_an_option_of_the_command_line(own):
-    words = [sys.executable, "-m", "bench.cli", "run", "--suite", own, "--encoder", "clip", "--task", "zeroshot"]
+    words = [sys.executable, "-m", "bench", "run", "--suite", own, "--encoder", "clip", "--task", "zeroshot"]
     done = subprocess.run([*words, "--dataset", "shapess"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "did you mean 'shapes'" in done.stderr

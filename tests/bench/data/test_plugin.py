@@ -41,7 +41,7 @@ def folder(tmp_path) -> Path:
 
 def test_a_format_of_a_plugin_is_checked_and_run(environment, folder):
     def bench(*words):
-        command = [sys.executable, "-m", "bench.cli", *words]
+        command = [sys.executable, "-m", "bench", *words]
         return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, cwd=folder).stdout
 
     assert "shapes: ready, 6 samples" in bench("data", "check", "--data-root", ".", "--dataset", "labelled:shapes")

@@ -104,7 +104,7 @@ def test_every_moment_of_every_stage_can_be_the_last(tmp_path, task, attack):
 
 @pytest.mark.slow
 def test_a_command_killed_at_random_times_ends_as_if_it_had_not_been(tmp_path):
-    words = [sys.executable, "-m", "bench.cli"]
+    words = [sys.executable, "-m", "bench"]
     began = time.monotonic()
     subprocess.run([*words, *command("zeroshot", tmp_path / "straight")], cwd=ROOT, check=True, capture_output=True)
     duration = time.monotonic() - began
@@ -125,7 +125,7 @@ def test_a_command_killed_at_random_times_ends_as_if_it_had_not_been(tmp_path):
 
 def test_ctrl_c_keeps_what_was_computed_and_says_so(tmp_path):
     """A real SIGINT to a real command; the run is marked partial, and the same command completes it."""
-    words = [sys.executable, "-m", "bench.cli", *command("vqa", tmp_path, limit=6)]
+    words = [sys.executable, "-m", "bench", *command("vqa", tmp_path, limit=6)]
     process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
                                preexec_fn=heed_ctrl_c)  # fmt: skip
     deadline = time.monotonic() + 120

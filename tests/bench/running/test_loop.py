@@ -337,7 +337,7 @@ def test_transfer_attacks_follow_the_surrogate(tmp_path):
 
 
 def test_a_run_prints_its_json_and_nothing_else(tmp_path):
-    command = [sys.executable, "-m", "bench.cli", "run", "--encoder", "clip", "--task", "zeroshot", "--limit", "3",
+    command = [sys.executable, "-m", "bench", "run", "--encoder", "clip", "--task", "zeroshot", "--limit", "3",
                "--attack", "none", "--output", str(tmp_path), "--json", "--jobs", "1"]  # fmt: skip
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     rows = json.loads(done.stdout)

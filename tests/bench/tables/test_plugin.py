@@ -35,7 +35,7 @@ def environment(tmp_path_factory) -> dict[str, str]:
 
 def test_a_layout_of_an_installed_package_is_listed_and_filled(environment):
     def bench(*words):
-        command = [sys.executable, "-m", "bench.cli", "table", *words]
+        command = [sys.executable, "-m", "bench", "table", *words]
         return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
     assert "by-dataset  a row per dataset and radius, a column per encoder\n" in bench("--list")

@@ -25,7 +25,7 @@ def environment(tmp_path_factory) -> dict[str, str]:
 
 def test_an_objective_of_a_plugin_is_a_command_and_trains(environment, images, tmp_path):
     def bench(*words):
-        command = [sys.executable, "-m", "bench.cli", *words]
+        command = [sys.executable, "-m", "bench", *words]
         return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
     assert "steady" in bench("train", "--help")

@@ -91,7 +91,7 @@ def test_the_command_ends_with_one_line_and_code_130_and_goes_on(images, finishe
 
 def test_a_log_holds_lines_and_no_bars(images, tmp_path):
     words = train_command(images, tmp_path / "out", "--steps", "2", "--warmup", "0")
-    command = [sys.executable, "-m", "bench.cli", *words]
+    command = [sys.executable, "-m", "bench", *words]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True)
     assert done.stdout == f"{tmp_path / 'out'}\n"
     assert "\r" not in done.stderr

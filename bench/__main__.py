@@ -1,4 +1,4 @@
-"""``python -m bench.cli``."""
+"""``python -m bench``."""
 
 from bench.cli import main
 
