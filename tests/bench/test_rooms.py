@@ -19,6 +19,7 @@ FLOORS = (
     ("bench.api",),
     ("bench",),
     ("bench.cli",),
+    ("bench.__main__",),
 )  # fmt: skip
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 LEAVES, SHOWING = FLOORS[0], ("bench.analysis", "bench.tables", "bench.report", "bench.board", "bench.regression")
