@@ -40,6 +40,7 @@ def test_radii_that_look_alike_have_folders_of_their_own(folder):
 def test_the_digest_is_that_of_the_bytes_in_memory_order():
     assert digest(IMAGE[::-1]) != digest(IMAGE)
     assert digest(IMAGE[::-1]) == digest(np.ascontiguousarray(IMAGE[::-1]))
+    assert digest(np.asfortranarray(IMAGE)) == digest(IMAGE)
 
 
 def test_the_worst_image_is_that_of_the_largest_radius_within(folder):
