@@ -29,6 +29,9 @@ class _Chosen(msgspec.Struct, frozen=True):
     compiled: bool = False
     tower: str = "encoder"
     surrogate: str | None = None
+    surrogate_model: str | None = None
+    victim: dict[str, str] = {}
+    surrogate_victim: dict[str, str] = {}
     defence: str | None = None
     selection: str | None = None
     data: str | None = None
@@ -191,8 +194,23 @@ class RunHeader:
 
     @property
     def surrogate(self) -> str | None:
-        """The encoder that the attacks were made on; None if it is the encoder under test."""
+        """The encoder that the attacks were made on; None if they were made on the victim itself."""
         return self._chosen.surrogate
+
+    @property
+    def surrogate_model(self) -> str | None:
+        """The vision-language model that the attacks were made on; None if it is the one under test."""
+        return self._chosen.surrogate_model
+
+    @property
+    def victim_settings(self) -> dict[str, str]:
+        """What was chosen of the vision-language model: by the protocol, the suite or the user."""
+        return self._chosen.victim
+
+    @property
+    def surrogate_settings(self) -> dict[str, str]:
+        """The same of the one that the attacks were made on."""
+        return self._chosen.surrogate_victim
 
     @property
     def protocol_name(self) -> str:
