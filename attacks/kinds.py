@@ -76,6 +76,7 @@ class AttackKind:
             against it.
         loss_curve: whether its loss against steps is kept; for kinds that ask their objective once per step, of all
             samples that are left, and nothing else.
+        floor: whether it is no real attack but what one is set beside, so that it need not do harm.
         options: what a step's `options` may hold; None: `run` itself looks at them.
         adapt: makes of the task's objective the one that is ascended.
     """
@@ -84,6 +85,7 @@ class AttackKind:
     about: str
     white_box: bool = True
     loss_curve: bool = False
+    floor: bool = False
     options: Mapping[str, Option] | None = field(default_factory=dict)
     adapt: Callable[[Objective, Mapping[str, Any]], Objective] = as_it_is
 
@@ -188,6 +190,15 @@ def _with_restarts(
     times = context.step.options.get("restarts", 1)
     seeds, stop = context.seeds, context.stop_when_fooled
     return restarted(once, objective, images, threat, context.init, seeds, times=times, stop_when_fooled=stop)
+
+
+def run_noise(objective: Objective, images: Tensor, threat: ThreatModel, context: StepContext) -> Outcome:
+    """Kind "noise": the start itself, a random image of the ball where the step starts at one; no gradient is used."""
+    start = checked_start(images, context.init, threat)
+    found = evaluate(objective, start, torch.arange(len(images), device=images.device))
+    failed = ~found.loss.isfinite()
+    spent = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    return Outcome(start, found.loss.masked_fill(failed, torch.nan), found.fooled & ~failed, failed, spent)
 
 
 _NORMS = {"linf": "Linf", "l2": "L2"}
@@ -299,3 +310,4 @@ PGD = AttackKind(
 )
 FAB_T = AttackKind(run_fab_t, "targeted FAB, by pyautoattack (arXiv 1907.02044)")
 SQUARE = AttackKind(run_square, "the Square attack, by pyautoattack (arXiv 1912.00049)", white_box=False)
+NOISE = AttackKind(run_noise, "one random image of the ball, the floor of every attack", white_box=False, floor=True)

@@ -120,6 +120,10 @@ PRESETS: dict[str, Preset] = {
         "100 steps of APGD on the encoder that --surrogate names, never stopping early; scored on --encoder",
         (AttackStep("transfer", "apgd", 100, "untargeted", "random", 2.0),),
     ),
+    "noise": Preset(
+        "one random image of the ball, without gradients: the floor that attacks and transfers are set beside",
+        (AttackStep("noise", "noise", 1, "untargeted", "random", 0.0),),
+    ),
     "ensemble": Preset(
         "APGD against each of five references, then again from the worst image so far",
         _CAPTION_STEPS,

@@ -46,6 +46,7 @@ ATTACK_KINDS = {
     "pgd": "attacks.kinds:PGD",
     "fab-t": "attacks.kinds:FAB_T",
     "square": "attacks.kinds:SQUARE",
+    "noise": "attacks.kinds:NOISE",
 }
 ENGINES = {
     "processes": "bench.running.engines.processes:Processes",
@@ -58,6 +59,9 @@ LAYOUTS = {
     "zeroshot": "bench.tables.layouts:zero_shot",
     "targeted": "bench.tables.layouts:targeted",
     "transfer": "bench.tables.layouts:transfer",
+    "models": "bench.tables.models:models",
+    "pope": "bench.tables.answers:yes_no",
+    "scienceqa": "bench.tables.answers:categories",
 }
 _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "bench.tasks": TASKS,

@@ -39,7 +39,7 @@ class Sample:
         label: index of the true class in `Dataset.classnames`, which may hold a name twice; None: its name tells it.
         attack_references: texts that an attack leads away from, where they are others than the references.
         choices: the options of a multiple-choice question, the first being A.
-        categories: what a table may split scores by, such as "subject: natural science".
+        categories: what a table may split scores by, such as "NAT" (natural science).
     """
 
     id: str
@@ -211,6 +211,8 @@ class Task(Protocol):
         ceiling: the highest score there is, on the metric's scale; None where there is no bound.
         worst: the direction in which an attacker pushes the score.
         model: which kind of model `bind` takes.
+        answers: what answers are, so that tables know how to count them beside the score: "text", "class", "yes-no" or
+            "choice". A task may do without it; then they are texts.
         part_scores_as_whole: whether a sample's score is the same in a run on fewer samples, so that a part of a run
             can be compared with the whole.
         dataset: what is asked.
@@ -222,6 +224,7 @@ class Task(Protocol):
     ceiling: ClassVar[float | None]
     worst: ClassVar[Literal["min", "max"]]
     model: ClassVar[Literal["encoder", "vlm"]]
+    answers: ClassVar[str]
     part_scores_as_whole: ClassVar[bool]
     dataset: Dataset
 

@@ -21,7 +21,7 @@ class Protocol:
         cumulative_radii: a sample is left with the worst of this radius and all smaller ones, and one that a smaller
             radius broke is attacked no more; otherwise each radius is attacked and scored by itself.
         shortcuts: steps that only save later ones work are taken: see `attacks.presets.AttackStep.shortcut`.
-        yes_no: how an answer is read as yes or no: a name of `tasks.pope.RULES`.
+        yes_no: how an answer is read as yes or no: a name of `tasks.metrics.yes_no.RULES`.
         letter: how an answer is read as an option: a name of `tasks.scienceqa.RULES`.
     """
 

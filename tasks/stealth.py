@@ -22,6 +22,7 @@ class Stealth:
     ceiling: ClassVar[float | None] = 100.0
     worst: ClassVar[Literal["max"]] = "max"
     model: ClassVar[Literal["vlm"]] = "vlm"
+    answers: ClassVar[str] = "text"
     part_scores_as_whole: ClassVar[bool] = True
 
     @classmethod

@@ -13,6 +13,7 @@ from bench.records.worst import groups_of, scores_at
 
 AVERAGE = "average"
 ALL_TARGETS = "all targets"
+COUNTED = ("precision", "recall", "F1", "yes-rate")  # parts that are another metric than the header's
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class Measure:
         estimate: on the metric's scale, with interval and n.
         whole: all samples of whole runs are scored; otherwise the number is not to be quoted.
         target: what the model was to say, of a targeted attack; "" for all of them together.
+        part: which count of the answers it is, such as "recall", or of which part of the samples, such as "NAT"; "" for
+            the metric on all of them.
+        ranked: whether a better number is better for the model: not so of a share of answers "yes".
     """
 
     headers: tuple[RunHeader, ...]
@@ -36,6 +40,8 @@ class Measure:
     estimate: Estimate
     whole: bool
     target: str = ""
+    part: str = ""
+    ranked: bool = True
 
     @property
     def header(self) -> RunHeader:
@@ -44,8 +50,13 @@ class Measure:
 
     @property
     def surrogate(self) -> str | None:
-        """The encoder that the images were made on, where it is another."""
+        """The encoder that the images were made on, where it is another, or the same in another model."""
         return self.header.surrogate
+
+    @property
+    def metric(self) -> str:
+        """What is measured, with its unit."""
+        return f"{self.part} (%)" if self.part in COUNTED else self.header.metric
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -54,8 +65,10 @@ class Measure:
 
 
 def conditions(header: RunHeader) -> tuple[str | None, ...]:
-    """What two runs must share for their numbers to mean the same: protocol, norm, precision, tower, surrogate."""
-    return (header.protocol_name, header.norm, header.precision, header.tower, header.surrogate)
+    """What two runs must share for their numbers to mean the same: protocol, norm, precision, tower, victim, source."""
+    asked = repr(sorted(header.victim_settings.items()))
+    made = repr((header.surrogate_model, sorted(header.surrogate_settings.items())))
+    return (header.protocol_name, header.norm, header.precision, header.tower, asked, header.surrogate, made)
 
 
 def radii(header: RunHeader) -> list[float]:
@@ -88,12 +101,12 @@ def measured(runs: Iterable[Run]) -> list[Measure]:
         for radius in radii(run.header):
             if scores := scores_at(run, radius):
                 estimate = interval(scores, groups, ceiling=run.header.ceiling)
-                found.append(_measure([run], run.header.dataset, radius, estimate))
+                found.append(measure([run], run.header.dataset, radius, estimate))
     return found
 
 
-def averaged(runs: Iterable[Run], facts: Facts, task: str = "zeroshot") -> list[Measure]:
-    """The plain mean over a task's datasets, of each encoder that was measured on all of them.
+def averaged(runs: Iterable[Run], facts: Facts) -> list[Measure]:
+    """The plain mean over the datasets of a task that names classes, of each encoder that was measured on all of them.
 
     Datasets that the suite runs only when they are named, such as ImageNet beside the paper's 13, are no part of it.
     Of several runs of an encoder on one dataset, a whole one stands for the partial ones; where two are whole, there is
@@ -102,8 +115,8 @@ def averaged(runs: Iterable[Run], facts: Facts, task: str = "zeroshot") -> list[
     families: dict[tuple[object, ...], dict[str, dict[str, list[Run]]]] = {}
     for run in runs:
         h = run.header
-        if h.task == task and not facts.optional(h) and undefined(run) is None:
-            encoders = families.setdefault((h.suite, h.attack, h.metric, h.model, *conditions(h)), {})
+        if h.answer_kind == "class" and not facts.optional(h) and undefined(run) is None:
+            encoders = families.setdefault((h.suite, h.task, h.attack, h.metric, h.model, *conditions(h)), {})
             encoders.setdefault(h.encoder, {}).setdefault(h.dataset, []).append(run)
     found = []
     for encoders in families.values():
@@ -138,10 +151,10 @@ def by_target(runs: Iterable[Run], facts: Facts) -> list[Measure]:
                 if chosen := {s: v for s, v in scores.items() if targets.get(s) == target}:
                     size = sum(name == target for name in targets.values())
                     estimate = interval(chosen, groups, ceiling=ceiling)
-                    found.append(_measure([run], run.header.dataset, radius, estimate, target, size))
+                    found.append(measure([run], run.header.dataset, radius, estimate, target, size))
             if scores:
                 estimate = interval(scores, groups, ceiling=ceiling)
-                found.append(_measure([run], run.header.dataset, radius, estimate, ALL_TARGETS))
+                found.append(measure([run], run.header.dataset, radius, estimate, ALL_TARGETS))
     return found
 
 
@@ -193,13 +206,14 @@ def _average(runs: list[Run]) -> list[Measure]:
             strata = [(scores_at(r, radius), groups_of(r.records)) for r in runs]
             if all(scores for scores, _ in strata):
                 estimate = average_interval(strata, ceiling=runs[0].header.ceiling)
-                found.append(_measure(runs, AVERAGE, radius, estimate))
+                found.append(measure(runs, AVERAGE, radius, estimate))
     return found
 
 
-def _measure(
+def measure(
     runs: Sequence[Run], dataset: str, radius: float, estimate: Estimate, target: str = "", size: int | None = None
 ) -> Measure:
+    """A number of runs, of which ``size`` samples were to be scored, by default all."""
     wanted = sum(run.header.n_samples for run in runs) if size is None else size
     whole = estimate.n == wanted and not any(run.header.partial for run in runs)
     headers, directories = tuple(run.header for run in runs), tuple(run.directory for run in runs)

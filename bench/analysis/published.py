@@ -72,7 +72,7 @@ def numbers() -> dict[Key, float]:
 def published(measure: Measure) -> Published | None:
     """The paper's number beside ours: its suite, l-inf, untargeted, not transferred, the same language model."""
     h = measure.header
-    if h.suite != SUITE or measure.surrogate or measure.target or (h.norm != "linf" and measure.radius):
+    if h.suite != SUITE or measure.surrogate or measure.target or measure.part or (h.norm != "linf" and measure.radius):
         return None
     if measure.dataset == AVERAGE and len(measure.directories) != ZERO_SHOT_SETS:
         return None

@@ -185,9 +185,7 @@ def resolve(request: Request) -> list[RunConfig]:
     ]
 
 
-def _with_source(
-    encoder: str, task: str, dataset: _Asked, pair: Pair, surrogate: str | None, suite: Suite
-) -> _Cell:
+def _with_source(encoder: str, task: str, dataset: _Asked, pair: Pair, surrogate: str | None, suite: Suite) -> _Cell:
     """What one run is about; images that another victim was to make are plain ones where it is the same victim."""
     victim, source = pair
     if source is None:

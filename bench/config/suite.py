@@ -2,8 +2,8 @@
 
 A suite's file has the fields of `Suite` as keys, ``base`` for a suite to build on, and a table for each task
 (``[tasks.NAME]``, the fields of `TaskPlan`), dataset (``[datasets.NAME]``, see `bench.data.readers`), attack schedule
-(``[attacks.NAME]``, the fields of `attacks.presets.Preset`) and family of victims (``[victim.FAMILY]``, its settings) of
-its own.
+(``[attacks.NAME]``, the fields of `attacks.presets.Preset`) and family of victims (``[victim.FAMILY]``, its settings)
+of its own.
 """
 
 import re

@@ -15,7 +15,14 @@ from bench.records.types import CLEAN, SCHEMA_VERSION, Record, encode, number, p
 
 NORMS = ("linf", "l2")
 STATUSES = ("started", "complete", "partial", "failed")
-ADDED = ("config", "ceiling", "notes")  # fields that came after the first runs of schema version 1 were archived
+ADDED = (
+    "config",
+    "ceiling",
+    "notes",
+    "answers",
+)  # fields that came after the first runs of schema version 1 were archived
+_FORMER_ANSWERS = {"zeroshot": "class", "pope": "yes-no", "scienceqa": "choice"}  # of tasks, before headers said it
+FLOORS = {"noise"}  # kinds of attack that are no real attack but what one is set beside
 _FORMER = {"eps_255": "radii"}  # names in schema version 1
 
 
@@ -35,6 +42,7 @@ class _Chosen(msgspec.Struct, frozen=True):
     defence: str | None = None
     selection: str | None = None
     data: str | None = None
+    yes_no: str = "first-word"
 
 
 class _Place(msgspec.Struct, frozen=True):
@@ -69,6 +77,7 @@ class Step(msgspec.Struct, frozen=True):
     name: str
     goal: str = ""
     precision: str = ""
+    kind: str = ""
 
 
 T = TypeVar("T")
@@ -127,6 +136,7 @@ class RunHeader:
             from before it was kept.
         ceiling: The most that a sample can score on the metric; None where there is no bound.
         notes: What a reader of the numbers should know of the data, such as that too few people answered a question.
+        answers: What the answers are, as the task says; "" in headers that do not say it. See `answer_kind`.
     """
 
     schema_version: int
@@ -158,6 +168,7 @@ class RunHeader:
     config: dict[str, Any] = field(default_factory=dict)
     ceiling: float | None = None
     notes: tuple[str, ...] = ()
+    answers: str = ""
 
     def __post_init__(self) -> None:
         for field_name, wrong, rule in self._faults():
@@ -263,6 +274,21 @@ class RunHeader:
         return self._chosen.data
 
     @property
+    def answer_kind(self) -> str:
+        """What the answers are: "text", "class", "yes-no", "choice", or a plugin's own word."""
+        return self.answers or former_answers(self.task)
+
+    @property
+    def yes_no_rule(self) -> str:
+        """How an answer is read as yes or no: a name of `tasks.metrics.yes_no.RULES`."""
+        return self._chosen.yes_no
+
+    @property
+    def is_floor(self) -> bool:
+        """Whether the images are random ones of the ball, and not those of an attack."""
+        return bool(self.steps) and all(step.kind in FLOORS for step in self.steps)
+
+    @property
     def commit(self) -> str | None:
         """Commit of the code; None outside a checkout."""
         return self._state.commit
@@ -308,6 +334,8 @@ class RunHeader:
         data["attack_steps"] = _with_defaults(data["attack_steps"])
         if isinstance(data["metric"], str):
             data.setdefault("ceiling", former_ceiling(data["metric"]))
+        if isinstance(data["task"], str):
+            data["answers"] = data.get("answers") or former_answers(data["task"])
         if isinstance(data["radii"], list):
             data["radii"] = [number(radius) for radius in data["radii"]]
         return _typed(data, cls)
@@ -324,6 +352,11 @@ def _with_defaults(steps: Any) -> Any:
 def former_ceiling(metric: str) -> float | None:
     """The ceiling of a metric whose header does not say it: 100 for a percentage, None for CIDEr."""
     return None if metric.casefold().startswith("cider") else 100.0
+
+
+def former_answers(task: str) -> str:
+    """What the answers to a task are whose header does not say it."""
+    return _FORMER_ANSWERS.get(task, "text")
 
 
 VOLATILE = ("code", "packages", "device", "started", "ended", "status", "checks", "config", "notes")

@@ -11,7 +11,7 @@ from bench.records.worst import eps_label, groups_of, scores_at
 
 FELL_BELOW = 0.01  # Holm-corrected p-value under which a drop fails the gate
 COMPARABLE = ("task_version", "metric", "worst", "norm", "model", "protocol", "attack_steps")
-RunKey = tuple[str, str, str, str, str]
+RunKey = tuple[str, str, str, str, str, str]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def compare_to_baseline(
 
 
 def by_place(runs: Iterable[Run]) -> dict[RunKey, Run]:
-    """Runs by what pairs a run with its baseline: suite, encoder, task, dataset and attack.
+    """Runs by what pairs a run with its baseline: suite, encoder, task, dataset, attack and victim with its settings.
 
     Raises:
         UsageError: If two have the same place.
@@ -89,7 +89,7 @@ def by_place(runs: Iterable[Run]) -> dict[RunKey, Run]:
     result: dict[RunKey, Run] = {}
     for run in runs:
         h = run.header
-        key = (h.suite, h.encoder, h.task, h.dataset, h.attack)
+        key = (h.suite, h.encoder, h.task, h.dataset, h.attack, f"{h.model} {sorted(h.victim_settings.items())}")
         if key in result:
             places = f"{result[key].directory} and {run.directory}"
             raise UsageError(f"two runs of {_name(key)}, choose one: {places}")
@@ -98,7 +98,7 @@ def by_place(runs: Iterable[Run]) -> dict[RunKey, Run]:
 
 
 def _name(key: RunKey) -> str:
-    _, encoder, task, dataset, _ = key
+    _, encoder, task, dataset, *_ = key
     return f"{encoder} / {task} / {dataset}"
 
 

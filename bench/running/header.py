@@ -66,6 +66,7 @@ def header_of(
         config=config.request.as_json(),
         ceiling=task.ceiling,
         notes=tuple(task.dataset.notes),
+        answers=getattr(task, "answers", "text"),
     )
 
 

@@ -1,7 +1,7 @@
 r"""Tables as LaTeX: a ``tabular`` for \usepackage{booktabs}."""
 
 from bench.tables.notes import grouped, notes, sample_counts
-from bench.tables.table import DOUBTFUL, PARTIAL, Cell, Label, Table
+from bench.tables.table import DOUBTFUL, GREY, PARTIAL, Cell, Label, Table
 from bench.trust.text import for_latex, on_one_line
 
 
@@ -45,7 +45,7 @@ def _cell(cell: Cell | None) -> str:
     if cell is None:
         return "--"
     estimate = cell.measure.estimate
-    marks = cell.marks.replace(PARTIAL, "$^*$").replace(DOUBTFUL, "$^!$")
+    marks = cell.marks.replace(PARTIAL, "$^*$").replace(DOUBTFUL, "$^!$").replace(GREY, r"$^{\wedge}$")
     value = rf"\textbf{{{estimate.value:.1f}}}" if cell.best else f"{estimate.value:.1f}"
     return rf"{value}{marks} {{\scriptsize [{estimate.low:.1f}, {estimate.high:.1f}]}}{_beside(cell)}"
 

@@ -34,7 +34,9 @@ class Choices:
         """
         beams = _whole(settings, "beams", 1, least=1)
         if beams == 1 and "length_penalty" in settings:
-            raise UsageError("length_penalty does nothing with greedy decoding; give beams=3 beside it, or leave it out")
+            raise UsageError(
+                "length_penalty does nothing with greedy decoding; give beams=3 beside it, or leave it out"
+            )
         return cls(
             shots=_whole(settings, "shots", 0),
             seed=_whole(settings, "demonstrations_seed", 0),

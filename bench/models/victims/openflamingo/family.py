@@ -50,8 +50,8 @@ class OpenFlamingoFamily:
         "beams": Setting("of beam search; by default 1, greedy decoding"),
         "length_penalty": Setting("of beam search; by default -2 for captions and 0 for answers, as published"),
         "length_counts": Setting(
-            "tokens that the length penalty counts: those generated (today's transformers, the default), or the prompt's "
-            "too (that of 2023, as published)",
+            "tokens that the length penalty counts: those generated (transformers of today, the default), or the "
+            "prompt's too (transformers of 2023, as published)",
             ("generated", "prompt"),
         ),
     }

@@ -63,8 +63,12 @@ def test_a_release_knows_its_language_model_and_gates_and_a_setting_overrides_it
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: (f / "demonstrations.json").write_text('{"vqa": [{"question": "q", "answer": "", "image": "../x"}]}'),
-         r"image of demonstration 0 '\.\./x' leaves"),
+        (
+            lambda f: (f / "demonstrations.json").write_text(
+                '{"vqa": [{"question": "q", "answer": "", "image": "../x"}]}'
+            ),
+            r"image of demonstration 0 '\.\./x' leaves",
+        ),
         (lambda f: (f / "demonstrations.json").write_text("[]"), "holds no demonstrations"),
         (lambda f: (f / "demonstrations.json").write_text('{"vqa": [{"question": "q"}]}'), "holds no demonstrations"),
         (lambda f: (f / "demonstrations.json").write_text('{"vqa": [{"question": 1, "answer": ""}]}'), "must be text"),
