@@ -28,8 +28,9 @@ def karpathy(
     references: str | None = None,
     targets: Sequence[str] | Sequence[Mapping[str, Any]] | None = None,
     images_per_target: int = 25,
+    split: str = "test",
 ) -> Dataset:
-    """The test split of Karpathy's JSON for COCO and Flickr30k (Karpathy & Fei-Fei 2015).
+    """A split of Karpathy's JSON for COCO and Flickr30k (Karpathy & Fei-Fei 2015).
 
     Args:
         name: of the dataset.
@@ -43,17 +44,18 @@ def karpathy(
         targets: texts to make the model say, in the place of captions. A list of texts is dealt out in turn; a list
             of ``{text, seed}`` gives each text ``images_per_target`` images of its own.
         images_per_target: how many images numpy draws for a target that has a seed.
+        split: "test", "val" or "train".
 
     Raises:
-        UsageError: a file is missing or damaged, no image is in the test split, or an image comes twice or has no
+        UsageError: a file is missing or damaged, no image is in the split, or an image comes twice or has no
             caption.
     """
     path = root / annotations
     entries = field(read_json(path, "Karpathy annotations"), "images", list, str(path))
-    chosen = [entry for entry in entries if field(entry, "split", str, str(path)) == "test"]
+    chosen = [entry for entry in entries if field(entry, "split", str, str(path)) == split]
     if not chosen:
         splits = ", ".join(sorted({entry["split"] for entry in entries})) or "none"
-        raise UsageError(f"{path} has no image in split 'test' (splits: {splits}); use the official split file")
+        raise UsageError(f"{path} has no image in split {split!r} (splits: {splits}); use the official split file")
     base = existing_folder(root / images, f"images of dataset {name!r}")
     pictures = [_picture(entry, base, path) for entry in chosen]
     refuse_twice([picture.id for picture in pictures], "image id", path)
@@ -164,6 +166,7 @@ KARPATHY = Reader(
         "references": Setting(PATH),
         "targets": Setting(TARGETS),
         "images_per_target": Setting(COUNT),
+        "split": Setting(TEXT),
     },
     read=karpathy,
     tasks=lambda row: ("stealth",) if "targets" in row else ("captioning",),
