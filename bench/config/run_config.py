@@ -205,7 +205,8 @@ def resolve_all(request: Request) -> list[RunConfig]:
     """
     if not (rows := load_suite(request.suite).runs):
         raise UsageError(f"suite {request.suite!r} does not say which runs its tables hold; name encoders and tasks")
-    return [config for row in rows for config in resolve(_with(request, row))]
+    configs = [config for row in rows for config in resolve(_with(request, row))]
+    return list({config.directory: config for config in configs}.values())  # rows may have runs in common
 
 
 def _with(request: Request, row: Mapping[str, str]) -> Request:

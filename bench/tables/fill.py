@@ -1,6 +1,7 @@
 """The engine: numbers to a table, by a layout's properties."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 
 from bench.analysis.cells import ALL_TARGETS, AVERAGE, Measure
 from bench.analysis.published import published
@@ -118,8 +119,8 @@ def _whole_before_partial(chosen: Layout, measures: Sequence[Measure]) -> tuple[
 
 def _identifying(chosen: Layout, measures: Sequence[Measure]) -> Label:
     """The layout's row names, and the fewest more that tell all numbers apart."""
-    growing = (_OPTIONAL[:end] for end in range(2, len(_OPTIONAL) + 1))
-    for extra in ((), *((name,) for name in _OPTIONAL), ("attack", "suite"), *growing):
+    growing = (_OPTIONAL[:end] for end in range(3, len(_OPTIONAL) + 1))
+    for extra in ((), *((name,) for name in _OPTIONAL), *combinations(_OPTIONAL, 2), *growing):
         taken = (*chosen.row_names, *chosen.column_names)
         more = [name for name in extra if name not in taken]
         names = (*(name for name in more if name == "victim"), *chosen.row_names, *(n for n in more if n != "victim"))
