@@ -335,7 +335,7 @@ class RunHeader:
         if isinstance(data["metric"], str):
             data.setdefault("ceiling", former_ceiling(data["metric"]))
         if isinstance(data["task"], str):
-            data["answers"] = data.get("answers") or former_answers(data["task"])
+            data.setdefault("answers", former_answers(data["task"]))
         if isinstance(data["radii"], list):
             data["radii"] = [number(radius) for radius in data["radii"]]
         return _typed(data, cls)

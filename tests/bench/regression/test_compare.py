@@ -80,7 +80,7 @@ def test_p_values_are_corrected_for_the_number_of_comparisons():
         ([{"worst": "max"}], [{}], "not comparable", "worst"),
         ([{"norm": "l2"}], [{}], "not comparable", "norm"),
         ([{"dataset_fingerprint": "x"}], [{}], "not comparable", "dataset_fingerprint"),
-        ([{"model": "another"}], [{}], "not comparable", "model was 'mini-llava' in the baseline and is 'another'"),
+        ([{"model": "another"}], [{}], "missing", "was not run"),
         ([{"attack_steps": []}], [{}], "not comparable", "attack_steps was"),
         (
             [{"protocol": {"precision": "bf16", "name": "paper"}}],
