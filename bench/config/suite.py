@@ -163,15 +163,16 @@ def _shipped_table(name: str) -> dict[str, Any]:
 
 
 def _on_top(raw: Mapping[str, Any], base: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """One table on top of another: tasks, datasets and attacks row by row, a task's row key by key."""
+    """One table on top of another: row by row, a task's row and a family's settings key by key."""
     if raw.get("norm", base.get("norm")) != base.get("norm") and "eps" not in raw:
         raise UsageError(f"{source}: norm is another than that of the base; give eps, too")
     merged = {**base, **raw}
     for table in _TABLES:
         upper, lower = _table(raw, table, source), _table(base, table, source)
         merged[table] = {**lower, **upper}
-    for task, row in _table(raw, "tasks", source).items():
-        merged["tasks"][task] = {**base.get("tasks", {}).get(task, {}), **_row(row, f"{source}, [tasks.{task}]")}
+    for table in ("tasks", "victim"):
+        for name, row in _table(raw, table, source).items():
+            merged[table][name] = {**base.get(table, {}).get(name, {}), **_row(row, f"{source}, [{table}.{name}]")}
     return merged
 
 

@@ -68,6 +68,12 @@ def test_numbers_in_the_table_are_texts_to_the_family(tmp_path):
     assert load_suite(str(tmp_path / "own.toml")).victim["openflamingo"] == {"shots": "4", "length_penalty": "-1.5"}
 
 
+def test_a_suite_changes_the_settings_of_its_base_key_by_key(tmp_path):
+    (tmp_path / "own.toml").write_text('base = "paper"\n[victim.llava]\nimage_aspect_ratio = "crop"\n')
+    changed = {"conversation": "vicuna_v1", "image_aspect_ratio": "crop"}
+    assert load_suite(str(tmp_path / "own.toml")).victim == {"llava": changed}
+
+
 def resolved(**options):
     return resolve(Request.of(**{"encoder": "clip", "task": "vqa"} | options))
 
