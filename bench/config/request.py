@@ -38,7 +38,10 @@ class Options:
             such runs lie apart.
         tower: encoder, or native for the image tower that the vision-language model came with. Default: encoder.
         arch: What an encoder given as a path holds: ViT-L-14-quickgelu; or ViT-B-32,TAG with the weights it began from.
-        vlm: Name (`bench list victims`), folder or hub id of the vision-language model. Default: the suite's.
+        vlm: Name (`bench list victims`), folder or hub id of the vision-language model. Default: the suite's. Without
+            --encoder it keeps its own image tower.
+        image_size: Pixels that the longer side of an image is resized to before it is attacked, for models of
+            transformers that take images of any size. Default: images as they are.
         force: Begin anew beside a run that cannot be resumed.
         jobs: Runs at once. Default: one per core on the CPU, else 1.
     """
@@ -55,6 +58,7 @@ class Options:
     tower: str = "encoder"
     arch: str | None = None
     vlm: str | None = None
+    image_size: int | None = None
     force: bool = False
     jobs: int | None = None
 
@@ -64,7 +68,8 @@ class Request(Options):
     """Everything a user can ask for.
 
     Attributes:
-        encoder: Name, alias or checkpoint path; several comma-separated. Not needed with the native tower.
+        encoder: Name, alias or checkpoint path; several comma-separated. Not needed with the native tower, nor with
+            --vlm.
         task: Task name; several comma-separated; 'all' for every task of the suite.
         dataset: Only these datasets, comma-separated; or your own by where they lie, such as vqa:FOLDER.
         eps: Radii in 1/255, e.g. 2,4 or 4/255; in plain units of pixels in [0, 1] for l2. Default: the suite's.
@@ -140,6 +145,7 @@ def _of_header(header: RunHeader) -> dict[str, Any]:
         "compiled": header.compiled,
         "tower": header.tower,
         "vlm": header.vlm,
+        "image_size": header.image_size,
     }
 
 

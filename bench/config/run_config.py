@@ -116,6 +116,8 @@ class RunConfig(Options):
             name.append(self.tower)
         if self.vlm is not None:
             name.append(_file_name(self.vlm))
+        if self.image_size is not None:
+            name.append(f"{self.image_size}px")
         if self.arch is not None:
             architecture, _, weights = self.arch.partition(",")
             name.append(f"{architecture},{_file_name(weights)}" if "/" in weights else Path(self.arch).stem)
@@ -141,8 +143,11 @@ def _shortened(name: str) -> str:
 
 
 def _lasting(name: str) -> str:
-    """A name that means the same in any working folder: a path is made absolute."""
-    return str(Path(name).resolve()) if ("/" in name or is_file(name)) and exists(name) else name
+    """A name that means the same in any working folder: a path is made absolute, also behind ``FAMILY:``."""
+    if ("/" in name or is_file(name)) and exists(name):
+        return str(Path(name).resolve())
+    family, _, place = name.partition(":")
+    return f"{family}:{Path(place).resolve()}" if "/" in place and exists(place) else name
 
 
 def _digest(text: str) -> str:
@@ -177,6 +182,8 @@ def resolve(request: Request) -> list[RunConfig]:
             no run would do.
     """
     suite = load_suite(request.suite)
+    if not request.encoder and not request.surrogate and request.vlm is not None:
+        request = replace(request, tower=NATIVE)
     _check_choices(request)
     request = replace(request, dataset=tuple(told_apart(request.dataset, request.data_root)))
     tasks = {task: _datasets(task, request, suite) for task in _tasks(request, suite)}

@@ -28,6 +28,7 @@ class _Chosen(msgspec.Struct, frozen=True):
     cumulative_radii: bool = True
     compiled: bool = False
     tower: str = "encoder"
+    image_size: str | None = None
     surrogate: str | None = None
     defence: str | None = None
     selection: str | None = None
@@ -238,6 +239,11 @@ class RunHeader:
     def selection(self) -> str | None:
         """How the samples were drawn, such as "seed-42"; None if they are the first of the dataset."""
         return self._chosen.selection
+
+    @property
+    def image_size(self) -> str | None:
+        """Pixels of the longer side that images were resized to before the attack; None: as they are, or otherwise."""
+        return self._chosen.image_size
 
     @property
     def data(self) -> str | None:

@@ -22,7 +22,12 @@ PACKAGES = ("torch", "torchvision", "transformers", "open_clip_torch", "numpy", 
 
 
 def header_of(
-    config: RunConfig, task: Task, weights: Mapping[str, str], data_digest: str, device: torch.device
+    config: RunConfig,
+    task: Task,
+    weights: Mapping[str, str],
+    data_digest: str,
+    device: torch.device,
+    victim: Mapping[str, Any] | None = None,
 ) -> RunHeader:
     """The header of a run that is about to begin.
 
@@ -32,7 +37,9 @@ def header_of(
         weights: sha256 of each part of the models, by its name.
         data_digest: of the samples and their pixels.
         device: where the run computes.
+        victim: how a vision-language model was asked, and what it says of itself; by default as of `how_asked`.
     """
+    asked = dict(how_asked(config) if victim is None else victim) if task.model == "vlm" else {}
     return RunHeader(
         schema_version=SCHEMA_VERSION,
         suite=config.suite_name,
@@ -52,7 +59,7 @@ def header_of(
         dataset_fingerprint=data_digest,
         weights=dict(weights),
         attack_steps=[step.as_data() for step in config.steps],
-        protocol=_protocol(config) | (how_asked(config) if task.model == "vlm" else {}),
+        protocol=_protocol(config) | asked,
         code=code_state(),
         packages={name: version(name) for name in PACKAGES},
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
@@ -72,7 +79,8 @@ def how_asked(config: RunConfig) -> dict[str, str]:
     """How a vision-language model is asked, where the suite says otherwise than the checkpoint."""
     suite = load_suite(config.suite)
     chosen = {"conversation": suite.conversation, "image_aspect_ratio": suite.image_aspect_ratio}
-    return {key: value for key, value in chosen.items() if value is not None}
+    size = None if config.image_size is None else str(config.image_size)
+    return {key: value for key, value in {**chosen, "image_size": size}.items() if value is not None}
 
 
 def _protocol(config: RunConfig) -> dict[str, Any]:

@@ -13,10 +13,12 @@ from bench.config import RunConfig, load_suite
 from bench.config.run_config import NATIVE
 from bench.data.bank import Images, ids_left_out, read_pictures
 from bench.errors import UsageError
+from bench.models.encoders.catalogue import resolve_path
 from bench.models.encoders.encoder import Encoder
 from bench.models.encoders.load import digest, load_encoder
 from bench.models.encoders.stored import compile_blocks
-from bench.models.victims.load import load_victim
+from bench.models.victims.load import family_of, load_victim
+from bench.models.victims.loaded import OnPixels
 from bench.records import RunHeader, read_header
 from bench.records.files import explained
 from bench.running.data import load_dataset
@@ -46,6 +48,7 @@ class Setup:
     header: RunHeader
     unreadable: Mapping[str, str]  # why a sample cannot be asked, by its id; its image is black
     half: "HalfPrecision | None" = None  # the surrogate in a half search precision
+    deployed: Victim | None = None  # the victim as it answers 8-bit pictures, where that is another path
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -85,7 +88,10 @@ def prepare(config: RunConfig) -> Setup:
         upright=PROTOCOLS[config.protocol].upright,
         left_out=_left_out(config.directory),
     )
-    header = header_of(config, task, weights, pictures.fingerprint, device)
+    on_pixels = target.model if isinstance(target.model, OnPixels) else None
+    facts = {} if on_pixels is None else {"victim": on_pixels.facts(pictures.images.sizes)}
+    asked = {**_settings(config), **facts} if task.model == "vlm" else {}
+    header = header_of(config, task, weights, pictures.fingerprint, device, asked)
     return Setup(
         task,
         target.victim,
@@ -95,6 +101,7 @@ def prepare(config: RunConfig) -> Setup:
         header,
         pictures.broken,
         None if half is None else HalfPrecision(half.victim, half.encoder),
+        None if on_pixels is None else task.bind(on_pixels.deployed()),
     )
 
 
@@ -154,10 +161,19 @@ def _bound(name: str, task: Task, config: RunConfig, device: torch.device) -> _B
         assert named is not None, "an encoder is there, or _encoder raises"
         return _Bound(named, named, task.bind(named), named)
     own = config.tower == NATIVE
-    settings = how_asked(config) | ({"tower": config.tower} if own else {})
+    settings = _settings(config) | ({"tower": config.tower} if own else {})
     model = load_victim(vlm_of(config), None if own else named, settings, device=device)
     model.make_room(config.batch_size)
     return _Bound(model.encoder, model, task.bind(model), named)
+
+
+def _settings(config: RunConfig) -> dict[str, str]:
+    """How the model is asked; what the suite says for its own model holds for another as far as that can be chosen."""
+    asked = how_asked(config)
+    if config.vlm is None:
+        return asked
+    known = {*family_of(resolve_path(vlm_of(config)))[1].settings, "image_size"}
+    return {key: value for key, value in asked.items() if key in known}
 
 
 def _encoder(name: str, task: Task, config: RunConfig) -> Encoder | None:
@@ -174,7 +190,7 @@ def _in_half_precision(source: _Bound, task: Task, config: RunConfig) -> _Bound 
     if config.precision == "float32":
         return None
     model = source.model.at(config.precision)
-    return _Bound(source.encoder.at(config.precision), model, task.bind(model))
+    return _Bound(model.encoder if task.model == "vlm" else model, model, task.bind(model))
 
 
 def _compile(used: _Bound | None) -> None:

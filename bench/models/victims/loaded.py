@@ -1,7 +1,7 @@
 """What a loaded victim gives to tasks and runs."""
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -45,3 +45,14 @@ class LoadedVictim(VisionLanguageModel, Protocol):
         Raises:
             UsageError: it does not fit; names a batch size that does.
         """
+
+
+@runtime_checkable
+class OnPixels(Protocol):
+    """A victim that is attacked in the user's own pixels, which it resizes itself, and deployed on 8-bit pictures."""
+
+    def deployed(self) -> VisionLanguageModel:
+        """The same model as it is deployed: every image becomes an 8-bit picture first."""
+
+    def facts(self, sizes: Sequence[tuple[int, int]]) -> dict[str, Any]:
+        """What of it moves a number, for the header; sizes are (height, width) of the run's images."""

@@ -42,6 +42,7 @@ def other(tmp_path_factory):
         "tower": "native",
         "arch": "ViT-B-32",
         "vlm": "owner/llava",
+        "image_size": 224,
         "force": True,
         "jobs": 2,
         "encoder": ("fare4",),
