@@ -36,7 +36,8 @@ class AnyModelFamily:
         """See `bench.models.victims.family.Family.load`."""
         from bench.models.victims.any_model.load import load_any_model
 
-        return load_any_model(source.place, encoder, image_size=_side(settings.get("image_size")), device=device)
+        put_in = None if settings.get("tower") == "native" else encoder
+        return load_any_model(source.place, put_in, image_size=_side(settings.get("image_size")), device=device)
 
 
 def _side(text: str | None) -> int | None:

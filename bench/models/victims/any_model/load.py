@@ -13,6 +13,7 @@ from bench.models.encoders.formats import transformers_bars
 from bench.models.victims.any_model.asking import Asking, form_of
 from bench.models.victims.any_model.model import AnyModel, ends_of
 from bench.models.victims.any_model.pixels import ImageInputs
+from bench.models.victims.any_model.swap import swap_tower
 from bench.models.victims.folder import check_files, check_weight, unreadable
 from bench.models.victims.memory import check_weights
 from bench.trust import code as trust
@@ -36,14 +37,21 @@ def load_any_model(
     model, processor = read_any_model(place)
     if model.config.get_text_config().is_encoder_decoder:
         raise UsageError(f"{place}: its language model is an encoder-decoder, which this family cannot score yet")
+    tower = "native" if encoder is None else _swapped(model, processor, encoder, place)
     form = form_of(processor, model.config.model_type, place)
     image_token = str(getattr(processor, "image_token", None) or "")
     asking = Asking(form, processor.tokenizer, ends_of(model, processor.tokenizer), image_token)
     pixels = ImageInputs(processor, asking.prompt("What is this?"), place)
     chosen = {} if image_size is None else {"image_size": str(image_size)}
-    victim = AnyModel(model, processor, asking, pixels, settings=chosen)
+    victim = AnyModel(model, processor, asking, pixels, settings=chosen, tower=tower)
     check_weights(victim, device)
     return victim.to(device)
+
+
+def _swapped(model: Any, processor: Any, encoder: Encoder, place: str) -> str:
+    """What became of the image tower, in words."""
+    done = swap_tower(model, encoder, processor.image_processor, place)
+    return "encoder" + (f", {done}" if done else "")
 
 
 def read_any_model(place: str) -> tuple[Any, Any]:

@@ -44,7 +44,7 @@ class AnyModel(nn.Module):
 
     Attributes:
         settings: what was chosen, for the header.
-        checkpoint: SHA-256 of the weights as they were read.
+        tower: whose image tower it is, in words.
         compute: what the model computes in; images, losses and gradients of images are float32 always.
     """
 
@@ -58,6 +58,7 @@ class AnyModel(nn.Module):
         pixels: ImageInputs,
         *,
         settings: Mapping[str, str] | None = None,
+        tower: str = "native",
         compute: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
@@ -65,7 +66,7 @@ class AnyModel(nn.Module):
         self.eval().requires_grad_(False)
         self.processor, self.asking, self.pixels = processor, asking, pixels
         self.settings: Mapping[str, str] = dict(settings or {})
-        self.compute = compute
+        self.tower, self.compute = tower, compute
         self.checkpoints = False
         self.is_deployed = False
         self._accepts = inspect.signature(type(model).forward).parameters
@@ -108,7 +109,8 @@ class AnyModel(nn.Module):
         return twin
 
     def _with(self, model: nn.Module, compute: torch.dtype) -> "AnyModel":
-        return AnyModel(model, self.processor, self.asking, self.pixels, settings=self.settings, compute=compute)
+        parts = (model, self.processor, self.asking, self.pixels)
+        return AnyModel(*parts, settings=self.settings, tower=self.tower, compute=compute)
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of the model's weights, an encoder's put into it included."""
@@ -119,6 +121,7 @@ class AnyModel(nn.Module):
         counts = [self._image_tokens(size) for size in sorted(set(sizes))]
         return {
             "model_type": self.model.config.model_type,
+            "tower": self.tower,
             "template": self.asking.form.digest,
             "image_processor": self.pixels.settings(),
             "image_tokens": f"{min(counts)}-{max(counts)}",
@@ -155,7 +158,8 @@ class AnyModel(nn.Module):
     def token_texts(self) -> list[str | None]:
         """What each token of the vocabulary spells; None for those that end an answer."""
         count = self.model.get_output_embeddings().weight.shape[0]
-        texts: list[str | None] = list(self.asking.tokenizer.batch_decode([[k] for k in range(count)]))
+        alone = [[token] for token in range(count)]
+        texts: list[str | None] = list(self.asking.tokenizer.batch_decode(alone, skip_special_tokens=True))
         for token in self.ends():
             texts[token] = None
         return texts

@@ -1,6 +1,7 @@
 """The image processor of a checkpoint, twice: differentiable on float images, and as deployed on 8-bit images."""
 
 import copy
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
+from transformers.image_processing_backends import TorchvisionBackend
+from transformers.image_utils import SizeDict
 
 from bench.errors import UsageError
 
@@ -33,6 +36,7 @@ class ImageInputs:
         self.place = place
         self._processor = processor.image_processor
         self._soft = _clamping(processor.image_processor)
+        self._on_cpu = getattr(self._processor, "resample", None) == Image.Resampling.LANCZOS  # CUDA has none
         probe = _smooth(*PROBE)
         whole = processor(text=[text], images=[[pil(probe)]], return_tensors="pt")
         own = self._processor(images=[[pil(probe)]], return_tensors="pt")
@@ -41,7 +45,8 @@ class ImageInputs:
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Images (b, 3, H, W) in [0, 1] -> the model's inputs, differentiable."""
-        found = self._soft(images=[[image] for image in images], do_rescale=False, return_tensors="pt")
+        place = torch.device("cpu") if self._on_cpu else images.device
+        found = self._soft(images=[[image] for image in images.to(place)], do_rescale=False, return_tensors="pt")
         return {key: found[key].to(images.device) for key in self.keys}
 
     def deployed(self, images: Tensor) -> dict[str, Tensor]:
@@ -89,24 +94,26 @@ def pil(image: Tensor) -> Image.Image:
 
 
 def _clamping(image_processor: Any) -> Any:
-    """A copy whose resized images stay in [0, 1]; those of 8 bits do so anyway."""
+    """A copy whose resized images stay in [0, 1] as 8-bit ones do: they are clamped after each of the two passes.
+
+    A resize goes along the rows first, then along the columns, and what overshoots in between is cut off in 8 bits.
+    """
     soft = copy.deepcopy(image_processor)
-    resize = getattr(soft, "resize", None)
-    if resize is None:
+    if not isinstance(soft, TorchvisionBackend):
         return soft
+    resize: Any = soft.resize
+    signature = inspect.signature(resize)
 
     def clamped(*args: Any, **kwargs: Any) -> Any:
-        found = resize(*args, **kwargs)
-        if isinstance(found, tuple):  # Mllama's gives the number of tiles beside
-            return (_inside(found[0]), *found[1:])
-        return _inside(found)
+        found, given = resize(*args, **kwargs), signature.bind(*args, **kwargs).arguments
+        whole = found[0] if isinstance(found, tuple) else found  # Mllama's gives the number of tiles beside
+        image, (height, width) = next(iter(given.values())), whole.shape[-2:]  # some call it "images"
+        for size in (SizeDict(height=image.shape[-2], width=width), SizeDict(height=height, width=width)):
+            image = TorchvisionBackend.resize(soft, image, size, resample=given.get("resample")).clamp(0, 1)
+        return (image, *found[1:]) if isinstance(found, tuple) else image
 
-    soft.resize = clamped
+    vars(soft)["resize"] = clamped
     return soft
-
-
-def _inside(images: Tensor) -> Tensor:
-    return images.clamp(0, 1) if images.is_floating_point() else images
 
 
 def _smooth(height: int, width: int) -> Tensor:

@@ -93,11 +93,11 @@ def llava() -> Built:
         text_config={**TEXT, "model_type": "llama", "vocab_size": len(words)},
         image_token_index=words.convert_tokens_to_ids("<image>"),
     )
-    pixels = _clip_pixels(hf.CLIPImageProcessor)
+    pixels = _clip_pixels(hf.CLIPImageProcessor, CLIP["image_size"])
     processor = hf.LlavaProcessor(
         pixels,
         words,
-        patch_size=14,
+        patch_size=CLIP["patch_size"],
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         chat_template=LLAVA_CHAT,

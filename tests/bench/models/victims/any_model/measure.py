@@ -30,7 +30,7 @@ class Measures:
         batch: largest difference of a loss between four at a time and one at a time.
         batch_gradient: the same of a gradient, relative to the largest entry.
         decoding: largest difference of an answer's loss from that of transformers' own cached decoding.
-        pixels: largest difference between the float path and the 8-bit path, in 1/255.
+        pixels: largest difference between the float path and the 8-bit path, in 1/255, on black and white noise.
         loss: largest difference of a loss between them.
         same_text: whether the 8-bit path says what transformers' own `generate` says, image by image.
         same_batch: whether four at a time get the answers that they get one by one.
@@ -72,7 +72,7 @@ def measure(kind: str, folder: Path) -> Measures:
         batch=float((losses - torch.cat([one for one, _ in alone])).abs().max()),
         batch_gradient=float((gradients - torch.cat([one for _, one in alone])).abs().max() / gradients.abs().max()),
         decoding=max(abs(float(losses[k]) - _decoded_loss(victim, plain, shown[k], k)) for k in range(4)),
-        pixels=255 * victim.pixels.gap(shown),
+        pixels=255 * victim.pixels.gap((shown > 0.5).float()),
         loss=float((losses - deployed).abs().max()),
         same_text=[answer.text for answer in answered] == [_said(victim, plain, shown[k], k) for k in range(4)],
         same_batch=one_by_one == victim.generate(shown, QUESTIONS, max_new_tokens=NEW_TOKENS),

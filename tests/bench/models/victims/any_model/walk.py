@@ -29,8 +29,19 @@ description = "a few steps of APGD"
 [[attacks.few.steps]]
 name = "apgd"
 kind = "apgd"
-steps = 6
+steps = 5
 goal = "untargeted"
+start = "random"
+first_step = 2
+
+[attacks.features]
+description = "a few steps away from the model's own view"
+
+[[attacks.features.steps]]
+name = "embedding"
+kind = "apgd"
+steps = 3
+goal = "embedding"
 start = "random"
 first_step = 2
 """
