@@ -26,6 +26,7 @@ OBJECTIVES = {
 VICTIMS = {
     "llava": "bench.models.victims.llava.family:LlavaFamily",
     "openflamingo": "bench.models.victims.openflamingo.family:OpenFlamingoFamily",
+    "transformers": "bench.models.victims.any_model.family:AnyModelFamily",
 }
 READERS = {
     "vqa": "bench.data.questions:VQA",

@@ -36,8 +36,11 @@ def shortened(name: str) -> str:
 
 
 def lasting(name: str) -> str:
-    """A name that means the same in any working folder: a path is made absolute."""
-    return str(Path(name).resolve()) if ("/" in name or is_file(name)) and exists(name) else name
+    """A name that means the same in any working folder: a path is made absolute, also behind ``FAMILY:``."""
+    if ("/" in name or is_file(name)) and exists(name):
+        return str(Path(name).resolve())
+    family, _, place = name.partition(":")
+    return f"{family}:{Path(place).resolve()}" if "/" in place and exists(place) else name
 
 
 def lasting_victim(victim: str) -> str:

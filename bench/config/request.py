@@ -62,7 +62,8 @@ class Request(Options):
     """Everything a user can ask for.
 
     Attributes:
-        encoder: Name, alias or checkpoint path; several comma-separated. Not needed with the native tower.
+        encoder: Name, alias or checkpoint path; several comma-separated. Not needed with the native tower, nor with
+            --vlm.
         task: Task name; several comma-separated; 'all' for every task of the suite.
         dataset: Only these datasets, comma-separated; or your own by where they lie, such as vqa:FOLDER.
         eps: Radii in 1/255, e.g. 2,4 or 4/255; in plain units of pixels in [0, 1] for l2. Default: the suite's.
@@ -70,7 +71,10 @@ class Request(Options):
         attack: Attack preset, or 'none'. Default: the suite's choice for the task.
         seed: Of all random starts. Default: the suite's.
         vlm: Name (`bench list victims`), folder or hub id of the vision-language model, several comma-separated; with
-            settings of its family as NAME?SETTING=VALUE&SETTING=VALUE. Default: the suite's.
+            settings of its family as NAME?SETTING=VALUE&SETTING=VALUE. Default: the suite's. Without --encoder it keeps
+            its own image tower.
+        image_size: Pixels that the longer side of an image is resized to before it is attacked, for models of
+            transformers that take images of any size. Default: images as they are.
         shots: Examples with their images before each question, for models that take some: 4, 8. Default: 0.
         surrogate: Make the images on this encoder and score them on the other (transfer); several give a matrix.
         surrogate_vlm: Make the images on this vision-language model, written as --vlm, and score them on the other;
@@ -87,6 +91,7 @@ class Request(Options):
     attack: str | None = None
     seed: int | None = None
     vlm: tuple[str, ...] = ()
+    image_size: int | None = None
     shots: int | None = None
     surrogate: tuple[str, ...] = ()
     surrogate_vlm: tuple[str, ...] = ()
@@ -279,6 +284,7 @@ _READERS: Mapping[str, Callable[[Any, str], Any]] = {
     "eps": _radii,
     "vlm": _victims,
     "surrogate_vlm": _victims,
+    "image_size": _whole,
     "shots": _whole,
     "seed": _whole,
     "batch_size": _batch_size,

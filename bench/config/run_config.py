@@ -168,6 +168,8 @@ def resolve(request: Request) -> list[RunConfig]:
             no run would do.
     """
     suite = load_suite(request.suite)
+    if not request.encoder and not request.surrogate and request.vlm:
+        request = replace(request, tower=NATIVE)
     _check_choices(request)
     request = replace(request, dataset=tuple(told_apart(request.dataset, request.data_root)))
     tasks = {task: _datasets(task, request, suite) for task in _tasks(request, suite)}
@@ -223,8 +225,11 @@ def _check_choices(request: Request) -> None:
     for name in ("task",) if request.tower == NATIVE else ("encoder", "task"):
         if not getattr(request, name):
             raise UsageError(f"give {flag(name)}, or --all for every run behind the suite's tables")
-    if request.shots is not None and request.surrogate_vlm:
-        raise UsageError("--shots does not say of which model: write --vlm 'NAME?shots=N' and --surrogate-vlm likewise")
+    for name in ("shots", "image_size"):
+        if getattr(request, name) is not None and request.surrogate_vlm:
+            raise UsageError(
+                f"{flag(name)} does not say of which model: write --vlm 'NAME?{name}=N' and --surrogate-vlm likewise"
+            )
     if request.tower == NATIVE and request.surrogate:
         raise UsageError("--surrogate puts another encoder into the model, --tower native none: leave one of them out")
 

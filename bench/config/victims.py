@@ -2,7 +2,7 @@
 
 from bench import registry
 from bench.config.naming import placed
-from bench.config.request import Request
+from bench.config.request import Request, flag
 from bench.config.suite import Suite
 from bench.errors import UsageError
 from bench.models.victims import specs
@@ -30,13 +30,14 @@ def asks_victims(task: str) -> bool:
 
 
 def _victim(name: str, request: Request, suite: Suite) -> VictimSpec:
-    """A victim as it was named, with the shots that were asked for."""
+    """A victim as it was named, with the settings that have options of their own."""
     spec = _placed(specs.parse(name))
-    if request.shots is None:
-        return spec
-    if spec.settings.get("shots", shots := str(request.shots)) != shots:
-        raise UsageError(f"--vlm {name} and --shots {shots} contradict each other; leave one of them out")
-    return VictimSpec(spec.name, {**spec.settings, "shots": shots})
+    asked = {option: getattr(request, option) for option in ("shots", "image_size")}
+    settings = dict(spec.settings)
+    for option, value in asked.items():
+        if value is not None and settings.setdefault(option, str(value)) != str(value):
+            raise UsageError(f"--vlm {name} and {flag(option)} {value} contradict each other; leave one of them out")
+    return VictimSpec(spec.name, settings)
 
 
 def _placed(spec: VictimSpec) -> VictimSpec:

@@ -18,6 +18,7 @@ from bench.errors import UsageError
 from bench.models.encoders.encoder import Encoder
 from bench.models.encoders.load import digest, load_encoder
 from bench.models.encoders.stored import compile_blocks
+from bench.models.victims.loaded import OnPixels
 from bench.records import RunHeader, read_header
 from bench.records.files import explained
 from bench.running.data import load_dataset
@@ -48,6 +49,7 @@ class Setup:
     header: RunHeader
     unreadable: Mapping[str, str]  # why a sample cannot be asked, by its id; its image is black
     half: "HalfPrecision | None" = None  # the surrogate in a half search precision
+    deployed: Victim | None = None  # the victim as it answers 8-bit pictures, where that is another path
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -87,7 +89,8 @@ def prepare(config: RunConfig) -> Setup:
         upright=PROTOCOLS[config.protocol].upright,
         left_out=_left_out(config.directory),
     )
-    brought = chosen_of(config, target.model, source.model) if task.model == "vlm" else None
+    on_pixels = target.model if isinstance(target.model, OnPixels) else None
+    brought = chosen_of(config, target.model, source.model, pictures.images.sizes) if task.model == "vlm" else None
     header = header_of(config, task, weights, pictures.fingerprint, device, brought)
     return Setup(
         task,
@@ -98,6 +101,7 @@ def prepare(config: RunConfig) -> Setup:
         header,
         pictures.broken,
         None if half is None else HalfPrecision(half.victim, half.encoder),
+        None if on_pixels is None else task.bind(on_pixels.deployed()),
     )
 
 
@@ -195,7 +199,7 @@ def _in_half_precision(source: _Bound, task: Task, config: RunConfig) -> _Bound 
     if config.precision == "float32":
         return None
     model = source.model.at(config.precision)
-    return _Bound(source.encoder.at(config.precision), model, task.bind(model))
+    return _Bound(model.encoder if task.model == "vlm" else model, model, task.bind(model))
 
 
 def _compile(used: _Bound | None) -> None:

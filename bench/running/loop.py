@@ -11,6 +11,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
+
 from attacks.presets import EMBEDDING, AttackStep
 from attacks.threat import Norm, ThreatModel
 from bench.batch_size import TOO_LARGE, BatchSize, within_memory
@@ -18,6 +20,7 @@ from bench.config import RunConfig
 from bench.errors import UsageError
 from bench.progress import Display, Silent
 from bench.records import CLEAN, Record, RunStore, open_run, read_records
+from bench.records.images import FOLDER
 from bench.records.samples import Asked, write_samples
 from bench.records.worst import Counts, Direction, WorstSoFar, counts_of, eps_label, is_worse, up_to
 from bench.running.attack_batch import AttackedImage, Attacker, scored, threat_model
@@ -25,7 +28,7 @@ from bench.running.certify import AttackBatch, Conditions
 from bench.running.history import History
 from bench.running.images import ImageStore
 from bench.running.load import Setup, prepare
-from bench.running.plugins import ask, blaming_plugins
+from bench.running.plugins import blaming_plugins
 from bench.running.sanity_checks import BATCH_CHECK, run_checks
 from bench.running.volley import Volley
 from bench.trust.places import no_links
@@ -61,7 +64,9 @@ def carry_out(config: RunConfig, setup: Setup, *, display: Display | None = None
 
 def _refuse_lost_images(directory: Path, records: Sequence[Record]) -> None:
     """Images are asked for, but a part of this run was carried out without keeping them."""
-    gone = sum(r.step != CLEAN and r.score is not None and r.png_score is None for r in records)
+    kept = (directory / FOLDER / "0").is_dir()  # clean images are kept first
+    attacked = [r for r in records if r.step != CLEAN and r.score is not None]
+    gone = sum(r.png_score is None or not kept for r in attacked)
     if gone:
         raise UsageError(
             f"{directory} holds {gone} attacks that were carried out without --save-adversarial: their images "
@@ -102,10 +107,10 @@ class _Runner:
         self.history = History(setup.header, recorded)
         self.display = display
         self.samples = {sample.id: sample for sample in setup.samples}
-        self.batches = BatchSize(config.batch_size, setup.images.device, max(setup.images[[0]].shape[-2:]))
+        self.batches = BatchSize(config.batch_size, setup.images.device, max(map(max, setup.images.sizes)))
         self.steps: Sequence[AttackStep] = config.steps
         keep = config.save_adversarial or any(step.start == "best" for step in self.steps)
-        self.store = ImageStore(run.directory / "adversarial", counts_of(setup.header)) if keep else None
+        self.store = ImageStore(run.directory / FOLDER, counts_of(setup.header)) if keep else None
         if self.store is not None:
             self.store.settle(self.history.done)  # what an earlier process recorded but did not live to put in place
         conditions = Conditions(
@@ -128,11 +133,13 @@ class _Runner:
     def _ask(self, batch: list[int]) -> list[Record]:
         began = time.monotonic()
         samples, images = [self.setup.samples[i] for i in batch], self.setup.images[batch]
-        answers = ask(self.attacker.victim("search"), images, samples)
+        answers = self.attacker.clean_answers(samples, images)
         seconds = (time.monotonic() - began) / len(batch)
         records = [
-            scored(self.setup.task, sample, CLEAN, 0.0, answer, seconds=seconds)
-            for sample, answer in zip(samples, answers, strict=True)
+            msgspec.structs.replace(
+                scored(self.setup.task, sample, CLEAN, 0.0, answer, seconds=seconds), png_score=png_score
+            )
+            for sample, (answer, png_score) in zip(samples, answers, strict=True)
         ]
         if self.store is not None and self.config.save_adversarial:
             for record, image in zip(records, images, strict=True):
@@ -214,7 +221,8 @@ class _Runner:
             sample, score = one.record.sample_id, one.record.score
             if score is not None and is_worse(self.setup.header.worst, score, best[sample]):
                 best[sample] = score
-                self.store.put(sample, one.record.step, eps, one.image, png=self.config.save_adversarial)
+                png = one.record.png_score is not None
+                self.store.put(sample, one.record.step, eps, one.image, png=png)
 
     def _in_batches(
         self, rows: list[int], work: Callable[[list[int]], list[Record]], label: str, eps: float, width: int = 1
@@ -227,7 +235,8 @@ class _Runner:
         self.display.begin(on_one_line(f"{self.config.encoder} {self.config.dataset} {label}"), len(rows))
         scores = self.history.scores(eps)
         while rows:
-            batch = rows[: max(1, self.batches.size // width)]
+            batch = self._of_one_size(rows)[: max(1, self.batches.size // width)]
+            rest = set(rows).difference(batch)
             records = within_memory(work, batch)
             if records is None:
                 self.batches.out_of_memory(len(batch) * width)
@@ -238,10 +247,15 @@ class _Runner:
                 self.batches.done(len(batch) * width)
                 self._enter(records)
                 self._update(scores, batch, eps)
-            rows = rows[len(batch) :]
+            rows = [row for row in rows if row in rest]
             self.display.advance(len(batch), self._words(scores))
         self.display.end()
         return too_large
+
+    def _of_one_size(self, rows: list[int]) -> list[int]:
+        """Those rows whose images have the size of the first one's."""
+        size = self.setup.images.size
+        return [row for row in rows if size(row) == size(rows[0])]
 
     def _update(self, scores: dict[str, float], batch: list[int], eps: float) -> None:
         ids = [self.setup.samples[row].id for row in batch]

@@ -1,5 +1,6 @@
 """The vision-language model of a run: which one, how it is asked, and what it is given beside the encoder."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from bench.models.encoders.encoder import Encoder
 from bench.models.victims import specs
 from bench.models.victims.catalogue import place_of
 from bench.models.victims.load import load_victim, settings_of
-from bench.models.victims.loaded import LoadedVictim, ShowsExamples
+from bench.models.victims.loaded import LoadedVictim, OnPixels, ShowsExamples
 from bench.running.data import root_of, row_of
 from tasks.base import Sample
 
@@ -44,9 +45,20 @@ def load_for(config: RunConfig, task: str, encoder: Encoder | None, device: torc
     return model
 
 
-def chosen_of(config: RunConfig, victim: LoadedVictim, source: LoadedVictim) -> dict[str, Any]:
-    """What the header says of the victim and of what the images are made on, beside their weights."""
+def chosen_of(
+    config: RunConfig, victim: LoadedVictim, source: LoadedVictim, sizes: Sequence[tuple[int, int]]
+) -> dict[str, Any]:
+    """What the header says of the victim and of what the images are made on, beside their weights.
+
+    Args:
+        config: the run.
+        victim: the model that answers.
+        source: the one that images are made on.
+        sizes: (height, width) of the run's images.
+    """
     found: dict[str, Any] = {"victim": _settings(victim)}
+    if isinstance(victim, OnPixels):
+        found["victim_facts"] = victim.facts(sizes)
     if config.surrogate_vlm is not None:
         found |= {"surrogate_model": vlm_of(source_of(config)), "surrogate_victim": _settings(source)}
     return {key: value for key, value in found.items() if value}

@@ -1,7 +1,7 @@
 """What a loaded victim gives to tasks and runs."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -56,3 +56,14 @@ class ShowsExamples(Protocol):
 
     def show(self, task: str, samples: Sequence[Sample]) -> None:
         """Give samples of a training split to draw examples of a task from."""
+
+
+@runtime_checkable
+class OnPixels(Protocol):
+    """A victim that is attacked in the user's own pixels, which it resizes itself, and deployed on 8-bit pictures."""
+
+    def deployed(self) -> VisionLanguageModel:
+        """The same model as it is deployed: every image becomes an 8-bit picture first."""
+
+    def facts(self, sizes: Sequence[tuple[int, int]]) -> dict[str, Any]:
+        """What of it moves a number, for the header; sizes are (height, width) of the run's images."""

@@ -44,6 +44,7 @@ def other(tmp_path_factory):
         "tower": "native",
         "arch": "ViT-B-32",
         "vlm": ("owner/llava?conversation=vicuna_v1",),
+        "image_size": 224,
         "shots": 4,
         "surrogate_vlm": ("owner/flamingo?shots=4",),
         "force": True,

@@ -102,9 +102,11 @@ def test_many_bad_pictures_are_a_wrong_folder(tmp_path):
         read_pictures(_broken(_pictures([(4, 4)]), tmp_path, 0), to_tensor, CPU)
 
 
-def test_pictures_of_several_sizes_cannot_be_attacked_at_native_size():
-    with pytest.raises(UsageError, match=r"sample s1 is 5 x 4 pixels, others 4 x 4.*native_size"):
-        read_pictures(_pictures([(4, 4), (5, 4)]), to_tensor, CPU)
+def test_pictures_of_several_sizes_keep_them():
+    images = read_pictures(_pictures([(4, 4), (5, 4), (4, 4)]), to_tensor, CPU).images
+    assert images.sizes == [(4, 4), (4, 5), (4, 4)]
+    assert images[[0, 2]].shape == (2, 3, 4, 4)
+    assert images[[1]].shape == (1, 3, 4, 5)
 
 
 def test_exif_is_followed_or_not_as_the_protocol_says(tmp_path):

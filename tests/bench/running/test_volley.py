@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from attacks.objective import runner_up
 from attacks.presets import EMBEDDING, PRESETS, AttackStep
+from bench.data.bank import Images
 from bench.errors import UsageError
 from bench.running.attack_batch import UNITS, threat_model
 from bench.running.certify import AttackBatch, Conditions, start_of
@@ -136,7 +137,7 @@ def test_the_preset_autoattack_breaks_what_pyautoattack_breaks(attack, norm, eps
     setup, toy = make_setup("toy", eps=(eps,)), trained_toy()
     found = attack(short("autoattack", 30), setup=setup, norm=norm, eps=(eps,), seed=seed, protocol="paper")
     labels, threat = toy.labels[:COUNT], threat_model(norm, eps)
-    assert robust(found, eps) == of_autoattack(setup.samples, setup.images, labels, threat, seed)
+    assert robust(found, eps) == of_autoattack(setup.samples, setup.images.pixels, labels, threat, seed)
     assert 0 < len(robust(found, eps)) < COUNT
 
 
@@ -182,7 +183,14 @@ def few_classes(classes):
         replace(s, references=(names[k],)) for s, k in zip(setup.samples, toy.labels.tolist(), strict=False)
     )
     task = ZeroShot(replace(setup.task.dataset, samples=samples, classnames=names))
-    return replace(setup, task=task, images=toy.images[:COUNT], victim=asked, surrogate=asked, encoder=encoder)
+    return replace(
+        setup,
+        task=task,
+        images=Images(toy.images[:COUNT], torch.device("cpu")),
+        victim=asked,
+        surrogate=asked,
+        encoder=encoder,
+    )
 
 
 def test_square_refuses_what_is_no_classifier(attack):
