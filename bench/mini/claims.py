@@ -30,6 +30,7 @@ class Quantity:
     radius: float = 0.0
     beyond_clean: bool = False
     surrogate: str | None = None
+    dataset: str | None = None
 
     def __str__(self) -> str:
         minus = " minus clean" if self.beyond_clean else ""
@@ -73,6 +74,12 @@ Relation = Callable[[float, float], bool]
 RELATIONS: dict[str, Relation] = {">=": operator.ge, "<=": operator.le, ">": operator.gt}
 TEXT_TASKS = ("captioning", "vqa")
 
+
+def _said(encoder: str) -> Quantity:
+    """How often an encoder's model is made to say a target that the world shows now and then, beyond clean images."""
+    return Quantity(encoder, "stealth", 4, beyond_clean=True, dataset="mini-stealth")
+
+
 CLAIMS: tuple[Claim, ...] = (
     Claim("C1 clean zero-shot", Quantity("clip", "zeroshot"), ">=", offset=85),
     Claim("C1 clean VQA", Quantity("clip", "vqa"), ">=", offset=85),
@@ -104,12 +111,12 @@ CLAIMS: tuple[Claim, ...] = (
         for task in TEXT_TASKS
         for eps in (2, 4)
     ),
-    Claim("C4 CLIP says the target", Quantity("clip", "stealth", 4, True), ">=", offset=95),
+    Claim("C4 CLIP says the target", _said("clip"), ">=", offset=95),
     Claim(
         "C4 FARE4 at most a third",
-        Quantity("fare4", "stealth", 4, True),
+        _said("fare4"),
         "<=",
-        Quantity("clip", "stealth", 4, True),
+        _said("clip"),
         factor=1 / 3,
     ),
     Claim(
@@ -209,8 +216,10 @@ def _choose(quantity: Quantity, runs: list[Run]) -> dict[str, Run]:
     found: dict[str, list[Run]] = {}
     for run in runs:
         h = run.header
-        if (h.encoder, h.task, h.surrogate) == (quantity.encoder, quantity.task, quantity.surrogate) and (
-            quantity.radius == 0 or quantity.radius in h.radii
+        if (
+            (h.encoder, h.task, h.surrogate) == (quantity.encoder, quantity.task, quantity.surrogate)
+            and quantity.dataset in (None, h.dataset)
+            and (quantity.radius == 0 or quantity.radius in h.radii)
         ):
             found.setdefault(h.dataset, []).append(run)
     if not found:

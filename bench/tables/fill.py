@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from bench.analysis.cells import ALL_TARGETS, AVERAGE, Measure
+from bench.analysis.cells import ALL_TARGETS, AVERAGE, TO_CAPTIONS, Measure
 from bench.analysis.published import published
 from bench.errors import UsageError
 from bench.records.worst import eps_label
@@ -10,6 +10,7 @@ from bench.tables.table import Cell, Label, Layout, Table
 
 ENCODERS = ("clip", "tecoa2", "fare2", "tecoa4", "fare4")  # the paper's order; others stand behind
 OWN = "itself"
+LAST = (AVERAGE, ALL_TARGETS, TO_CAPTIONS)
 PROPERTIES: dict[str, Callable[[Measure], str]] = {
     "encoder": lambda m: m.header.encoder,
     "task": lambda m: m.header.task,
@@ -112,7 +113,7 @@ def _ranks(measures: Sequence[Measure], name: str) -> dict[str, float]:
         return {PROPERTIES[name](m): m.radius for m in measures}
     known = {"encoder": ENCODERS, "images from": (OWN, *ENCODERS)}.get(name, ())
     values = dict.fromkeys([*known, *(PROPERTIES[name](m) for m in measures)])
-    return {value: rank + 1e6 * (value in (AVERAGE, ALL_TARGETS)) for rank, value in enumerate(values)}
+    return {value: rank + 1e6 * (value in LAST) for rank, value in enumerate(values)}
 
 
 def _cells(chosen: Layout, measures: Sequence[Measure], row_names: Label) -> dict[tuple[Label, Label], Cell]:
@@ -124,7 +125,7 @@ def _cells(chosen: Layout, measures: Sequence[Measure], row_names: Label) -> dic
     cells = {}
     for measure in measures:
         group = rivals.get(_label(measure, chosen.rivals), [])
-        pick = min if measure.header.worst == "max" else max
+        pick = min if measure.lower_is_better else max
         best = measure.whole and len(group) > 1 and measure.estimate.value == pick(m.estimate.value for m in group)
         place = (_label(measure, row_names), _label(measure, chosen.column_names))
         cells[place] = Cell(measure, best, published(measure))

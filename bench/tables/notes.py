@@ -34,8 +34,8 @@ def numbers(cell: Cell) -> dict[str, Any]:
         "whole": measure.whole,
         "failed_checks": list(measure.doubts),
         "data_notes": list(dict.fromkeys(note for header in measure.headers for note in header.notes)),
-        "metric": measure.header.metric,
-        "lower_is_better": measure.header.worst == "max",
+        "metric": measure.metric,
+        "lower_is_better": measure.lower_is_better,
         "published": cell.published and cell.published.value,
         "difference": None if difference is None else round(difference, 10),
         "published_differs": list(cell.published.differs) if cell.published else [],
@@ -73,7 +73,7 @@ def notes(table: Table, *, bold: bool = True) -> list[str]:
 def _metrics(cells: list[Cell]) -> str:
     metrics: dict[str, list[str]] = {}
     for cell in cells:
-        metrics.setdefault(cell.measure.header.metric, []).append(cell.measure.header.task)
+        metrics.setdefault(cell.measure.metric, []).append(cell.measure.header.task)
     named = "; ".join(f"{', '.join(dict.fromkeys(tasks))}: {metric}" for metric, tasks in metrics.items())
     return f"{named}. With 95 % intervals."
 

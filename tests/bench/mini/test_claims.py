@@ -30,7 +30,7 @@ def story(**changes) -> list[Run]:
     runs = []
     for name, values in (plan | changes).items():
         encoder, task = name.split("_")
-        for dataset in DATASETS.get(task, (task,)):
+        for dataset in DATASETS.get(task, (f"mini-{task}",)):
             scores = {eps: percent(value) for eps, value in zip((0, 2, 4), values, strict=True)}
             changes = {"worst": "max" if task == "stealth" else "min"}
             if task == "transfer":
