@@ -52,8 +52,8 @@ def compare_to_baseline(
     A comparison fails if the score moved the attacker's way and the one-sided paired test, Holm-corrected over all
     comparisons, has p < 0.01. Between runs of the very same weights the test is two-sided and a rise fails too: then
     it is the attack that has become weaker. What cannot be compared fails too: a missing baseline, a missing run or
-    radius, a partial run, an unscored sample, another task version, metric, model, protocol, attack or data. So does a run whose own sanity checks failed where those of its baseline did not: a broken attack looks like
-    a robust model.
+    radius, a partial run, an unscored sample, another task version, metric, model, protocol, attack or data. So does
+    a run whose own sanity checks failed where those of its baseline did not: a broken attack looks like a robust model.
 
     Args:
         new_runs: The new runs.
