@@ -16,7 +16,7 @@ from torch import Tensor
 from attacks.apgd import FirstCheckpoint, apgd
 from attacks.objective import LOSSES, Classification, Objective, evaluate
 from attacks.outcome import Outcome
-from attacks.pgd import pgd
+from attacks.pgd import SCHEDULES, pgd
 from attacks.presets import AttackStep
 from attacks.restarts import Attack, restarted
 from attacks.threat import ThreatModel, checked_start
@@ -124,6 +124,7 @@ def _is_number(value: Any) -> bool:
 
 MOMENTUM = Option("a number from 0 to below 1", lambda value: _is_number(value) and 0 <= value < 1)
 RESTARTS = Option("a whole number above 0", lambda value: type(value) is int and value > 0)
+SCHEDULE = Option(" or ".join(map(repr, SCHEDULES)), lambda value: isinstance(value, str) and value in SCHEDULES)
 LOSS = Option(" or ".join(map(repr, LOSSES)), lambda value: isinstance(value, str) and value in LOSSES)
 
 
@@ -177,6 +178,7 @@ def run_pgd(objective: Objective, images: Tensor, threat: ThreatModel, context: 
             steps=context.step.steps,
             step_size=context.step.first_step * threat.eps,
             momentum=context.step.options.get("momentum", 0.9),
+            schedule=SCHEDULES[context.step.options.get("schedule", "constant")],
             init=init,
             stop_when_fooled=context.stop_when_fooled,
         )
@@ -303,9 +305,9 @@ APGD_CONFIRM = AttackKind(
 )
 PGD = AttackKind(
     run_pgd,
-    "projected gradient ascent with momentum and a constant step (arXiv 1706.06083, 1710.06081)",
+    "projected gradient ascent with momentum, its step constant or falling (arXiv 1706.06083, 1710.06081)",
     loss_curve=True,
-    options={**_CLIMB, "momentum": MOMENTUM},
+    options={**_CLIMB, "momentum": MOMENTUM, "schedule": SCHEDULE},
     adapt=with_loss,
 )
 FAB_T = AttackKind(run_fab_t, "targeted FAB, by pyautoattack (arXiv 1907.02044)")

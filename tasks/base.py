@@ -40,6 +40,7 @@ class Sample:
         attack_references: texts that an attack leads away from, where they are others than the references.
         choices: the options of a multiple-choice question, the first being A.
         categories: what a table may split scores by, such as "NAT" (natural science).
+        captions: what people say of the image, where the references are something else.
     """
 
     id: str
@@ -51,6 +52,7 @@ class Sample:
     attack_references: tuple[str, ...] | None = None
     choices: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,11 +133,18 @@ class AnswerScores(NamedTuple):
         greedy: (B,) bool: each of the answer's tokens is the most likely one, so greedy decoding says the answer,
             whether it ends there or goes on.
         first: (B,) int64: the token that greedy decoding says first.
+        text_nll: (B,) the same as ``nll`` without the end token; None where that counts no end token anyway.
     """
 
     nll: Tensor
     greedy: Tensor
     first: Tensor
+    text_nll: Tensor | None = None
+
+    @property
+    def nll_without_end(self) -> Tensor:
+        """(B,) negative log-likelihood of the answer's tokens, whether it ends there or goes on."""
+        return self.nll if self.text_nll is None else self.text_nll
 
 
 class TextClassifier(Protocol):

@@ -1,7 +1,7 @@
 """Measured numbers: every run at every radius, averages over datasets, and success rates by target text."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.analysis.facts import Facts
@@ -9,11 +9,13 @@ from bench.analysis.stats import Estimate, average_interval, interval
 from bench.errors import UsageError
 from bench.records import CLEAN, Run, RunHeader
 from bench.records.samples import read_samples
-from bench.records.worst import groups_of, scores_at
+from bench.records.worst import groups_of, last_records, scores_at
+from tasks.metrics import Cider, contains_target
 
 AVERAGE = "average"
 ALL_TARGETS = "all targets"
 COUNTED = ("precision", "recall", "F1", "yes-rate")  # parts that are another metric than the header's
+TO_CAPTIONS = "CIDEr to the captions"
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Measure:
         part: which count of the answers it is, such as "recall", or of which part of the samples, such as "NAT"; "" for
             the metric on all of them.
         ranked: whether a better number is better for the model: not so of a share of answers "yes".
+        other_metric: what the number is, where it is not in the metric of its runs; more of it is better.
     """
 
     headers: tuple[RunHeader, ...]
@@ -42,6 +45,12 @@ class Measure:
     target: str = ""
     part: str = ""
     ranked: bool = True
+    other_metric: str = ""
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether a smaller number is better for the model."""
+        return self.header.worst == "max" and not self.other_metric
 
     @property
     def header(self) -> RunHeader:
@@ -56,7 +65,7 @@ class Measure:
     @property
     def metric(self) -> str:
         """What is measured, with its unit."""
-        return f"{self.part} (%)" if self.part in COUNTED else self.header.metric
+        return self.other_metric or (f"{self.part} (%)" if self.part in COUNTED else self.header.metric)
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -158,6 +167,28 @@ def by_target(runs: Iterable[Run], facts: Facts) -> list[Measure]:
     return found
 
 
+def to_captions(runs: Iterable[Run]) -> list[Measure]:
+    """CIDEr of what models say under a targeted attack, reached or not, against what people say of the images.
+
+    It tells whether an image that fails to make a model say the target makes it say something false all the same. Of
+    each sample the last attack counts. Runs that did not write people's captions down have no such number.
+    """
+    found = []
+    for run in runs:
+        groups = groups_of(run.records)
+        captions = {groups.get(asked.id, asked.id): asked.captions for asked in read_samples(run.directory).values()}
+        if len(captions) < 2 or not all(captions.values()):
+            continue
+        cider = Cider(captions)
+        for radius in radii(run.header):
+            said = last_records(run.header, run.records, radius)
+            scores = {s: cider.score(groups[s], said[s].prediction) for s in scores_at(run, radius)}
+            if scores:
+                one = measure([run], run.header.dataset, radius, interval(scores, groups), TO_CAPTIONS)
+                found.append(replace(one, other_metric="CIDEr"))
+    return found
+
+
 def targets_of(run: Run, facts: Facts) -> dict[str, str]:
     """Sample id -> the text that the attacker wants said; empty where nothing says so.
 
@@ -184,8 +215,6 @@ def targets_of(run: Run, facts: Facts) -> dict[str, str]:
 
 def _check_targets(run: Run, targets: Mapping[str, str]) -> None:
     """Every success must say its own target, and every failure must not."""
-    from tasks.metrics.contains import contains_target
-
     for record in run.records:
         target = targets.get(record.sample_id)
         if record.error is not None or target is None:

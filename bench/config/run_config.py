@@ -96,9 +96,10 @@ class RunConfig(Options):
         """The steps of the attack that the protocol has; none for a clean run."""
         if self.attack == NO_ATTACK:
             return ()
-        steps = preset(self.attack, load_suite(self.suite)).steps
-        shortcuts = PROTOCOLS[self.protocol].shortcuts
-        return tuple(step for step in steps if shortcuts or not step.shortcut)
+        chosen, protocol = preset(self.attack, load_suite(self.suite)), PROTOCOLS[self.protocol]
+        if protocol.published_attacks and chosen.published:
+            return chosen.published
+        return tuple(step for step in chosen.steps if protocol.shortcuts or not step.shortcut)
 
     @property
     def n_samples(self) -> int:

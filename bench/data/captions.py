@@ -63,15 +63,14 @@ def karpathy(
         samples = _targeted(name, pictures, targets, prompt, images_per_target)
     else:
         scored = _references(root / references) if references is not None else None
-        samples = [
-            _captioned(entry, picture, prompt, path, scored) for entry, picture in zip(chosen, pictures, strict=True)
-        ]
+        samples = [_captioned(picture, prompt, path, scored) for picture in pictures]
     return Dataset(name, tuple(samples), max_new_tokens=max_new_tokens)
 
 
 class _Picture(NamedTuple):
     id: str
     file: Path
+    captions: tuple[str, ...]
 
 
 def _picture(entry: Any, base: Path, path: Path) -> _Picture:
@@ -80,14 +79,16 @@ def _picture(entry: Any, base: Path, path: Path) -> _Picture:
     image_id = Path(filename).stem if entry.get("cocoid") is None else identifier(entry, "cocoid", path)
     where = f"{path}, image {image_id}"
     folder = inside(base, filepath, f"{where}: filepath") if filepath else base
-    return _Picture(image_id, inside(folder, filename, f"{where}: filename"))
+    captions = tuple(field(s, "raw", str, where) for s in field({"sentences": [], **entry}, "sentences", list, where))
+    return _Picture(image_id, inside(folder, filename, f"{where}: filename"), captions)
 
 
-def _captioned(entry: Any, picture: _Picture, prompt: str, path: Path, scored: "_References | None") -> Sample:
-    where = f"{path}, image {picture.id}"
-    sentences = tuple(field(s, "raw", str, where) for s in field(entry, "sentences", list, where))
+def _captioned(picture: _Picture, prompt: str, path: Path, scored: "_References | None") -> Sample:
+    sentences = picture.captions
     if not sentences:
-        raise UsageError(f"{where} has no sentences to score against; use the official file, or remove the image")
+        raise UsageError(
+            f"{path}, image {picture.id} has no sentences to score against; use the official file, or remove the image"
+        )
     if scored is None:
         return Sample(picture.id, picture.file, prompt, sentences, picture.id)
     if picture.id not in scored.captions:
@@ -119,7 +120,10 @@ def _targeted(
 ) -> list[Sample]:
     """Samples whose reference is a target; those with seeds in turn, so that any first few hold every target."""
     if all(isinstance(target, str) for target in targets):
-        return [Sample(p.id, p.file, prompt, (targets[i % len(targets)],), p.id) for i, p in enumerate(pictures)]
+        return [
+            Sample(p.id, p.file, prompt, (targets[i % len(targets)],), p.id, captions=p.captions)
+            for i, p in enumerate(pictures)
+        ]
     if per_target > len(pictures):
         raise UsageError(
             f"dataset {name!r} has {len(pictures)} images, {per_target} are asked for each target; "
@@ -134,7 +138,8 @@ def _targeted(
 
 
 def _led_to(target: Mapping[str, Any], picture: _Picture, prompt: str) -> Sample:
-    return Sample(f"{target['seed']}-{picture.id}", picture.file, prompt, (target["text"],), picture.id)
+    key = f"{target['seed']}-{picture.id}"
+    return Sample(key, picture.file, prompt, (target["text"],), picture.id, captions=picture.captions)
 
 
 def _find(root: Path, place: Path, given: Row) -> dict[str, Any]:

@@ -25,6 +25,7 @@ class Quantity:
         beyond_clean: Whether the clean score is subtracted, sample by sample.
         surrogate: Encoder on which the adversarial images are made; None for the encoder itself.
         family: Of the vision-language model, a word that its name holds; empty where the encoder itself is asked.
+        dataset: Name of the dataset; None for all of the task's.
     """
 
     encoder: str
@@ -33,6 +34,7 @@ class Quantity:
     beyond_clean: bool = False
     surrogate: str | None = None
     family: str = ""
+    dataset: str | None = None
 
     def __str__(self) -> str:
         minus = " minus clean" if self.beyond_clean else ""
@@ -101,9 +103,10 @@ def _of_llava() -> Iterator[Claim]:
         for eps in (2, 4):
             name = f"C3 {task}, FARE at least TeCoA, {eps}"
             yield Claim(name, at(f"fare{eps}", task, eps), ">=", at(f"tecoa{eps}", task, eps))
-    clip = at("clip", "stealth", 4, beyond_clean=True)
+    shown = {"beyond_clean": True, "dataset": "mini-stealth"}  # targets that the world shows now and then
+    clip = at("clip", "stealth", 4, **shown)
     yield Claim("C4 CLIP says the target", clip, ">=", offset=95)
-    fare = at("fare4", "stealth", 4, beyond_clean=True)
+    fare = at("fare4", "stealth", 4, **shown)
     yield Claim("C4 FARE4 at most a third", fare, "<=", clip, factor=1 / 3)
     moved, clean = (at("fare4", "vqa", radius, surrogate="clip") for radius in (4, 0))
     yield Claim("C5 CLIP's images on FARE4", moved, ">=", clean, offset=-10)
@@ -232,6 +235,7 @@ def _choose(quantity: Quantity, runs: list[Run]) -> dict[str, Run]:
             (h.encoder, h.task, h.surrogate) == asked
             and _is_plain(h)
             and quantity.family in (h.model or "")
+            and quantity.dataset in (None, h.dataset)
             and (quantity.radius == 0 or quantity.radius in h.radii)
         ):
             found.setdefault(h.dataset, []).append(run)

@@ -11,6 +11,7 @@ import msgspec
 from bench.records.files import RecordsError, explained, read_inside, unlinked, write_atomically
 from bench.records.header import Run, RunHeader
 from bench.records.ranges import Ranges
+from bench.records.samples import read_samples, write_samples
 from bench.records.types import FormerRecord, Key, Record
 
 ARCHIVED = "records.jsonl.gz"
@@ -114,7 +115,7 @@ def _unpacked(path: Path) -> bytes:
 
 
 def archive_run(source: Path | str, target: Path | str) -> None:
-    """Copy a complete run to `target`, its records compressed; equal records give equal bytes.
+    """Copy a complete run to `target` with what it asked, its records compressed; equal records give equal bytes.
 
     Raises:
         RecordsError: If the run is partial, damaged, or `target` cannot be written.
@@ -128,6 +129,8 @@ def archive_run(source: Path | str, target: Path | str) -> None:
         target.mkdir(parents=True, exist_ok=True)
         unlinked(target / ARCHIVED, target).write_bytes(gzip.compress(lines.encode("ascii"), mtime=0))
     write_atomically(unlinked(target / "run.json", target), run.header.to_json())
+    if asked := read_samples(run.directory):
+        write_samples(target, asked.values())
 
 
 def load_run(directory: Path | str) -> Run:

@@ -2,7 +2,7 @@
 
     {"id": "q7", "prompt": "What colour is the bar?", "references": ["red", "dark red"]}
 
-It is for readers of the results: no score is computed from it.
+It is for readers of the results: no score of a sample is computed from it.
 """
 
 import json
@@ -25,12 +25,14 @@ class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         prompt: The question; empty where a task asks none.
         references: What an answer is compared with: answers, captions, the class, the target text.
         categories: What a table may split scores by; absent from the line where there are none.
+        captions: What people say of the image, where the references are something else.
     """
 
     id: str
     prompt: str
     references: tuple[str, ...]
     categories: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
 
 
 def write_samples(directory: Path, samples: Iterable[Asked]) -> None:
@@ -41,8 +43,10 @@ def write_samples(directory: Path, samples: Iterable[Asked]) -> None:
 
 
 def _line(sample: Asked) -> dict[str, Any]:
+    """What JSON holds of a sample; categories and captions only where there are any."""
     said: dict[str, Any] = {"id": sample.id, "prompt": sample.prompt, "references": list(sample.references)}
-    return said | ({"categories": list(sample.categories)} if sample.categories else {})
+    more = {"categories": list(sample.categories), "captions": list(sample.captions)}
+    return said | {key: value for key, value in more.items() if value}
 
 
 def read_samples(directory: Path) -> dict[str, Asked]:

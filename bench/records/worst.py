@@ -119,6 +119,24 @@ def scores_at(run: Run, radius: float) -> dict[str, float]:
     return run.scores[radius]
 
 
+def last_records(header: RunHeader, records: Iterable[Record], radius: float) -> dict[str, Record]:
+    """The last attack on each sample that counts at a radius, whether it did harm or not: sample id -> record.
+
+    It is the clean record of a sample that no attack has been tried on. Errors do not count.
+
+    Raises:
+        ValueError: If the run has no such radius.
+    """
+    _require_radius(header, radius)
+    counts, found = counts_of(header), dict[str, Record]()
+    for record in records:
+        if _counting_score(record) is None or not counts(record.radius, radius):
+            continue
+        if record.sample_id not in found or found[record.sample_id].radius <= record.radius:
+            found[record.sample_id] = record
+    return found
+
+
 def kept_records(header: RunHeader, records: Iterable[Record]) -> dict[tuple[str, float], Record]:
     """(sample id, radius) -> the record whose image a run keeps.
 

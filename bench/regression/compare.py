@@ -48,13 +48,12 @@ def compare_to_baseline(
 ) -> list[Finding]:
     """Compare runs with their baselines, sample by sample.
 
-    Runs are paired by suite, encoder, task, dataset and attack, at each radius and clean. A comparison fails
-    if the score moved the attacker's way and the one-sided paired test, Holm-corrected over all comparisons,
-    has p < 0.01. Between runs of the very same weights the test is two-sided and a rise fails too: then it is
-    the attack that has become weaker. What cannot be compared fails too: a missing baseline, a missing run or
-    radius, a partial run, an unscored sample, another task version, metric, model, protocol, attack or
-    data. So does a run whose own sanity checks failed where those of its baseline did not: a broken attack looks like
-    a robust model.
+    Runs are paired by suite, encoder, task, dataset, attack and vision-language model, at each radius and clean.
+    A comparison fails if the score moved the attacker's way and the one-sided paired test, Holm-corrected over all
+    comparisons, has p < 0.01. Between runs of the very same weights the test is two-sided and a rise fails too: then
+    it is the attack that has become weaker. What cannot be compared fails too: a missing baseline, a missing run or
+    radius, a partial run, an unscored sample, another task version, metric, model, protocol, attack or data. So does
+    a run whose own sanity checks failed where those of its baseline did not: a broken attack looks like a robust model.
 
     Args:
         new_runs: The new runs.
@@ -65,7 +64,8 @@ def compare_to_baseline(
     Raises:
         UsageError: If two runs of one side have the same place.
     """
-    new, old = by_place(new_runs), by_place(baseline_runs)
+    old = by_place(baseline_runs)
+    new = _beside(by_place(new_runs), old)
     if not old:
         return [Finding("baseline", False, "missing", "there is no baseline run: nothing was checked")]
     results: list[Finding | _Comparison] = []
@@ -94,6 +94,16 @@ def by_place(runs: Iterable[Run]) -> dict[RunKey, Run]:
             places = f"{result[key].directory} and {run.directory}"
             raise UsageError(f"two runs of {_name(key)}, choose one: {places}")
         result[key] = run
+    return result
+
+
+def _beside(new: dict[RunKey, Run], old: dict[RunKey, Run]) -> dict[RunKey, Run]:
+    """New runs by the place of their baseline: one of another model is held against the only one there is."""
+    result: dict[RunKey, Run] = {}
+    for key, run in new.items():
+        alike = [other for other in old if other[:-1] == key[:-1]]
+        alone = len(alike) == 1 and sum(other[:-1] == key[:-1] for other in new) == 1
+        result[alike[0] if alone else key] = run
     return result
 
 

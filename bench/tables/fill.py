@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
-from bench.analysis.cells import ALL_TARGETS, AVERAGE, Measure
+from bench.analysis.cells import ALL_TARGETS, AVERAGE, TO_CAPTIONS, Measure
 from bench.analysis.published import published
 from bench.errors import UsageError
 from bench.records.worst import eps_label
@@ -37,6 +37,7 @@ def _made_on(measure: Measure) -> str:
     return f"{_victim(header.surrogate_model or header.model)} {header.surrogate or header.encoder}"
 
 
+LAST = (AVERAGE, ALL_TARGETS, TO_CAPTIONS)
 PROPERTIES: dict[str, Callable[[Measure], str]] = {
     "encoder": lambda m: m.header.encoder,
     "task": lambda m: m.header.task,
@@ -150,7 +151,7 @@ def _ranks(measures: Sequence[Measure], name: str) -> dict[str, float]:
     orders = {"encoder": ENCODERS, "images from": (OWN, *ENCODERS), "part": PARTS, "made on": ("", NOISE)}
     known = orders.get(name, ())
     values = dict.fromkeys([*known, *(PROPERTIES[name](m) for m in measures)])
-    return {value: rank + 1e6 * (value in (AVERAGE, ALL_TARGETS)) for rank, value in enumerate(values)}
+    return {value: rank + 1e6 * (value in LAST) for rank, value in enumerate(values)}
 
 
 def _cells(chosen: Layout, measures: Sequence[Measure], row_names: Label) -> dict[tuple[Label, Label], Cell]:
@@ -162,7 +163,7 @@ def _cells(chosen: Layout, measures: Sequence[Measure], row_names: Label) -> dic
     cells = {}
     for measure in measures:
         group = rivals.get(_label(measure, chosen.rivals), [])
-        pick = min if measure.header.worst == "max" else max
+        pick = min if measure.lower_is_better else max
         ranked = measure.whole and measure.ranked and len(group) > 1
         best = ranked and measure.estimate.value == pick(m.estimate.value for m in group)
         place = (_label(measure, row_names), _label(measure, chosen.column_names))

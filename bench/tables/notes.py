@@ -37,7 +37,7 @@ def numbers(cell: Cell) -> dict[str, Any]:
         "data_notes": list(dict.fromkeys(note for header in measure.headers for note in header.notes)),
         "grey_box": cell.grey,
         "metric": measure.metric,
-        "lower_is_better": measure.header.worst == "max",
+        "lower_is_better": measure.lower_is_better,
         "published": cell.published and cell.published.value,
         "difference": None if difference is None else round(difference, 10),
         "published_differs": list(cell.published.differs) if cell.published else [],

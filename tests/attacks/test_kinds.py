@@ -111,6 +111,8 @@ def test_a_kind_with_a_loss_curve_asks_its_objective_once_per_step(name):
         ("apgd", {"restarts": True}, "must be a whole number above 0, not True"),
         ("pgd", {"restarts": 1.5}, "must be a whole number above 0, not 1.5"),
         ("pgd", {"momentum": 1.0}, "option momentum of kind 'pgd' must be a number from 0 to below 1, not 1.0"),
+        ("pgd", {"schedule": "sine"}, "option schedule of kind 'pgd' must be 'constant' or 'cosine', not 'sine'"),
+        ("pgd", {"schedule": []}, "must be 'constant' or 'cosine'"),
         ("pgd", {"momentum": "0.5"}, "must be a number from 0 to below 1"),
         ("pgd", {"momentum": float("nan")}, "must be a number from 0 to below 1"),
     ],

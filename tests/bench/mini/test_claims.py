@@ -35,7 +35,7 @@ def story(**changes) -> list[Run]:
     runs = []
     for name, values in (plan | changes).items():
         encoder, task, *family = name.split("_")
-        for dataset in DATASETS.get(task, (task,)):
+        for dataset in DATASETS.get(task, (f"mini-{task}",)):
             scores = {eps: percent(value) for eps, value in zip((0, 2, 4), values, strict=True)}
             changes = {"worst": "max" if task == "stealth" else "min", "model": MODELS[(family or ["llava"])[0]]}
             if task == "transfer":

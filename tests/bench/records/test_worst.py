@@ -12,6 +12,7 @@ from bench.records.worst import (
     WorstSoFar,
     groups_of,
     kept_records,
+    last_records,
     unscored,
     worst_attacks,
     worst_records,
@@ -50,6 +51,28 @@ def test_worst_scores_take_the_maximum_of_an_attack_success():
     scores = worst_scores(make_header(worst="max", radii=(2.0, 4.0, 8.0)), RECORDS, 4.0)
     assert scores["stood"] == 90.0
     assert scores["two steps"] == 70.0
+
+
+def test_the_last_attack_counts_even_where_it_did_no_harm():
+    """The largest radius that counts, of equal ones the later record; never an error."""
+
+    def last(radius, **protocol):
+        records = last_records(make_header(radii=(2.0, 4.0, 8.0), protocol=protocol), RECORDS, radius)
+        return {sample: (r.step, r.radius) for sample, r in records.items()}
+
+    assert last(4.0) == {
+        "stood": ("apgd", 4.0),
+        "fell clean": ("clean", 0.0),
+        "fell at 2": ("apgd", 2.0),
+        "two steps": ("b", 4.0),
+        "no clean": ("apgd", 4.0),
+        "attack error": ("clean", 0.0),
+        "one step failed": ("a", 4.0),
+    }
+    assert last(4.0, cumulative_radii=False)["fell at 2"] == ("clean", 0.0)
+    assert set(last(0).values()) == {("clean", 0.0)}
+    with pytest.raises(ValueError, match="no radius"):
+        last(3.0)
 
 
 def test_radius_zero_is_clean():
