@@ -132,14 +132,19 @@ def recorded(draw):
     return records
 
 
+@pytest.mark.parametrize("cumulative", [True, False])
 @pytest.mark.parametrize(("worst", "sign"), [("min", 1), ("max", -1)])
 @given(recorded())
-def test_every_query_agrees_with_the_plain_definition(worst, sign, records):
-    header = make_header(worst=worst, radii=RADII)
+def test_every_query_agrees_with_the_plain_definition(worst, sign, cumulative, records):
+    header = make_header(worst=worst, radii=RADII, protocol={"cumulative_radii": cumulative})
+
+    def counts(record, radius):
+        return record.radius <= radius if cumulative else record.radius in (0, radius)
+
     for radius in (0.0, *RADII):
         wanted = {}
         for sample in "ab":
-            mine = [r for r in records if r.sample_id == sample and r.radius <= radius]
+            mine = [r for r in records if r.sample_id == sample and counts(r, radius)]
             here = [r for r in mine if r.radius == radius and radius]
             if not (here and all(r.error for r in here)):
                 left = sorted((sign * r.score, k) for k, r in enumerate(mine) if r.error is None)
@@ -148,7 +153,7 @@ def test_every_query_agrees_with_the_plain_definition(worst, sign, records):
         assert worst_scores(header, records, radius) == {sample: r.score for sample, r in wanted.items()}
     kept = {}
     for number, record in enumerate(records):
-        before = [r for r in records[:number] if r.sample_id == record.sample_id and r.radius <= record.radius]
+        before = [r for r in records[:number] if r.sample_id == record.sample_id and counts(r, record.radius)]
         attack = record.step != CLEAN and record.error is None
         if attack and all(sign * record.score < sign * r.score for r in before if r.error is None):
             kept[record.sample_id, record.radius] = record
