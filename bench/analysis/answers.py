@@ -7,7 +7,7 @@ from bench.analysis.cells import Measure, measure, radii, undefined
 from bench.analysis.stats import Estimate, interval, ratio_interval
 from bench.records import Run
 from bench.records.samples import read_samples
-from bench.records.worst import groups_of, scores_at, worst_records
+from bench.records.worst import groups_at, scores_at, worst_records
 from tasks.metrics.yes_no import RULES, YES
 
 ALL = "all"
@@ -22,7 +22,7 @@ def yes_no(runs: Iterable[Run]) -> list[Measure]:
     found = []
     for run in (run for run in runs if undefined(run) is None):
         wanted = {key: asked.references[0] for key, asked in read_samples(run.directory).items() if asked.references}
-        groups, rule = groups_of(run.records), RULES[run.header.yes_no_rule]
+        groups, rule = groups_at(run), RULES[run.header.yes_no_rule]
         for radius in radii(run.header):
             worst = worst_records(run.header, run.records, radius)
             said = {sample: rule(record.prediction) for sample, record in worst.items() if sample in wanted}
@@ -60,7 +60,7 @@ def by_category(runs: Iterable[Run]) -> list[Measure]:
         for key, asked in read_samples(run.directory).items():
             for category in asked.categories:
                 categories.setdefault(category, set()).add(key)
-        groups, ceiling = groups_of(run.records), run.header.ceiling
+        groups, ceiling = groups_at(run), run.header.ceiling
         for radius in radii(run.header):
             scores = scores_at(run, radius)
             for part, members in {ALL: set(scores), **categories}.items():

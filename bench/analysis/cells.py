@@ -9,7 +9,7 @@ from bench.analysis.stats import Estimate, average_interval, interval
 from bench.errors import UsageError
 from bench.records import CLEAN, Run, RunHeader
 from bench.records.samples import read_samples
-from bench.records.worst import groups_of, last_records, scores_at
+from bench.records.worst import groups_at, last_records, scores_at
 from tasks.metrics import Cider, contains_target
 
 AVERAGE = "average"
@@ -87,11 +87,11 @@ def radii(header: RunHeader) -> list[float]:
 
 def undefined(run: Run) -> str | None:
     """Why a run has no number: nothing was scored, or its scores mean nothing. None where it has some."""
-    if not any(record.error is None for record in run.records):
-        errors = [record.error for record in run.records if record.error is not None]
-        return f"{run.directory}: no sample has a score" + (f"; the first error: {errors[0]}" if errors else " yet")
-    images = {record.group for record in run.records}
-    if run.header.metric.casefold().startswith("cider") and run.header.n_samples == 1 and len(images) == 1:
+    columns = run.columns
+    if not columns.scored.any():
+        error = columns.first_error
+        return f"{run.directory}: no sample has a score" + (" yet" if error is None else f"; the first error: {error}")
+    if run.header.is_cider and run.header.n_samples == 1 and len(set(columns.groups)) == 1:
         return (
             f"{run.directory}: CIDEr weighs words by how many images have them, so that one image has no score; take "
             "at least two"
@@ -106,7 +106,7 @@ def measured(runs: Iterable[Run]) -> list[Measure]:
     """
     found = []
     for run in (run for run in runs if undefined(run) is None):
-        groups = groups_of(run.records)
+        groups = groups_at(run)
         for radius in radii(run.header):
             if scores := scores_at(run, radius):
                 estimate = interval(scores, groups, ceiling=run.header.ceiling)
@@ -152,7 +152,7 @@ def by_target(runs: Iterable[Run], facts: Facts) -> list[Measure]:
     """
     found = []
     for run in runs:
-        targets, groups = targets_of(run, facts), groups_of(run.records)
+        targets, groups = targets_of(run, facts), groups_at(run)
         ceiling = run.header.ceiling
         for radius in radii(run.header):
             scores = scores_at(run, radius)
@@ -175,7 +175,7 @@ def to_captions(runs: Iterable[Run]) -> list[Measure]:
     """
     found = []
     for run in runs:
-        groups = groups_of(run.records)
+        groups = groups_at(run)
         captions = {groups.get(asked.id, asked.id): asked.captions for asked in read_samples(run.directory).values()}
         if len(captions) < 2 or not all(captions.values()):
             continue
@@ -232,7 +232,7 @@ def _average(runs: list[Run]) -> list[Measure]:
     found = []
     for radius in radii(runs[0].header):
         if all(radius in radii(run.header) for run in runs):
-            strata = [(scores_at(r, radius), groups_of(r.records)) for r in runs]
+            strata = [(scores_at(r, radius), groups_at(r)) for r in runs]
             if all(scores for scores, _ in strata):
                 estimate = average_interval(strata, ceiling=runs[0].header.ceiling)
                 found.append(measure(runs, AVERAGE, radius, estimate))

@@ -8,7 +8,7 @@ from typing import Any
 from bench.analysis.stats import Estimate, Paired, Scores, average_interval, paired
 from bench.errors import UsageError
 from bench.records import Run, RunHeader
-from bench.records.worst import eps_label, groups_of, scores_at
+from bench.records.worst import eps_label, groups_at, scores_at
 from bench.tables.render import markdown_table
 
 SIGNIFICANT = 0.05
@@ -215,7 +215,7 @@ def _measure(quantity: Quantity, runs: list[Run]) -> _Measured:
         UsageError: If there are two for one dataset.
     """
     chosen = _choose(quantity, runs)
-    strata = [(_whole_scores(quantity, run), groups_of(run.records)) for run in chosen.values()]
+    strata = [(_whole_scores(quantity, run), groups_at(run)) for run in chosen.values()]
     pooled: dict[str, float] = {}
     groups: dict[str, str] = {}
     for dataset, (scores, by) in zip(chosen, strata, strict=True):

@@ -5,13 +5,12 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 import msgspec
 
 from bench.records.files import RecordsError
-from bench.records.types import CLEAN, SCHEMA_VERSION, Record, encode, number, parse_object
+from bench.records.types import CLEAN, SCHEMA_VERSION, encode, number, parse_object
 
 NORMS = ("linf", "l2")
 STATUSES = ("started", "complete", "partial", "failed")
@@ -204,6 +203,11 @@ class RunHeader:
         return tuple(str(check["name"]) for check in self.checks if not check["ok"])
 
     @property
+    def is_cider(self) -> bool:
+        """Whether scores are CIDEr: without a ceiling, and weighed by the captions of all images together."""
+        return _is_cider(self.metric)
+
+    @property
     def surrogate(self) -> str | None:
         """The encoder that the attacks were made on; None if they were made on the victim itself."""
         return self._chosen.surrogate
@@ -351,7 +355,11 @@ def _with_defaults(steps: Any) -> Any:
 
 def former_ceiling(metric: str) -> float | None:
     """The ceiling of a metric whose header does not say it: 100 for a percentage, None for CIDEr."""
-    return None if metric.casefold().startswith("cider") else 100.0
+    return None if _is_cider(metric) else 100.0
+
+
+def _is_cider(metric: str) -> bool:
+    return metric.casefold().startswith("cider")
 
 
 def former_answers(task: str) -> str:
@@ -361,16 +369,6 @@ def former_answers(task: str) -> str:
 
 VOLATILE = ("code", "packages", "device", "started", "ended", "status", "checks", "config", "notes")
 IDENTITY = tuple(f.name for f in fields(RunHeader) if f.name not in VOLATILE)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run as it lies on disk; `scores` remembers what `records.worst.scores_at` has computed of it."""
-
-    directory: Path
-    header: RunHeader
-    records: list[Record]
-    scores: dict[float, dict[str, float]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
 def differences(first: RunHeader, second: RunHeader, names: Iterable[str]) -> list[tuple[str, Any, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 from bench import registry
 from bench.config.facts import SUITE_FACTS
 from bench.records import RecordsError, Run, archive_run, load_runs, write_atomically
-from bench.records.worst import eps_label, groups_of, scores_at
+from bench.records.worst import eps_label, groups_at, scores_at
 from bench.regression.compare import by_place
 from bench.tables import layouts, render
 from bench.tables.blocks import stale, write_block, write_document
@@ -24,7 +24,7 @@ def scores_text(run: Run) -> str:
     It lies next to the archive, which no reviewer can read: a change of the baseline shows as the samples that
     changed. It is checked against the records, never read for a number.
     """
-    header, groups = run.header, groups_of(run.records)
+    header, groups = run.header, groups_at(run)
     radii = [0.0, *sorted(eps for eps in set(header.radii) if eps)]
     columns = [scores_at(run, eps) for eps in radii]
     lines = [["sample", "group", *(eps_label(eps, header.norm) for eps in radii)]]

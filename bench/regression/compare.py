@@ -7,7 +7,7 @@ from bench.analysis.stats import Alternative, Paired, holm, paired
 from bench.errors import UsageError
 from bench.records import Run, RunHeader
 from bench.records.header import differences
-from bench.records.worst import eps_label, groups_of, scores_at
+from bench.records.worst import eps_label, groups_at, scores_at
 
 FELL_BELOW = 0.01  # Holm-corrected p-value under which a drop fails the gate
 COMPARABLE = ("task_version", "metric", "worst", "norm", "model", "protocol", "attack_steps")
@@ -152,7 +152,7 @@ def _compare_at(name: str, radius: float, new: Run, old: Run, allow_limit: bool,
     lower_is_better = old.header.worst == "max"
     same_weights = old.header.weights == new.header.weights
     alternative: Alternative = "two-sided" if same_weights else "greater" if lower_is_better else "less"
-    ceiling, groups = old.header.ceiling, groups_of(old.records)
+    ceiling, groups = old.header.ceiling, groups_at(old)
     change = paired(after, before, groups, seed, alternative=alternative, ceiling=ceiling)
     return _Comparison(name, _mean(before), _mean(after), change, lower_is_better, same_weights)
 
