@@ -74,7 +74,8 @@ def through_a_header(request: Request) -> Request:
 def test_every_option_comes_back_through_a_header(other):
     assert set(other) == set(FIELDS)
     assert all(other[f.name] != f.default for f in fields(Request))
-    for left_out in ("tower", "shots"), ("surrogate", "surrogate_vlm", "attack", "shots"):  # they exclude each other
+    named = ("shots", "image_size")  # become settings of the victim
+    for left_out in ("tower", *named), ("surrogate", "surrogate_vlm", "attack", *named):  # they exclude each other
         request = Request(**{name: value for name, value in other.items() if name not in left_out})
         again = through_a_header(request)
         assert again == (request if request.attack else replace(request, attack="apgd"))
