@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from PIL import Image
@@ -37,15 +38,25 @@ class Images:
             return self.pixels[list(rows)].to(self.device)
         return torch.stack([self.pixels[row] for row in rows]).to(self.device)
 
-    def size(self, row: int) -> tuple[int, int]:
-        """Height and width of a picture."""
-        height, width = self.pixels[row].shape[1:]
-        return height, width
-
     @property
     def sizes(self) -> list[tuple[int, int]]:
         """Height and width of each picture."""
-        return [self.size(row) for row in range(len(self))]
+        return [self._size(row) for row in range(len(self))]
+
+    def _size(self, row: int) -> tuple[int, int]:
+        height, width = self.pixels[row].shape[1:]
+        return height, width
+
+    def by_size(self, rows: Sequence[int]) -> list[int]:
+        """The same rows, those of pictures of one size side by side, else in their order."""
+        if isinstance(self.pixels, Tensor):
+            return list(rows)
+        order: dict[tuple[int, int], int] = {}
+        return sorted(rows, key=lambda row: order.setdefault(self._size(row), len(order)))
+
+    def alike(self, rows: Sequence[int]) -> list[int]:
+        """The first of some rows, as far as their pictures have one size."""
+        return list(takewhile(lambda row: self._size(row) == self._size(rows[0]), rows))
 
 
 @dataclass(frozen=True)

@@ -82,14 +82,14 @@ def prepare(config: RunConfig) -> Setup:
     weights = dict(_digests(target, source, task, config))
     for part in (target, source, half) if config.compiled else ():
         _compile(part)
+    on_pixels = target.model if isinstance(target.model, OnPixels) else None
     pictures = read_pictures(
         task.dataset,
-        to_tensor if task.dataset.native_size else _pixels(target, source, config),
+        _at_native_size if task.dataset.native_size and on_pixels is None else _pixels(target, source, config),
         device,
         upright=PROTOCOLS[config.protocol].upright,
         left_out=_left_out(config.directory),
     )
-    on_pixels = target.model if isinstance(target.model, OnPixels) else None
     brought = chosen_of(config, target.model, source.model, pictures.images.sizes) if task.model == "vlm" else None
     header = header_of(config, task, weights, pictures.fingerprint, device, brought)
     return Setup(
@@ -103,6 +103,18 @@ def prepare(config: RunConfig) -> Setup:
         None if half is None else HalfPrecision(half.victim, half.encoder),
         None if on_pixels is None else task.bind(on_pixels.deployed()),
     )
+
+
+def _at_native_size(picture: Image.Image) -> Tensor:
+    """(3, H, W) in [0, 1] of a picture for a model that resizes squares alone."""
+    width, height = picture.size
+    if width != height:
+        raise UsageError(
+            f"an image is {width} x {height} pixels; only square ones can be attacked at native resolution: remove "
+            "native_size from the dataset's row"
+        )
+    pixels: Tensor = to_tensor(picture)
+    return pixels
 
 
 def load_task(config: RunConfig) -> Task:

@@ -232,12 +232,11 @@ class _Runner:
 
         Returns the rows that do not fit into memory even alone.
         """
-        too_large = []
+        too_large, rows = [], self.setup.images.by_size(rows)
         self.display.begin(on_one_line(f"{self.config.encoder} {self.config.dataset} {label}"), len(rows))
         scores = self.history.scores(eps)
         while rows:
-            batch = self._of_one_size(rows)[: max(1, self.batches.size // width)]
-            rest = set(rows).difference(batch)
+            batch = self.setup.images.alike(rows[: max(1, self.batches.size // width)])
             records = within_memory(work, batch)
             if records is None:
                 self.batches.out_of_memory(len(batch) * width)
@@ -248,15 +247,10 @@ class _Runner:
                 self.batches.done(len(batch) * width)
                 self._enter(records)
                 self._update(scores, batch, eps)
-            rows = [row for row in rows if row in rest]
+            rows = rows[len(batch) :]
             self.display.advance(len(batch), self._words(scores))
         self.display.end()
         return too_large
-
-    def _of_one_size(self, rows: list[int]) -> list[int]:
-        """Those rows whose images have the size of the first one's."""
-        size = self.setup.images.size
-        return [row for row in rows if size(row) == size(rows[0])]
 
     def _update(self, scores: dict[str, float], batch: list[int], eps: float) -> None:
         ids = [self.setup.samples[row].id for row in batch]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import to_tensor
 from transformers import LogitsProcessor
 
+from bench.errors import UsageError
 from bench.models.encoders.load import digest
 from bench.models.encoders.stored import FP16_GRADIENT_SCALE, PRECISIONS, recompute_blocks, scale_gradient
 from bench.models.victims.any_model.asking import Asking
@@ -118,19 +119,15 @@ class AnyModel(nn.Module):
 
     def facts(self, sizes: Sequence[tuple[int, int]]) -> dict[str, Any]:
         """What of it moves a number, for the header; sizes are (height, width) of the images that it is asked about."""
-        counts = [self._image_tokens(size) for size in sorted(set(sizes))]
+        counts = [int(self._row("", None, size)[IDS].shape[1]) for size in sorted(set(sizes))]
         return {
             "model_type": self.model.config.model_type,
             "tower": self.tower,
             "template": self.asking.form.digest,
             "image_processor": self.pixels.settings(),
-            "image_tokens": f"{min(counts)}-{max(counts)}",
+            "prompt_tokens": f"{min(counts)}-{max(counts)}",  # of an empty question with its image
             "decoding": "greedy",
         }
-
-    def _image_tokens(self, size: tuple[int, int]) -> int:
-        """Columns of a prompt that a question leaves to the image and the template."""
-        return int(self._row("", None, size)[IDS].shape[1])
 
     def make_room(self, batch: int | None) -> str:
         """See `bench.models.victims.memory.make_room`."""
@@ -180,8 +177,12 @@ class AnyModel(nn.Module):
         return batch_rows(rows, padding, self.device)
 
     def _row(self, prompt: str, answer: str | None, size: tuple[int, int]) -> dict[str, Tensor]:
-        blank = Image.new("RGB", (size[1], size[0]))
-        encoded = self.processor(text=[self.asking.prompt(prompt)], images=[[blank]], return_tensors="pt")
+        height, width = size
+        blank, asked = Image.new("RGB", (width, height)), self.asking.prompt(prompt)
+        try:
+            encoded = self.processor(text=[asked], images=[[blank]], return_tensors="pt")
+        except ValueError as error:
+            raise UsageError(f"the model's processor takes no image of {width} x {height} pixels ({error})") from error
         said = [] if answer is None else self.asking.answer(prompt, answer)
         return one_row(encoded, self.pixels.keys, said, SUFFIX_TYPES.get(self.model.config.model_type, 0))
 

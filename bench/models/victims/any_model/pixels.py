@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,10 @@ from transformers.image_utils import SizeDict
 from bench.errors import UsageError
 
 PROBE = (56, 72)  # height and width of the image on which the two paths are compared
+_MOVING = (  # parts of the names of an image processor's settings
+    *("size", "crop", "tile", "patch", "pixels", "merge", "grid", "split", "resample", "resize", "pan", "pad"),
+    *("mean", "std"),
+)
 LARGEST_GAP = 8 / 255  # between the two on a smooth image: rounding after each resize, and what is clamped
 
 
@@ -63,9 +68,8 @@ class ImageInputs:
 
     def settings(self) -> dict[str, Any]:
         """What of the image processor moves a number: sizes, tiles, limits of pixels."""
-        known = self._processor.to_dict()
-        wanted = ("size", "crop", "tile", "patch", "pixels", "merge", "grid", "split", "resample", "pan", "pad", "mean")
-        return {key: value for key, value in sorted(known.items()) if any(word in key for word in wanted)}
+        known = json.loads(json.dumps(self._processor.to_dict(), default=str))
+        return {key: value for key, value in sorted(known.items()) if any(word in key for word in _MOVING)}
 
     def _check(self, probe: Tensor, whole: Mapping[str, Any]) -> None:
         """Compare the paths on one image, and the image processor alone with the whole processor."""

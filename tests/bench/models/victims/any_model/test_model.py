@@ -145,7 +145,7 @@ def test_a_batch_of_larger_images_is_another_prompt(victim):
     alone = victim.answers(QUESTIONS[:1], ANSWERS[:1])(large[:1], torch.arange(1)).nll
     torch.testing.assert_close(found[1][:1], alone)
     assert not torch.allclose(*found)
-    counts = victim.facts([(40, 52), (56, 56)])["image_tokens"].split("-")
+    counts = victim.facts([(40, 52), (56, 56)])["prompt_tokens"].split("-")
     assert int(counts[0]) < int(counts[1])
 
 
@@ -246,6 +246,8 @@ def test_the_header_learns_what_moves_a_number(victim):
     assert len(facts["template"]) == 16
     assert (facts["model_type"], facts["tower"], facts["decoding"]) == ("qwen2_5_vl", "native", "greedy")
     json.dumps(facts)
+    with pytest.raises(UsageError, match="takes no image of 2000 x 2 pixels"):
+        victim.facts([(2, 2000)])
 
 
 def test_the_features_of_an_image_have_a_gradient(victim):
