@@ -186,7 +186,7 @@ def test_what_is_left_of_the_captions_stands_beside_the_success_rate(tmp_path):
     ]
     assert ("mini-stealth", TO_CAPTIONS) not in build("targeted", runs, SUITE_FACTS).columns
     for run in runs:
-        asked = [Asked(f"s{i}", "?", (TARGETS[i],), captions[i]) for i in (0, 1)]
+        asked = [Asked(f"s{i}", "?", (TARGETS[i],), captions=captions[i]) for i in (0, 1)]
         write_samples(run.directory, asked)
     table = build("targeted", runs, SUITE_FACTS)
     assert table.columns[-1] == ("mini-stealth", TO_CAPTIONS)
