@@ -109,11 +109,11 @@ def resolve(group: str, name: str) -> object:
         raise unknown(group.removeprefix("bench.").removesuffix("s"), name, names(group))
     try:
         return plugins(group)[name].load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a guard around its main function exits
         raise broken(group, name, f"it cannot be imported: {error}") from error
 
 
-def made(group: str, name: str, kind: type, *arguments: object) -> object:
+def made(group: str, name: str, kind: type, *arguments: object, **options: object) -> object:
     """Call the class or function that a name stands for; what comes out must be of a kind.
 
     Raises:
@@ -121,10 +121,10 @@ def made(group: str, name: str, kind: type, *arguments: object) -> object:
     """
     factory = resolve(group, name)
     try:
-        thing = cast(Any, factory)(*arguments)
+        thing = cast(Any, factory)(*arguments, **options)
     except UsageError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if name not in plugins(group):
             raise
         raise broken(group, name, f"calling it fails with {type(error).__name__}: {error}") from error
