@@ -91,8 +91,8 @@ def test_each_option_alone_comes_back_through_a_header(other, name):
         | {one: other[one] for one in (name, *needed)}
     )
     again = through_a_header(request)
-    if name == "shots":  # a setting of the victim, which the header names with it
-        assert again.vlm == ("package:mini/weights/llava?shots=4",)
+    if name in ("shots", "image_size"):  # settings of the victim, which the header names with it
+        assert again.vlm == (f"package:mini/weights/llava?{name}={other[name]}",)
     else:
         assert getattr(again, name) == other[name]
     assert resolve(again) == resolve(request)
