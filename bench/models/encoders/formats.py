@@ -258,7 +258,8 @@ def _pretrained(kind: Any, folder: Path) -> Any:
     found = config.get("model_type")
     check_sizes(config, folder / "config.json")
     if found != expected:
-        raise UsageError(f"{folder / 'config.json'} describes a {found!r} model, not a {expected!r} one")
+        siglip = "; of a SigLIP, timm's repository on the hub is read" if "siglip" in str(found) else ""
+        raise UsageError(f"{folder / 'config.json'} describes a {found!r} model, not a {expected!r} one{siglip}")
     try:
         with transformers_bars():
             model, report = kind.from_pretrained(

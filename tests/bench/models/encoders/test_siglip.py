@@ -150,6 +150,12 @@ def test_a_repository_without_its_tokenizer_says_what_is_missing(tmp_path):
         load_encoder(str(tmp_path / "mine"))
 
 
+def test_transformers_format_is_refused_with_the_way_out(tmp_path):
+    siglip.in_transformers(siglip.folder(tmp_path / "mine"), "siglip").save_pretrained(tmp_path / "theirs")
+    with pytest.raises(UsageError, match=r"a 'siglip' model, not a 'clip' one; of a SigLIP, timm's repository"):
+        load_encoder(str(tmp_path / "theirs"))
+
+
 @pytest.mark.usefixtures("cache")
 def test_a_row_of_the_hub_and_a_pixel_pipeline_that_is_not_its(tmp_path, cache):
     siglip.folder(tmp_path / "repo")

@@ -21,6 +21,7 @@ from tests.bench.models import checkpoints
 pytestmark = pytest.mark.usefixtures("cache")
 PIXELS = torch.rand(2, 3, 28, 28, generator=torch.Generator().manual_seed(0))
 TEXTS = ["red star", "blue ring"]
+PAPER = catalogue.rows("paper")
 
 
 def _agree(found, expected):
@@ -256,7 +257,7 @@ def test_a_row_whose_tower_was_saved_as_a_part_of_something(tmp_path, world, par
     torch.save({parents + k: v for k, v in model.visual.state_dict().items()}, tmp_path / "simclip4.pt")
     monkeypatch.setenv("BENCH_WEIGHTS", str(tmp_path))
     rows = {"clip": catalogue.rows("small")["clip"]}
-    row = replace(catalogue.rows("paper")["simclip4"], architecture=None, image_size=None)
+    row = replace(PAPER["simclip4"], architecture=None, image_size=None)
     encoder = load_row(row, rows)
     assert _agree(encoder(PIXELS), model.encode_image(_standardised(PIXELS)))
     (tmp_path / "simclip4.pt").unlink()
@@ -278,7 +279,7 @@ def test_a_clip_model_in_the_proportions_of_leafs_vit_g(tmp_path, cache):
     model = checkpoints.clip_model_folder(
         tmp_path / "leaf", "gelu", processor=False, tokenizer=False, text=words, vision={"intermediate_size": 139}
     )
-    row = catalogue.rows("paper")["leaf-g14"]
+    row = PAPER["leaf-g14"]
     checkpoints.into_hub_cache(tmp_path / "leaf", cache, row.hub)
     encoder = load_row(replace(row, image_size=28), {})
     expected = model(input_ids=encoder.text.tokenizer(TEXTS), pixel_values=_standardised(PIXELS))
