@@ -38,6 +38,7 @@ READERS = {
     "table": "bench.data.columns:TABLE",
     "parquet": "bench.data.columns:TABLE",
     "hf": "bench.data.columns:HUB",
+    "tsv": "bench.data.columns:TSV",
     "mini": "bench.mini.embedded:READER",
 }
 EXPORTERS = {"mini": "bench.mini.export:export_mini"}
