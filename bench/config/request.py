@@ -19,6 +19,7 @@ from bench.records import RunHeader
 
 DEFAULT_OUTPUT = Path("results/runs")
 DEFAULT_PROTOCOL = "strict"
+DEFAULT_ENGINE = "processes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,10 @@ class Options:
         arch: What an encoder given as a path holds: ViT-L-14-quickgelu; or ViT-B-32,TAG with the weights it began from.
         vlm: Name (`bench list victims`), folder or hub id of the vision-language model. Default: the suite's.
         force: Begin anew beside a run that cannot be resumed.
-        jobs: Runs at once. Default: one per core on the CPU, else 1.
+        jobs: Runs at once. Default: one per core on the CPU; on accelerators as many as their memory holds.
+        shards: Split each run into N shards of samples, which can be carried out at once; never changes a result.
+        on: Where runs are carried out: processes, inline, ray[:ADDRESS], slurm; then "?" and the engine's options, such
+            as slurm?partition=gpu&time=120. Default: processes.
     """
 
     suite: str = "mini"
@@ -57,6 +61,8 @@ class Options:
     vlm: str | None = None
     force: bool = False
     jobs: int | None = None
+    shards: int | None = None
+    on: str = DEFAULT_ENGINE
 
 
 @dataclass(frozen=True, kw_only=True)

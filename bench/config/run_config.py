@@ -14,6 +14,7 @@ from bench.config.request import DEFAULT_PROTOCOL, Options, Request, exists, fla
 from bench.config.suite import Suite, TaskPlan, is_file, load_suite, preset
 from bench.data.specs import Place, is_spec, parse, told_apart
 from bench.errors import UsageError
+from bench.records.shards import Shard
 from tasks.protocol import PROTOCOLS, SEARCH_PRECISION
 
 NO_ATTACK = "none"
@@ -37,6 +38,7 @@ class RunConfig(Options):
         precision: of the search for adversarial images.
         place: where the dataset lies, if the suite does not know it.
         spec: how the request named that place.
+        shard: the part of the run's samples that this is about; None for all.
     """
 
     encoder: str
@@ -51,6 +53,7 @@ class RunConfig(Options):
     precision: str = "float32"
     place: Place | None = None
     spec: str | None = None
+    shard: Shard | None = None
 
     @property
     def root(self) -> Path | None:
@@ -98,6 +101,11 @@ class RunConfig(Options):
     def n_samples(self) -> int:
         """Samples to score."""
         return self.samples if self.limit is None else min(self.limit, self.samples)
+
+    @property
+    def folder(self) -> Path:
+        """Where the records are written: the run's directory, or the shard's in it."""
+        return self.directory if self.shard is None else self.shard.folder(self.directory)
 
     @property
     def directory(self) -> Path:

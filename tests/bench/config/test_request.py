@@ -44,6 +44,8 @@ def other(tmp_path_factory):
         "vlm": "owner/llava",
         "force": True,
         "jobs": 2,
+        "shards": 3,
+        "on": "inline",
         "encoder": ("fare4",),
         "task": ("zeroshot",),
         "dataset": ("imagefolder:photos",),
