@@ -44,11 +44,9 @@ def _text(found: "Status", folder: Path) -> str:
 
     counts = ", ".join(f"{count} {state}" for state in STATES if (count := found.count(state)))
     runs = f"{len(found.states)} run{'s' if len(found.states) > 1 else ''}: {counts}"
-    if found.count(DONE) < len(found.states):
-        runs += "; " + (
-            "time left unknown" if found.seconds_left is None else f"about {duration(found.seconds_left)} left"
-        )
-    return "\n".join([*(_line(one, folder) for one in found.states if one.state != DONE), runs])
+    left = "time left unknown" if found.seconds_left is None else f"about {duration(found.seconds_left)} left"
+    last = runs if found.count(DONE) == len(found.states) else f"{runs}; {left}"
+    return "\n".join([*(_line(one, folder) for one in found.states if one.state != DONE), last])
 
 
 def _line(one: "State", folder: Path) -> str:

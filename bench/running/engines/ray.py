@@ -52,8 +52,10 @@ class Ray:
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
-            self._ray.init(address=self.address or None, log_to_driver=False, logging_level="error")
-        except (ConnectionError, ValueError, RuntimeError) as error:
+            self._ray.init(
+                address=self.address or None, include_dashboard=False, log_to_driver=False, logging_level="error"
+            )
+        except Exception as error:  # Ray raises anything at all, a bare Exception too
             place = self.address or os.environ.get("RAY_ADDRESS", "this machine")
             raise UsageError(f"no Ray cluster at {place}: {error}; start one with `ray start --head`") from error
         self._began = True
