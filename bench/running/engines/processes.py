@@ -20,9 +20,10 @@ from transformers.utils import logging as transformers_logging
 
 from bench.config import RunConfig
 from bench.progress import Display, Relay, Silent, choose, relayed
-from bench.running.engines.devices import devices_for, need_of
-from bench.running.engines.driving import Drive
+from bench.running.engines.devices import devices_for
+from bench.running.engines.driving import Drive, unknown_need
 from bench.running.engines.inline import Inline
+from bench.running.engines.need import need_of
 from bench.running.engines.places import SHARING, Place, Places
 from bench.running.loop import execute
 
@@ -56,7 +57,7 @@ class Processes:
         devices = devices_for(configs[0].device)
         sharing = SHARING if self.jobs is None or not devices else -(-self.jobs // len(devices))
         self.threads = max(1, (os.cpu_count() or 1) // slots)
-        self._drive = Drive(self, configs, Places(slots, devices, sharing), need_of)
+        self._drive = Drive(self, configs, Places(slots, devices, sharing), need_of if devices else unknown_need)
 
     def watch(self) -> list[Path | Exception]:
         """Wait for all; what is recorded is kept, whatever becomes of a run."""
