@@ -14,6 +14,7 @@ from bench.records import CLEAN, Record, RecordsError, Run, RunHeader, find_runs
 from bench.records.locks import is_written
 from bench.records.shards import shards_in
 from bench.records.sweeps import FOLDER, Planned, read_sweeps
+from bench.trust.places import inside
 
 DONE, RUNNING, FAILED, STOPPED, WAITING = STATES = ("done", "running", "failed", "stopped", "waiting")
 QUIET = 600.0  # seconds without a record after which a run on another machine counts as stopped
@@ -69,10 +70,12 @@ def status(root: Path, now: Callable[[], float] = time.time) -> Status:
     """How the runs at and below a folder are doing, those that were asked for and have not begun included.
 
     Raises:
-        RecordsError: there is no such folder, or it holds neither runs nor a note of what was asked for.
+        RecordsError: there is no such folder, it holds neither runs nor a note of what was asked for, or the note is
+            damaged.
+        UsageError: a note names a run outside its folder.
     """
     found = {directory: _state_of(directory, now()) for directory in find_runs(root)}
-    planned = {folder.parent / run.directory: run for folder in _sweep_folders(root) for run in _planned(folder.parent)}
+    planned = dict(pair for folder in _sweep_folders(root) for pair in _planned(folder.parent))
     for directory, run in planned.items():
         known = found.get(directory)
         if known is None or (run.failed is not None and known.state not in (DONE, RUNNING)):
@@ -87,8 +90,9 @@ def _sweep_folders(root: Path) -> list[Path]:
     return sorted(path for path in root.rglob(FOLDER) if path.is_dir())
 
 
-def _planned(output: Path) -> list[Planned]:
-    return [run for sweep in read_sweeps(output) for run in sweep.runs]
+def _planned(output: Path) -> list[tuple[Path, Planned]]:
+    runs = [run for sweep in read_sweeps(output) for run in sweep.runs]
+    return [(inside(output, run.directory, f"{output / FOLDER}: the run"), run) for run in runs]
 
 
 def _of_plan(directory: Path, run: Planned, known: State | None) -> State:

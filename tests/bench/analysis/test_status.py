@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from bench.analysis.status import DONE, FAILED, RUNNING, STOPPED, WAITING, status
 from bench.cli import main
+from bench.errors import UsageError
 from bench.records import RecordsError, open_run
 from bench.records.shards import Shard
 from bench.records.sweeps import Planned, Sweep, write_sweep
@@ -119,6 +120,13 @@ def test_a_damaged_run_is_named_and_hides_no_other(tmp_path):
     planned(tmp_path, Planned("good", 1, 1))
     next((tmp_path / "sweeps").iterdir()).write_text("[]")
     with pytest.raises(RecordsError, match="only `bench status` reads it"):
+        status(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["/etc", "../other", ""])
+def test_a_note_that_leaves_its_folder_is_refused(tmp_path, name):
+    planned(tmp_path, Planned(name, 1, 1))
+    with pytest.raises(UsageError, match=r"sweeps: the run"):
         status(tmp_path)
 
 
