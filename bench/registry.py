@@ -53,6 +53,8 @@ ATTACK_KINDS = {
 ENGINES = {
     "processes": "bench.running.engines.processes:Processes",
     "inline": "bench.running.engines.inline:Inline",
+    "ray": "bench.running.engines.ray:Ray",
+    "slurm": "bench.running.engines.slurm:Slurm",
 }
 CLAIMS = {"mini": "bench.mini.claims:claims_block"}
 LAYOUTS = {
