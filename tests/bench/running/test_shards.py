@@ -35,7 +35,12 @@ def toy(monkeypatch):
     monkeypatch.setitem(PRESETS, "toy", Preset("", tuple(steps)))
     setup = make_setup("toy", eps=RADII)
     task = ZeroShot(replace(setup.task.dataset, samples=setup.samples[:FEW]))
-    setup = replace(setup, task=task, images=setup.images[:FEW], header=replace(setup.header, n_samples=FEW))
+    setup = replace(
+        setup,
+        task=task,
+        images=replace(setup.images, pixels=setup.images.pixels[:FEW]),
+        header=replace(setup.header, n_samples=FEW),
+    )
     monkeypatch.setattr(shards, "load_task", lambda config: task)
     return setup
 
