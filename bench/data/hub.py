@@ -167,7 +167,7 @@ def _from_base64(said: str, where: str) -> bytes:
 
 def _only(said: str, where: str) -> str:
     """The one text of a list as Python or JSON writes it, without an evaluation: base64 holds no quotation marks."""
-    parts = _QUOTED.findall(said)
+    parts: list[str] = _QUOTED.findall(said)
     if len(parts) != 1:
         raise UsageError(f"{where} holds {len(parts)} images; questions about one image are read: remove the row")
     return parts[0]
