@@ -52,7 +52,8 @@ class Preset:
     steps: tuple[AttackStep, ...]
 
 
-EMBEDDING = "embedding"
+EMBEDDING, BROUGHT = "embedding", "brought"
+TASKLESS = (EMBEDDING, BROUGHT)  # goals on which no task decides
 TARGET_CLASSES = 9  # the strongest rivals, as in APGD-T of AutoAttack (Croce & Hein 2020, arXiv 2003.01690)
 SQUARE_QUERIES = 5000  # as in AutoAttack
 PAPER_RESTARTS = 5  # of APGD on cross-entropy in the zero-shot evaluation of arXiv 2402.12336; AutoAttack has one

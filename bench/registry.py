@@ -46,6 +46,7 @@ ATTACK_KINDS = {
     "pgd": "attacks.kinds:PGD",
     "fab-t": "attacks.kinds:FAB_T",
     "square": "attacks.kinds:SQUARE",
+    "brought": "attacks.kinds:BROUGHT",
 }
 ENGINES = {
     "processes": "bench.running.engines.processes:Processes",

@@ -32,7 +32,7 @@ from tasks.base import Answer, Sample
 BATCH = 64
 ULP = 2.0**-23  # of a float32 pixel at 1.0: what rounding may add to a distance, a pixel
 ABOUT_THE_RUN = ("dataset_fingerprint", "task_version", "metric", "n_samples")
-BEST, EMBEDDING = "best", "embedding"  # goals that no task decides on
+BEST, TASKLESS = "best", ("embedding", "brought")  # goals that no task decides on
 
 
 def has_evidence(run: Run) -> bool:
@@ -85,7 +85,7 @@ def models_of(header: RunHeader, **changes: Any) -> RunConfig:
         UsageError: the run's suite is not known here.
     """
     precision = header.precision if header.half_verdicts else "float32"  # other answers are all in float32
-    request = request_of(header, attack="none", surrogate=None, precision=precision, **changes)
+    request = request_of(header, attack="none", images=None, surrogate=None, precision=precision, **changes)
     (config,) = resolve(request)
     return replace(config, samples=header.n_samples)
 
@@ -195,7 +195,7 @@ class _Evidence:
         """The steps that are taken on a sample as long as it is robust."""
         sample, applies = self.setup.samples[self.rows[sample_id]], self.setup.task.applies
         for step in self.run.header.steps:
-            if step.goal == EMBEDDING or (step.goal != BEST and applies(step.goal, sample)):
+            if step.goal in TASKLESS or (step.goal != BEST and applies(step.goal, sample)):
                 yield step.name
 
     def summary(self, found: Sequence[Mismatch]) -> Verification:

@@ -33,6 +33,9 @@ class Options:
         output: Where run directories go. Default: results/runs.
         data_root: Folder under which the datasets' files lie. Default: those embedded in the package.
         save_adversarial: Keep the worst image of each sample and radius.
+        images: Folder of adversarial images made elsewhere: one PNG, or float32 safetensors file, per sample, named
+            after its id.
+        clean: Folder of the clean images, named alike. Default: the dataset's own, as the victim takes them.
         protocol: strict, or paper for the choices of the paper's released code. Default: strict.
         compiled: torch.compile the models' blocks: for long runs on a GPU. Rounding may change a close result, hence
             such runs lie apart.
@@ -50,6 +53,8 @@ class Options:
     output: Path = DEFAULT_OUTPUT
     data_root: Path | None = None
     save_adversarial: bool = False
+    images: Path | None = None
+    clean: Path | None = None
     protocol: str = DEFAULT_PROTOCOL
     compiled: bool = False
     tower: str = "encoder"
@@ -69,7 +74,8 @@ class Request(Options):
         dataset: Only these datasets, comma-separated; or your own by where they lie, such as vqa:FOLDER.
         eps: Radii in 1/255, e.g. 2,4 or 4/255; in plain units of pixels in [0, 1] for l2. Default: the suite's.
         norm: linf, or l2. Default: the suite's.
-        attack: Attack preset, or 'none'. Default: the suite's choice for the task.
+        attack: Attack preset, or 'none'; of images made elsewhere, what their attack is called in tables. Default: the
+            suite's choice for the task; 'brought' for images made elsewhere.
         seed: Of all random starts. Default: the suite's.
         surrogate: Make the images on this encoder and score them on the other (transfer); several give a matrix.
         precision: Of the attack's search: float32, bf16 or fp16. Default: float32; under the paper's protocol fp16 in

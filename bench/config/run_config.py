@@ -7,8 +7,9 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from attacks.presets import AttackStep
+from attacks.presets import BROUGHT, AttackStep
 from bench import registry
+from bench.config.brought import STEPS, check_brought, check_one_radius
 from bench.config.radii import HOW_TO_WRITE, NORMS, parse_eps
 from bench.config.request import DEFAULT_PROTOCOL, Options, Request, exists, flag
 from bench.config.suite import Suite, TaskPlan, is_file, load_suite, preset
@@ -62,8 +63,9 @@ class RunConfig(Options):
         """The request for this run alone; it means the same in any working folder."""
         same = {f.name: getattr(self, f.name) for f in fields(Options)}
         named = {name: None if same[name] is None else _lasting(same[name]) for name in ("suite", "vlm")}
+        folders = {name: None if same[name] is None else same[name].resolve() for name in ("images", "clean")}
         return Request(
-            **same | named,
+            **same | named | folders,
             encoder=(_lasting(self.encoder),),
             task=(self.task,),
             dataset=(self._lasting_dataset(),),
@@ -88,6 +90,8 @@ class RunConfig(Options):
     @property
     def steps(self) -> tuple[AttackStep, ...]:
         """The steps of the attack that the protocol has; none for a clean run."""
+        if self.images is not None:
+            return STEPS
         if self.attack == NO_ATTACK:
             return ()
         steps = preset(self.attack, load_suite(self.suite)).steps
@@ -119,6 +123,8 @@ class RunConfig(Options):
         if self.arch is not None:
             architecture, _, weights = self.arch.partition(",")
             name.append(f"{architecture},{_file_name(weights)}" if "/" in weights else Path(self.arch).stem)
+        if self.clean is not None:
+            name.append(f"clean-{_digest(str(self.clean.resolve()))}")
         if self.limit is not None:
             name.append(f"limit{self.limit}")
         return self.output / self.suite_name / self.task / _shortened("_".join(name))
@@ -178,6 +184,7 @@ def resolve(request: Request) -> list[RunConfig]:
     """
     suite = load_suite(request.suite)
     _check_choices(request)
+    check_brought(request)
     request = replace(request, dataset=tuple(told_apart(request.dataset, request.data_root)))
     tasks = {task: _datasets(task, request, suite) for task in _tasks(request, suite)}
     _check_taken(request, suite, tasks)
@@ -297,6 +304,8 @@ def _run(cell: _Cell, request: Request, suite: Suite) -> RunConfig:
     plan, place = _plan(cell.task, suite), cell.dataset.place
     row = suite.datasets.get(cell.dataset.name, {}) if place is None else place.row
     norm, radii = _ball(request, suite)
+    if request.images is not None:
+        check_one_radius(radii)
     vlm = {"vlm": None if request.vlm is None else _place(request.vlm)}
     return RunConfig(
         **{f.name: getattr(request, f.name) for f in fields(Options)} | vlm,
@@ -304,7 +313,7 @@ def _run(cell: _Cell, request: Request, suite: Suite) -> RunConfig:
         task=cell.task,
         dataset=cell.dataset.name,
         samples=row.get("samples", plan.samples),
-        attack=_attack(request.attack or plan.attack, cell, suite),
+        attack=request.attack or BROUGHT if request.images else _attack(request.attack or plan.attack, cell, suite),
         norm=norm,
         eps=radii,
         seed=suite.seed if request.seed is None else request.seed,

@@ -22,7 +22,12 @@ PACKAGES = ("torch", "torchvision", "transformers", "open_clip_torch", "numpy", 
 
 
 def header_of(
-    config: RunConfig, task: Task, weights: Mapping[str, str], data_digest: str, device: torch.device
+    config: RunConfig,
+    task: Task,
+    weights: Mapping[str, str],
+    data_digest: str,
+    device: torch.device,
+    brought: str | None = None,
 ) -> RunHeader:
     """The header of a run that is about to begin.
 
@@ -32,6 +37,7 @@ def header_of(
         weights: sha256 of each part of the models, by its name.
         data_digest: of the samples and their pixels.
         device: where the run computes.
+        brought: digest of adversarial images made elsewhere.
     """
     return RunHeader(
         schema_version=SCHEMA_VERSION,
@@ -52,7 +58,9 @@ def header_of(
         dataset_fingerprint=data_digest,
         weights=dict(weights),
         attack_steps=[step.as_data() for step in config.steps],
-        protocol=_protocol(config) | (how_asked(config) if task.model == "vlm" else {}),
+        protocol=_protocol(config)
+        | (how_asked(config) if task.model == "vlm" else {})
+        | ({"images": brought} if brought else {}),
         code=code_state(),
         packages={name: version(name) for name in PACKAGES},
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",

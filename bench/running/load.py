@@ -3,15 +3,19 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torchvision.transforms.functional import to_tensor
 
-from attacks.presets import EMBEDDING
+from attacks.presets import TASKLESS
+from attacks.threat import Norm
 from bench.config import RunConfig, load_suite
 from bench.config.run_config import NATIVE
-from bench.data.bank import Images, ids_left_out, read_pictures
+from bench.data.bank import Images, Pictures, ids_left_out, read_pictures
+from bench.data.brought import digest as digest_of
+from bench.data.brought import read_folder, refuse_surplus
+from bench.data.images import Fingerprint
 from bench.errors import UsageError
 from bench.models.encoders.encoder import Encoder
 from bench.models.encoders.load import digest, load_encoder
@@ -19,9 +23,11 @@ from bench.models.encoders.stored import compile_blocks
 from bench.models.victims.load import load_victim
 from bench.records import RunHeader, read_header
 from bench.records.files import explained
+from bench.running.brought import Brought, read_brought
 from bench.running.data import load_dataset
 from bench.running.header import header_of, how_asked, vlm_of
 from bench.running.plugins import task_class
+from bench.running.units import threat_model
 from tasks.base import Dataset, ImageTextEncoder, Sample, Task, Victim
 from tasks.protocol import PROTOCOLS
 
@@ -46,6 +52,7 @@ class Setup:
     header: RunHeader
     unreadable: Mapping[str, str]  # why a sample cannot be asked, by its id; its image is black
     half: "HalfPrecision | None" = None  # the surrogate in a half search precision
+    brought: Brought | None = None  # adversarial images made elsewhere
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -78,14 +85,9 @@ def prepare(config: RunConfig) -> Setup:
     weights = dict(_digests(target, source, task))
     for part in (target, source, half) if config.compiled else ():
         _compile(part)
-    pictures = read_pictures(
-        task.dataset,
-        to_tensor if task.dataset.native_size else target.model.preprocess,
-        device,
-        upright=PROTOCOLS[config.protocol].upright,
-        left_out=_left_out(config.directory),
-    )
-    header = header_of(config, task, weights, pictures.fingerprint, device)
+    pictures = _pictures(task, target.model, config, device)
+    brought = _brought(task, pictures.images, config)
+    header = header_of(config, task, weights, pictures.fingerprint, device, None if brought is None else brought.digest)
     return Setup(
         task,
         target.victim,
@@ -95,7 +97,38 @@ def prepare(config: RunConfig) -> Setup:
         header,
         pictures.broken,
         None if half is None else HalfPrecision(half.victim, half.encoder),
+        brought,
     )
+
+
+def _pictures(task: Task, model: Any, config: RunConfig, device: torch.device) -> Pictures:
+    """The clean images: the dataset's own, or those of a folder."""
+    dataset = task.dataset
+    if config.clean is not None:
+        pixels = read_folder(config.clean, dataset.samples)
+        if pixels.shape[-1] != pixels.shape[-2]:
+            height, width = pixels.shape[-2:]
+            raise UsageError(f"{config.clean}: the images are {width} x {height} pixels, and the victim takes squares")
+        return Pictures(Images(pixels, device), {}, f"{Fingerprint(dataset).hexdigest()} with {digest_of(pixels)}")
+    return read_pictures(
+        dataset,
+        to_tensor if dataset.native_size else model.preprocess,
+        device,
+        upright=PROTOCOLS[config.protocol].upright,
+        left_out=_left_out(config.directory),
+    )
+
+
+def _brought(task: Task, clean: Images, config: RunConfig) -> Brought | None:
+    """The adversarial images made elsewhere, if there are any."""
+    if config.images is None:
+        return None
+    (radius,) = config.eps
+    brought = read_brought(config.images, task.dataset.samples, clean, threat_model(cast(Norm, config.norm), radius))
+    for folder in (config.images, config.clean) if config.limit is None else ():
+        if folder is not None:
+            refuse_surplus(folder, task.dataset.samples)
+    return brought
 
 
 def load_task(config: RunConfig) -> Task:
@@ -127,7 +160,7 @@ def _check_attack(task: Task, config: RunConfig, sample: Sample) -> None:
 
     check_steps(config.steps)
     for step in config.steps:
-        if step.goal in ("best", EMBEDDING):
+        if step.goal in ("best", *TASKLESS):
             continue
         try:
             task.applies(step.goal, sample)

@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
-from attacks.presets import EMBEDDING, AttackStep
+from attacks.presets import TASKLESS, AttackStep
 from attacks.threat import Norm, ThreatModel
 from bench.batch_size import TOO_LARGE, BatchSize, within_memory
 from bench.config import RunConfig
@@ -20,13 +20,15 @@ from bench.progress import Display, Silent
 from bench.records import CLEAN, Record, RunStore, open_run, read_records
 from bench.records.samples import Asked, write_samples
 from bench.records.worst import Counts, Direction, WorstSoFar, counts_of, eps_label, is_worse, up_to
-from bench.running.attack_batch import AttackedImage, Attacker, scored, threat_model
+from bench.running.attack_batch import AttackedImage, Attacker, scored
 from bench.running.certify import AttackBatch, Conditions
 from bench.running.history import History
 from bench.running.images import ImageStore
 from bench.running.load import Setup, prepare
 from bench.running.plugins import ask, blaming_plugins
+from bench.running.presenter import Presenter
 from bench.running.sanity_checks import BATCH_CHECK, run_checks
+from bench.running.units import threat_model
 from bench.running.volley import Volley
 from bench.trust.places import no_links
 from bench.trust.text import on_one_line
@@ -115,7 +117,8 @@ class _Runner:
             stop_when_fooled=config.surrogate is None,
             store=self.store,
         )
-        self.attacker = Attacker(config, setup, conditions)
+        attacker = Attacker(config, setup, conditions)
+        self.attacker = attacker if setup.brought is None else Presenter(attacker, setup.brought)
         if BATCH_CHECK in {check["name"] for check in run.header.checks}:
             self.attacker.checks = ()  # an earlier process has looked at its first batch, and noted what it saw
 
@@ -164,7 +167,7 @@ class _Runner:
         scores = self.history.sound_scores(eps)
         by_steps: dict[tuple[AttackStep, ...], list[int]] = {}
         for row, sample in enumerate(self.setup.samples):
-            if sample.id not in scores or self.setup.task.broken(scores[sample.id], sample):
+            if sample.id not in scores or self._is_settled(scores[sample.id], sample):
                 continue
             settled = [replace(step, goal=self._goal(step, sample, eps)) for step in volley]
             steps = tuple(step for step in settled if self._is_due(step, sample, eps))
@@ -172,9 +175,13 @@ class _Runner:
                 by_steps.setdefault(steps, []).append(row)
         return by_steps
 
+    def _is_settled(self, score: float, sample: Sample) -> bool:
+        """Whether nothing is left to attack; an image that was brought is shown whatever the clean answer was."""
+        return self.setup.brought is None and self.setup.task.broken(score, sample)
+
     def _is_due(self, step: AttackStep, sample: Sample, eps: float) -> bool:
         """Whether a step with a settled goal makes sense for a sample and has not been taken."""
-        fits = step.goal == EMBEDDING or self.setup.task.applies(step.goal, sample)
+        fits = step.goal in TASKLESS or self.setup.task.applies(step.goal, sample)
         return fits and (sample.id, step.name, eps) not in self.history.done
 
     def _goal(self, step: AttackStep, sample: Sample, eps: float) -> str:
@@ -281,7 +288,7 @@ class _Runner:
 
         def is_moot(record: Record) -> bool:
             score = scores[record.radius].get(record.sample_id)
-            return score is not None and self.setup.task.broken(score, self.samples[record.sample_id])
+            return score is not None and self._is_settled(score, self.samples[record.sample_id])
 
         return [r for r in self.history.records if r.error is None or not is_moot(r)]
 

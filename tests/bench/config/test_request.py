@@ -11,6 +11,7 @@ import torch
 
 import bench
 from bench.cli.run import run as command
+from bench.cli.score import score
 from bench.config import Request, request_of, resolve
 from bench.config.request import about, flag
 from bench.errors import UsageError
@@ -19,7 +20,7 @@ from bench.running.header import header_of
 from tasks.base import Dataset, Sample
 from tests.bench.runs import make_header
 
-ONLY_CLI, ONLY_LIBRARY = {"everything", "as_json", "quiet"}, {"progress"}
+ONLY_CLI, ONLY_LIBRARY, ONLY_SCORE = {"everything", "as_json", "quiet"}, {"progress"}, {"clean"}
 FIELDS = [f.name for f in fields(Request)]
 
 
@@ -37,6 +38,8 @@ def other(tmp_path_factory):
         "output": Path("elsewhere"),
         "data_root": folder / "data",
         "save_adversarial": True,
+        "images": folder / "images",
+        "clean": folder / "clean",
         "protocol": "paper",
         "compiled": True,
         "tower": "native",
@@ -69,16 +72,18 @@ def through_a_header(request: Request) -> Request:
 def test_every_option_comes_back_through_a_header(other):
     assert set(other) == set(FIELDS)
     assert all(other[f.name] != f.default for f in fields(Request))
-    for encoders in ("tower",), ("surrogate", "attack"):  # a native tower leaves no room for a surrogate
-        request = Request(**{name: value for name, value in other.items() if name not in encoders})
+    for left_out in ("tower", "images"), ("surrogate", "attack", "images"):  # what leaves no room for one another
+        request = Request(**{name: value for name, value in other.items() if name not in left_out})
         assert through_a_header(request) == (request if request.attack else replace(request, attack="apgd"))
 
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_each_option_alone_comes_back_through_a_header(other, name):
     needed = {
-        "dataset": ("data_root",), "norm": ("eps",), "eps": ("norm",), "attack": ("surrogate",),
+        "dataset": ("data_root",), "norm": ("eps",), "eps": ("norm",), "attack": ("surrogate",), "images": ("eps",),
     }.get(name, ())  # fmt: skip
+    if name == "images":
+        other = other | {"eps": (4.0,)}  # one radius
     request = Request(
         **{"encoder": ("clip",), "task": ("zeroshot",), "dataset": ("mini-shape",)}
         | {one: other[one] for one in (name, *needed)}
@@ -128,8 +133,9 @@ def test_a_header_that_stored_a_runs_settings_makes_its_request():
 def test_each_option_is_one_flag_and_one_keyword_with_the_same_words():
     flags = {parameter.name: parameter for parameter in command.params}
     assert len(flags) == len(command.params)
-    assert set(flags) - ONLY_CLI == set(FIELDS)
-    for name in FIELDS:
+    flags |= {parameter.name: parameter for parameter in score.params if parameter.name in ONLY_SCORE}
+    assert set(flags) - ONLY_CLI == {*FIELDS} - {"images"}, "images are the argument of bench score"
+    for name in {*FIELDS} - {"images"}:
         assert flag(name) in flags[name].opts
         assert flags[name].help == about()[name]
     keywords = inspect.signature(bench.run).parameters
