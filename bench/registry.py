@@ -26,6 +26,7 @@ OBJECTIVES = {
 VICTIMS = {
     "llava": "bench.models.victims.llava.family:LlavaFamily",
     "openflamingo": "bench.models.victims.openflamingo.family:OpenFlamingoFamily",
+    "openai": "bench.models.victims.endpoint.family:EndpointFamily",
 }
 READERS = {
     "vqa": "bench.data.questions:VQA",

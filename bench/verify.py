@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from bench.config import RunConfig, request_of, resolve
 from bench.errors import UsageError
+from bench.models.victims.endpoint.pixels import pixel_digest
 from bench.records import CLEAN, Record, RecordsError, Run, RunHeader
 from bench.records.images import FOLDER, path_of, read_image, read_png, saved_paths
 from bench.records.samples import read_samples
@@ -203,7 +204,7 @@ class _Evidence:
         header, records = self.run.header, self.run.records
         recorded = {record.sample_id for record in records}
         robust = {radius: set(self._robust(radius)) for radius in header.radii}
-        failed = [record for record in records if record.error is not None]
+        failed = [record for record in records if not record.settled]
         errors = dict.fromkeys(r.sample_id for r in failed if r.step == CLEAN or r.sample_id in robust[r.radius])
         attacks = sum(record.step != CLEAN for record in records)
         asked = [record.step == CLEAN for record, _ in self.recomputed]
@@ -218,6 +219,7 @@ class _Evidence:
             errors=tuple(errors),
             missing=tuple(sample.id for sample in self.setup.samples if sample.id not in recorded),
             surrogate=header.surrogate is not None,
+            recorded=sum(record.call is not None for record, _ in self.recomputed),
             mismatches=tuple(found),
         )
 
@@ -296,11 +298,20 @@ class _Evidence:
                 bar.update(len(records[first : first + BATCH]))
 
     def _answers(self, shown: Sequence[tuple[Record, Tensor]]) -> Iterator[tuple[Record, Answer]]:
-        if shown:
+        """What the model says now; an endpoint is not asked again, for its answers are what they were."""
+        yield from ((record, Answer(record.prediction)) for record, _ in shown if record.call is not None)
+        if shown := [(record, image) for record, image in shown if record.call is None]:
             records = [record for record, _ in shown]
             yield from zip(records, self._ask(records, torch.stack([image for _, image in shown])), strict=True)
 
+    def _sent(self, shown: Sequence[tuple[Record, Tensor]]) -> Iterator[Mismatch]:
+        """What was sent to an endpoint, against the image."""
+        for record, image in shown:
+            if record.call is not None and (now := pixel_digest(image)) != record.call.pixels:
+                yield self._mismatch(record, "pixels sent", f"sha256 {record.call.pixels}", now)
+
     def _compare_all(self, shown: Sequence[tuple[Record, Tensor]]) -> Iterator[Mismatch]:
+        yield from self._sent(shown)
         for record, answer in self._answers(shown):
             yield from self._compare(record, answer)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from bench.cli.asking import asking
 from bench.cli.completion import attacks, datasets, encoders, suites, tasks
 from bench.cli.root import CHECK_FAILED
 from bench.cli.say import say
@@ -38,6 +39,7 @@ ABOUT = about()
 @click.option("--tower", help=ABOUT["tower"])
 @click.option("--arch", help=ABOUT["arch"])
 @click.option("--vlm", "--victim", "vlm", help=ABOUT["vlm"])
+@asking
 @click.option("--force", is_flag=True, help=ABOUT["force"])
 @click.option("--jobs", type=int, help=ABOUT["jobs"])
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array on stdout and nothing else.")

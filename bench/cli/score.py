@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.cli.asking import asking
 from bench.cli.completion import datasets, encoders, suites, tasks
 from bench.cli.root import CHECK_FAILED
 from bench.cli.run import ABOUT, show, warn
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--protocol", help=ABOUT["protocol"])
 @click.option("--tower", help=ABOUT["tower"])
 @click.option("--arch", help=ABOUT["arch"])
+@asking
 @click.option("--force", is_flag=True, help=ABOUT["force"])
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array on stdout and nothing else.")
 @click.option("--quiet", is_flag=True, help="No progress bars.")
@@ -48,6 +50,7 @@ def score(as_json: bool, quiet: bool, **options: Any) -> None:
     Examples:
       bench score IMAGES --clean CLEAN --encoder fare --task vqa --eps 4 --name m-attack
       bench score IMAGES --encoder fare --task zeroshot --dataset mini-shape --eps 4
+      bench score IMAGES --victim openai:https://api.openai.com/v1#gpt-4o-2024-11-20 --task vqa --eps 16 --repeats 2
     """  # noqa: D301
     from bench import api
 

@@ -42,6 +42,11 @@ class Options:
         tower: encoder, or native for the image tower that the vision-language model came with. Default: encoder.
         arch: What an encoder given as a path holds: ViT-L-14-quickgelu; or ViT-B-32,TAG with the weights it began from.
         vlm: Name (`bench list victims`), folder or hub id of the vision-language model. Default: the suite's.
+        repeats: Ask an endpoint so many more times about each clean image: the floor of disagreement. Default: 0.
+        rpm: Requests a minute to an endpoint. Default: no limit.
+        concurrency: Requests at once to an endpoint. Default: 4.
+        max_cost: Stop before an endpoint has cost this command more, in the currency of --price.
+        price: Of a million tokens of an endpoint, in and out, such as 2.5,10.
         force: Begin anew beside a run that cannot be resumed.
         jobs: Runs at once. Default: one per core on the CPU, else 1.
     """
@@ -60,6 +65,11 @@ class Options:
     tower: str = "encoder"
     arch: str | None = None
     vlm: str | None = None
+    repeats: int | None = None
+    rpm: int | None = None
+    concurrency: int | None = None
+    max_cost: float | None = None
+    price: str | None = None
     force: bool = False
     jobs: int | None = None
 
@@ -243,6 +253,16 @@ def _count(value: Any, option: str) -> int:
     return _whole(value, option, least=1)
 
 
+def _amount(value: Any, option: str) -> float:
+    try:
+        amount = float(value)
+    except (TypeError, ValueError, OverflowError):
+        amount = -1.0
+    if isinstance(value, bool) or not 0 < amount < float("inf"):
+        raise UsageError(f"{option} takes a number above 0, not {value!r}")
+    return amount
+
+
 def _batch_size(value: Any, option: str) -> int | None:
     if isinstance(value, str) and not value.isdecimal():
         if value == "auto":
@@ -265,6 +285,7 @@ _BY_TYPE: Mapping[Any, Callable[[Any, str], Any]] = {
     Path: _path,
     Path | None: _path,
     int | None: _count,
+    float | None: _amount,
 }
 _READERS: Mapping[str, Callable[[Any, str], Any]] = {
     **{f.name: _BY_TYPE[f.type] for f in fields(Request) if f.type in _BY_TYPE},

@@ -1,6 +1,7 @@
 """From a request to runs: one encoder, one task, one dataset each. Never imports torch."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import product
@@ -9,12 +10,14 @@ from typing import NamedTuple
 
 from attacks.presets import BROUGHT, AttackStep
 from bench import registry
+from bench.config.black_box import as_black_box
 from bench.config.brought import STEPS, check_brought, check_one_radius
 from bench.config.radii import HOW_TO_WRITE, NORMS, parse_eps
 from bench.config.request import DEFAULT_PROTOCOL, Options, Request, exists, flag
 from bench.config.suite import Suite, TaskPlan, is_file, load_suite, preset
 from bench.data.specs import Place, is_spec, parse, told_apart
 from bench.errors import UsageError
+from bench.models.victims.load import is_black_box
 from tasks.protocol import PROTOCOLS, SEARCH_PRECISION
 
 NO_ATTACK = "none"
@@ -134,6 +137,8 @@ def _file_name(encoder: str) -> str:
     """An encoder's name as part of a directory's: a path is told from others of the same stem by a digest."""
     if "/" not in encoder:
         return Path(encoder).stem
+    if "://" in encoder:
+        return f"{re.sub(r'[^A-Za-z0-9.-]+', '-', encoder.rpartition('#')[2])}-{_digest(encoder)}"
     place = str(Path(encoder).resolve()) if exists(encoder) else encoder
     return f"{Path(encoder).stem}-{_digest(place)}"
 
@@ -183,6 +188,7 @@ def resolve(request: Request) -> list[RunConfig]:
             no run would do.
     """
     suite = load_suite(request.suite)
+    request = as_black_box(request, suite)
     _check_choices(request)
     check_brought(request)
     request = replace(request, dataset=tuple(told_apart(request.dataset, request.data_root)))
@@ -223,7 +229,7 @@ def _check_choices(request: Request) -> None:
     for name in ("task",) if request.tower == NATIVE else ("encoder", "task"):
         if not getattr(request, name):
             raise UsageError(f"give {flag(name)}, or --all for every run behind the suite's tables")
-    if request.tower == NATIVE and request.surrogate:
+    if request.tower == NATIVE and request.surrogate and not is_black_box(request.vlm or ""):
         raise UsageError("--surrogate puts another encoder into the model, --tower native none: leave one of them out")
 
 

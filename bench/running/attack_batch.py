@@ -44,6 +44,7 @@ def scored(task: Task, sample: Sample, step: str, eps: float, answer: Answer, *,
         evaluations=0,
         error=answer.error,
         seconds=round(seconds, 4),
+        call=answer.call,
     )
 
 

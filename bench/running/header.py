@@ -12,6 +12,7 @@ import torch
 from bench.config import DEFAULT_PROTOCOL, RunConfig, load_suite
 from bench.data.selection import FIRST
 from bench.models.victims.catalogue import place_of
+from bench.models.victims.load import is_black_box
 from bench.provenance import code_state
 from bench.records import SCHEMA_VERSION, RunHeader
 from bench.running.data import selection_of
@@ -78,6 +79,8 @@ def vlm_of(config: RunConfig) -> str:
 
 def how_asked(config: RunConfig) -> dict[str, str]:
     """How a vision-language model is asked, where the suite says otherwise than the checkpoint."""
+    if is_black_box(vlm_of(config)):
+        return {}
     suite = load_suite(config.suite)
     chosen = {"conversation": suite.conversation, "image_aspect_ratio": suite.image_aspect_ratio}
     return {key: value for key, value in chosen.items() if value is not None}
@@ -94,6 +97,8 @@ def _protocol(config: RunConfig) -> dict[str, Any]:
         chosen["tower"] = config.tower
     if config.place is not None:
         chosen["data"] = config.place.where
+    if config.repeats is not None:
+        chosen["repeats"] = config.repeats
     if (selection := selection_of(config)) != FIRST:
         chosen["selection"] = selection
     return chosen | ({"surrogate": config.surrogate} if config.surrogate else {})

@@ -20,11 +20,12 @@ from bench.errors import UsageError
 from bench.models.encoders.encoder import Encoder
 from bench.models.encoders.load import digest, load_encoder
 from bench.models.encoders.stored import compile_blocks
-from bench.models.victims.load import load_victim
+from bench.models.victims.load import is_black_box, load_victim
 from bench.records import RunHeader, read_header
 from bench.records.files import explained
 from bench.running.brought import Brought, read_brought
 from bench.running.data import load_dataset
+from bench.running.endpoints import pace_of, repeats_of, session_of
 from bench.running.header import header_of, how_asked, vlm_of
 from bench.running.plugins import task_class
 from bench.running.units import threat_model
@@ -53,6 +54,8 @@ class Setup:
     unreadable: Mapping[str, str]  # why a sample cannot be asked, by its id; its image is black
     half: "HalfPrecision | None" = None  # the surrogate in a half search precision
     brought: Brought | None = None  # adversarial images made elsewhere
+    repeats: tuple[Victim, ...] = ()  # the victim asked again and again about the clean images
+    session: int | None = None  # samples asked about at a time, clean and attacked; None: first all clean ones
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -98,6 +101,8 @@ def prepare(config: RunConfig) -> Setup:
         pictures.broken,
         None if half is None else HalfPrecision(half.victim, half.encoder),
         brought,
+        repeats_of(target.model, task, config),
+        session_of(target.model),
     )
 
 
@@ -186,6 +191,9 @@ def _bound(name: str, task: Task, config: RunConfig, device: torch.device) -> _B
     if task.model == "encoder":
         assert named is not None, "an encoder is there, or _encoder raises"
         return _Bound(named, named, task.bind(named), named)
+    if is_black_box(vlm_of(config)):
+        model = load_victim(vlm_of(config), None, pace_of(config), device=device)
+        return _Bound(model.encoder, model, task.bind(model))
     own = config.tower == NATIVE
     settings = how_asked(config) | ({"tower": config.tower} if own else {})
     model = load_victim(vlm_of(config), None if own else named, settings, device=device)

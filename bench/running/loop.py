@@ -22,6 +22,7 @@ from bench.records.samples import Asked, write_samples
 from bench.records.worst import Counts, Direction, WorstSoFar, counts_of, eps_label, is_worse, up_to
 from bench.running.attack_batch import AttackedImage, Attacker, scored
 from bench.running.certify import AttackBatch, Conditions
+from bench.running.endpoints import ask_again
 from bench.running.history import History
 from bench.running.images import ImageStore
 from bench.running.load import Setup, prepare
@@ -55,8 +56,9 @@ def carry_out(config: RunConfig, setup: Setup, *, display: Display | None = None
         if config.save_adversarial:
             _refuse_lost_images(run.directory, recorded)
         runner = _Runner(config, setup, run, recorded, display or Silent())
-        runner.clean()
-        runner.attack()
+        for rows in runner.sessions():
+            runner.clean(rows)
+            runner.attack(rows)
         run.finish("failed" if runner.failures() else "complete", runner.checks())
     return run.directory
 
@@ -122,9 +124,15 @@ class _Runner:
         if BATCH_CHECK in {check["name"] for check in run.header.checks}:
             self.attacker.checks = ()  # an earlier process has looked at its first batch, and noted what it saw
 
-    def clean(self) -> None:
-        """Ask every sample unattacked."""
-        rows = [i for i, s in enumerate(self.setup.samples) if (s.id, CLEAN, 0.0) not in self.history.done]
+    def sessions(self) -> list[range]:
+        """Rows that are asked about clean and attacked before others are: all, or few where a victim may change."""
+        total = len(self.setup.samples)
+        size = self.setup.session or total
+        return [range(first, min(first + size, total)) for first in range(0, total, size)]
+
+    def clean(self, rows: Sequence[int]) -> None:
+        """Ask samples unattacked."""
+        rows = [i for i in rows if (self.setup.samples[i].id, CLEAN, 0.0) not in self.history.done]
         rows = self._without_unreadable(rows)
         self._give_up(self._in_batches(rows, self._ask, CLEAN, 0.0), CLEAN, 0.0)
 
@@ -137,6 +145,7 @@ class _Runner:
             scored(self.setup.task, sample, CLEAN, 0.0, answer, seconds=seconds)
             for sample, answer in zip(samples, answers, strict=True)
         ]
+        records = ask_again(self.setup.repeats, self.setup.task, images, samples, records)
         if self.store is not None and self.config.save_adversarial:
             for record, image in zip(records, images, strict=True):
                 if record.score is not None:
@@ -150,8 +159,8 @@ class _Runner:
         self._enter([scored(self.setup.task, sample, CLEAN, 0.0, answer, seconds=0.0) for sample, answer in errors])
         return [i for i in rows if samples[i].id not in why]
 
-    def attack(self) -> None:
-        """Take the attack's steps at each radius, smallest first, on the samples that are still robust.
+    def attack(self, rows: Sequence[int]) -> None:
+        """Take the attack's steps at each radius, smallest first, on those samples that are still robust.
 
         An image that breaks a sample lies in every larger ball too, so a broken sample is not attacked again, unless
         the protocol counts each radius by itself.
@@ -159,14 +168,17 @@ class _Runner:
         for eps in self.config.eps if self.steps else ():
             threat = threat_model(cast(Norm, self.config.norm), eps)
             for _, volley in groupby(enumerate(self.steps), lambda pair: pair[1].volley or pair[0]):
-                for steps, rows in self._left_to_do([step for _, step in volley], eps).items():
-                    self._take(steps, rows, eps, threat)
+                for steps, due in self._left_to_do([step for _, step in volley], eps, rows).items():
+                    self._take(steps, due, eps, threat)
 
-    def _left_to_do(self, volley: Sequence[AttackStep], eps: float) -> dict[tuple[AttackStep, ...], list[int]]:
+    def _left_to_do(
+        self, volley: Sequence[AttackStep], eps: float, rows: Sequence[int]
+    ) -> dict[tuple[AttackStep, ...], list[int]]:
         """Rows by the steps they are to take; the goal "best" becomes that of the worst result so far."""
         scores = self.history.sound_scores(eps)
         by_steps: dict[tuple[AttackStep, ...], list[int]] = {}
-        for row, sample in enumerate(self.setup.samples):
+        for row in rows:
+            sample = self.setup.samples[row]
             if sample.id not in scores or self._is_settled(scores[sample.id], sample):
                 continue
             settled = [replace(step, goal=self._goal(step, sample, eps)) for step in volley]
@@ -209,7 +221,7 @@ class _Runner:
             self._give_up(left, name, eps)
             return
         for step in steps if left else ():
-            due = {row for found in self._left_to_do([step], eps).values() for row in found}
+            due = {row for found in self._left_to_do([step], eps, left).values() for row in found}
             self._take((step,), [row for row in left if row in due], eps, threat)
 
     def _keep_worst(self, attacked: Sequence[AttackedImage], eps: float) -> None:
@@ -280,7 +292,7 @@ class _Runner:
     def failures(self) -> int:
         """Samples whose last word is an error."""
         latest = {record.key: record for record in self._without_moot_errors()}
-        return sum(record.error is not None for record in latest.values())
+        return sum(not record.settled for record in latest.values())
 
     def _without_moot_errors(self) -> list[Record]:
         """All records but the errors of steps that were not taken again, for another one broke the sample."""
@@ -290,7 +302,7 @@ class _Runner:
             score = scores[record.radius].get(record.sample_id)
             return score is not None and self._is_settled(score, self.samples[record.sample_id])
 
-        return [r for r in self.history.records if r.error is None or not is_moot(r)]
+        return [r for r in self.history.records if r.settled or not is_moot(r)]
 
     def checks(self) -> list[dict[str, Any]]:
         """Sanity checks on the finished run, to be stored with it."""

@@ -67,6 +67,12 @@ def family_of(place: str) -> tuple[str, Family, Source]:
     raise UsageError("; ".join([_unread(source), *broken]))
 
 
+def is_black_box(place: str) -> bool:
+    """Whether a place names a family of which only answers are to be had; other places are not looked at."""
+    named, _, rest = place_of(place).partition(":")
+    return bool(rest) and named in registry.names(GROUP) and bool(getattr(family(named), "black_box", False))
+
+
 def family(name: str) -> Family:
     """A family by name.
 

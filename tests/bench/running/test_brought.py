@@ -154,7 +154,7 @@ def test_a_bad_file_is_named(folders, mini, spoil, match):
 def test_surplus_files_are_named(folders, mini):
     """With --limit, the files of the samples that are left out may lie there."""
     save_png(folders / "images" / "stranger.png", np.zeros((3, 8, 8)))
-    with pytest.raises(UsageError, match="1 files belong to no sample: stranger.png"):
+    with pytest.raises(UsageError, match=r"1 files belong to no sample: stranger\.png"):
         refuse_surplus(folders / "images", mini.samples)
     assert score(folders).header.status == "complete"
 
