@@ -27,14 +27,16 @@ class Brought:
     digest: str
 
 
-def read_brought(folder: Path, samples: Sequence[Sample], clean: Images, threat: ThreatModel) -> Brought:
+def read_brought(
+    folder: Path, samples: Sequence[Sample], clean: Images, threat: ThreatModel, formats: Sequence[str]
+) -> Brought:
     """Read the images of samples, and measure each against its clean image.
 
     Raises:
         UsageError: as of `read_folder`; or images have another size than the clean ones, or left the threat model;
             names them.
     """
-    pixels = read_folder(folder, samples)
+    pixels = read_folder(folder, samples, formats=formats)
     if pixels.shape != clean.pixels.shape:
         sizes = [f"{shape[-1]} x {shape[-2]}" for shape in (pixels.shape, clean.pixels.shape)]
         raise UsageError(

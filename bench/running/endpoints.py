@@ -9,7 +9,10 @@ from torch import Tensor
 
 from attacks.checks import SanityCheck
 from bench.config import RunConfig
+from bench.data.brought import EXACT, PNG
+from bench.models.victims.load import is_black_box
 from bench.records import Record
+from bench.running.header import vlm_of
 from bench.running.plugins import ask, score_of
 from tasks.base import Answer, Sample, Task, Victim
 from tasks.calls import DECLINED, Repeat
@@ -24,6 +27,11 @@ def pace_of(config: RunConfig) -> dict[str, str]:
     given = {name: getattr(config, name.replace("-", "_")) for name in ("rpm", "concurrency", "max-cost", "price")}
     settings = {name: str(value) for name, value in given.items() if value is not None}
     return settings | {"cache": str(config.output / CACHE)}
+
+
+def formats_of(config: RunConfig) -> tuple[str, ...]:
+    """Formats of images that are brought: to an endpoint a PNG is sent, so that it is what must be measured."""
+    return (PNG,) if is_black_box(vlm_of(config)) else (EXACT, PNG)
 
 
 def repeats_of(model: Any, task: Task, config: RunConfig) -> tuple[Victim, ...]:

@@ -25,7 +25,7 @@ from bench.records import RunHeader, read_header
 from bench.records.files import explained
 from bench.running.brought import Brought, read_brought
 from bench.running.data import load_dataset
-from bench.running.endpoints import pace_of, repeats_of, session_of
+from bench.running.endpoints import formats_of, pace_of, repeats_of, session_of
 from bench.running.header import header_of, how_asked, vlm_of
 from bench.running.plugins import task_class
 from bench.running.units import threat_model
@@ -83,7 +83,7 @@ def prepare(config: RunConfig) -> Setup:
     device = _device(config.device)
     task = load_task(config)
     target = _bound(config.encoder, task, config, device)
-    source = target if config.surrogate is None else _bound(config.surrogate, task, config, device)
+    source = _source(target, task, config, device)
     half = _in_half_precision(source, task, config)
     weights = dict(_digests(target, source, task))
     for part in (target, source, half) if config.compiled else ():
@@ -110,8 +110,8 @@ def _pictures(task: Task, model: Any, config: RunConfig, device: torch.device) -
     """The clean images: the dataset's own, or those of a folder."""
     dataset = task.dataset
     if config.clean is not None:
-        pixels = read_folder(config.clean, dataset.samples)
-        if pixels.shape[-1] != pixels.shape[-2]:
+        pixels = read_folder(config.clean, dataset.samples, formats=formats_of(config))
+        if pixels.shape[-1] != pixels.shape[-2] and not is_black_box(vlm_of(config)):
             height, width = pixels.shape[-2:]
             raise UsageError(f"{config.clean}: the images are {width} x {height} pixels, and the victim takes squares")
         return Pictures(Images(pixels, device), {}, f"{Fingerprint(dataset).hexdigest()} with {digest_of(pixels)}")
@@ -129,7 +129,8 @@ def _brought(task: Task, clean: Images, config: RunConfig) -> Brought | None:
     if config.images is None:
         return None
     (radius,) = config.eps
-    brought = read_brought(config.images, task.dataset.samples, clean, threat_model(cast(Norm, config.norm), radius))
+    threat = threat_model(cast(Norm, config.norm), radius)
+    brought = read_brought(config.images, task.dataset.samples, clean, threat, formats_of(config))
     for folder in (config.images, config.clean) if config.limit is None else ():
         if folder is not None:
             refuse_surplus(folder, task.dataset.samples)
@@ -199,6 +200,16 @@ def _bound(name: str, task: Task, config: RunConfig, device: torch.device) -> _B
     model = load_victim(vlm_of(config), None if own else named, settings, device=device)
     model.make_room(config.batch_size)
     return _Bound(model.encoder, model, task.bind(model), named)
+
+
+def _source(target: _Bound, task: Task, config: RunConfig, device: torch.device) -> _Bound:
+    """What the attack follows: the target itself, or a surrogate; of an endpoint's, only its view of the image."""
+    if config.surrogate is None:
+        return target
+    if not is_black_box(vlm_of(config)):
+        return _bound(config.surrogate, task, config, device)
+    named = load_encoder(config.surrogate, load_suite(config.suite).encoders, config.arch).to(device)
+    return _Bound(named, named, target.victim, named)
 
 
 def _encoder(name: str, task: Task, config: RunConfig) -> Encoder | None:

@@ -27,7 +27,7 @@ from bench.running.history import History
 from bench.running.images import ImageStore
 from bench.running.load import Setup, prepare
 from bench.running.plugins import ask, blaming_plugins
-from bench.running.presenter import Presenter
+from bench.running.presenter import EightBit, Presenter
 from bench.running.sanity_checks import BATCH_CHECK, run_checks
 from bench.running.units import threat_model
 from bench.running.volley import Volley
@@ -119,8 +119,12 @@ class _Runner:
             stop_when_fooled=config.surrogate is None,
             store=self.store,
         )
-        attacker = Attacker(config, setup, conditions)
-        self.attacker = attacker if setup.brought is None else Presenter(attacker, setup.brought)
+        kind = Attacker if setup.session is None else EightBit
+        self.attacker = (
+            kind(config, setup, conditions)
+            if setup.brought is None
+            else Presenter(config, setup, conditions, setup.brought)
+        )
         if BATCH_CHECK in {check["name"] for check in run.header.checks}:
             self.attacker.checks = ()  # an earlier process has looked at its first batch, and noted what it saw
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from bench import registry
+from bench.analysis.calls import sentences
 from bench.analysis.cells import Measure, averaged, by_target, measured, undefined
 from bench.analysis.facts import Facts
 from bench.errors import UsageError
@@ -157,7 +158,9 @@ def _table(name: str, chosen: Layout, runs: Sequence[Run], facts: Facts) -> Tabl
         return None
     tasks = {measure.header.task for measure in measures}
     without = _without_numbers(run for run in runs if run.header.task in tasks)
-    return replace(fill(name, chosen, measures), undefined=without)
+    shown = {directory for measure in measures for directory in measure.directories}
+    said = tuple(sentence for run in runs if run.directory in shown for sentence in sentences(run))
+    return replace(fill(name, chosen, measures), undefined=without, said=tuple(dict.fromkeys(said)))
 
 
 def kept_apart(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -66,6 +67,7 @@ class Caller:
         self._client: Any = None
         self._lock = threading.Lock()
         self._failures = 0
+        self._ended: UsageError | None = None
 
     def ask(self, picture: Picture, body: Mapping[str, Any], repetition: int) -> Answer:
         """The answer to one request body, kept or new.
@@ -77,6 +79,16 @@ class Caller:
         path = self.cache.path(body, repetition)
         if (kept := self.cache.get(path)) is not None and kept.call.digest == picture.digest:
             return _answer(kept, cached=True)
+        if self._ended is not None:
+            raise self._ended
+        try:
+            return self._asked(picture, body, path)
+        except UsageError as error:
+            self._ended = error  # other threads are not to go on
+            raise
+
+    def _asked(self, picture: Picture, body: Mapping[str, Any], path: Path) -> Answer:
+        """A new answer."""
         attempts = 0
         date = datetime.now(UTC).isoformat(timespec="seconds")
         while True:
@@ -116,7 +128,7 @@ class Caller:
             latency=round(latency, 3),
         )
 
-    def _keep(self, reply: Reply, call: Call, path: Any) -> Answer:
+    def _keep(self, reply: Reply, call: Call, path: Path) -> Answer:
         """The answer that a reply is, once it is on the disk and paid for."""
         with self._lock:
             self._failures = 0

@@ -11,6 +11,7 @@ from bench.models.victims.family import Setting
 
 HOW_TO_NAME = "name it as openai:URL#MODEL, such as openai:http://127.0.0.1:8000/v1#my-model"
 SETTINGS: Mapping[str, Setting] = {
+    "size": Setting("images are resized and cropped to squares of so many pixels; by default they stay as they are"),
     "enlarge": Setting("each pixel becomes a square of so many a side before the image is sent (nearest neighbour)"),
     "detail": Setting("how closely the provider is asked to look", ("auto", "low", "high")),
     "temperature": Setting("of sampling; 0 by default, 'none' leaves it out"),

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
 from bench.errors import UsageError
+from bench.models.encoders.pixels import Preprocessing
 from bench.models.victims.endpoint.cache import Cache
 from bench.models.victims.endpoint.caller import Caller, Patience
 from bench.models.victims.endpoint.pace import Budget, Pace, Price
@@ -101,7 +102,9 @@ class Endpoint:
         return "an endpoint needs no memory here"
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """(3, H, W) float32 in [0, 1]: the picture as it is."""
+        """(3, H, W) float32 in [0, 1], exact in 8 bits: the picture as it is, or of the size that was chosen."""
+        if "size" in self.settings:
+            return Preprocessing(int(_number("size", self.settings["size"])), (0, 0, 0), (1, 1, 1))(image)
         pixels: Tensor = to_tensor(image.convert("RGB"))
         return pixels
 
