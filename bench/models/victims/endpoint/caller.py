@@ -173,7 +173,13 @@ class Caller:
         time.sleep(longest * random.uniform(0.5, 1.0))
 
     def _send(self, body: Mapping[str, Any]) -> str:
-        """The text of the response to one request."""
+        """The text of the response to one request.
+
+        Raises:
+            _CallError: there is none.
+            StoppedError: nothing more can be asked.
+            UsageError: nothing can be asked.
+        """
         import openai
 
         deadline = time.monotonic() + self.patience.timeout
@@ -181,38 +187,30 @@ class Caller:
             with self._connected().chat.completions.with_streaming_response.create(**body) as response:
                 return self._hidden(_read(response, deadline))
         except openai.APIStatusError as error:
-            raise self._status(error) from None
+            failed = self._status(error)
         except openai.APITimeoutError:
-            raise _CallError(f"no response within {self.patience.timeout:g} s", again=True) from None
-        except openai.APIConnectionError as error:
-            cause = self._hidden(str(error.__cause__ or error))
-            raise _CallError(f"the connection failed: {cause}", again=True) from None
+            failed = _CallError(f"no response within {self.patience.timeout:g} s", again=True)
         except _transport_errors() as error:
-            raise _CallError(f"the connection failed: {self._hidden(str(error))}", again=True) from None
+            failed = _CallError(f"the connection failed: {self._hidden(str(error.__cause__ or error))}", again=True)
+        raise failed  # here, not above: openai's errors hold the request, and with it the key
 
-    def _status(self, error: Any) -> _CallError:
-        """What a response with an error's status means.
-
-        Raises:
-            StoppedError: nothing more can be asked.
-            UsageError: nothing can be asked.
-        """
+    def _status(self, error: Any) -> Exception:
+        """What a response with an error's status means."""
         status, said = error.status_code, self._hidden(" ".join(str(error.message).split())[:300])
+        said = said.removeprefix(f"Error code: {status} - ")
         code = str(error.code or "")
         if code == "content_filter":
             return _CallError(f"filtered: {said}", again=False, outcome=FILTERED)
         if status in (401, 403):
             whose = f"{KEY} is refused" if self._key() else f"it wants a key: set {KEY} in the environment"
             https = "" if self.place.may_see_key else "; keys are sent over https and to this machine only"
-            raise UsageError(f"{self.place.url}: {whose}{https} (HTTP {status}: {said})")
+            return UsageError(f"{self.place.url}: {whose}{https} (HTTP {status}: {said})")
         if status == 404:
-            raise UsageError(
-                f"{self.place.url} has no model {self.place.model!r}, or is not the API (HTTP 404: {said})"
-            )
+            where = f"{self.place.url} has no model {self.place.model!r}, or is not the API"
+            return UsageError(f"{where} (HTTP 404: {said})")
         if code == "insufficient_quota":
-            raise StoppedError(
-                f"{self.place.url}: {said}. What was answered is kept; the same command goes on from there"
-            )
+            kept = "What was answered is kept; the same command goes on from there"
+            return StoppedError(f"{self.place.url}: {said}. {kept}")
         again = status in AGAIN or status >= 500
         return _CallError(f"HTTP {status}: {said}", again=again, pause=_retry_after(error.response.headers))
 

@@ -77,9 +77,9 @@ class Budget:
             StoppedError: there is no room for it.
         """
         with self._changed:
-            while self.most is not None and self._dearest is None and self._under_way:
+            while self._under_way and not self._has_room():
                 self._changed.wait()
-            if self.most is not None and self.spent + (self._under_way + 1) * (self._dearest or 0.0) > self.most:
+            if not self._has_room():
                 raise StoppedError(
                     f"--max-cost {self.most:g} is used up: {self.spent:.4g} is spent, and one more request may cost "
                     f"{self._dearest or 0.0:.4g}. What was answered is kept; the same command goes on from there"
@@ -91,6 +91,14 @@ class Budget:
             with self._changed:
                 self._under_way -= 1
                 self._changed.notify_all()
+
+    def _has_room(self) -> bool:
+        """Whether one more request may go out beside those that are under way."""
+        if self.most is None:
+            return True
+        if self._dearest is None:
+            return self._under_way == 0
+        return self.spent + (self._under_way + 1) * self._dearest <= self.most
 
     def pay(self, cost: float | None) -> None:
         """Take note of what a request cost.

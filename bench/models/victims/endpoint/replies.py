@@ -10,8 +10,8 @@ import msgspec
 from tasks.calls import ANSWER, EMPTY, FILTERED, REFUSAL
 
 _REFUSAL = re.compile(
-    r"(?:i['’]?m sorry|i am sorry|sorry|unfortunately)?[,.]?\s*(?:but )?(?:as an ai[^,.]*, )?"
-    r"i (?:can['’]?t|cannot|can not|am unable to|['’]?m unable to|won['’]t|am not able to|['’]?m not able to) "
+    r"(?:(?:i['’]?m|i am)? ?sorry|unfortunately)?[,.]? ?(?:but )?(?:as an ai[^,.]*, )?"
+    r"i(?: can['’]?t| cannot| can not| won['’]t|(?: am|['’]?m) (?:unable|not able) to) "
     r"(?:assist|help|comply|fulfil|fulfill|provide|identify|discuss|do that|process|continue|engage|support)\b"
     r"|i['’]?m sorry,? but i (?:can['’]?t|cannot)\b|i (?:must|have to) (?:decline|refuse)\b",
     re.IGNORECASE,

@@ -46,7 +46,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
-    def do_POST(self):  # noqa: N802 - the name that http.server calls
+    def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         key = sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
         server = self.server.owner

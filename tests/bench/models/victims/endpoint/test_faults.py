@@ -4,9 +4,6 @@ The table in docs/endpoints.md is made of `FAULTS`: ``python -m tests.bench.mode
 """
 
 import re
-import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
