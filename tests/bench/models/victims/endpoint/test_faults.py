@@ -50,7 +50,8 @@ class Fault:
             return "answered" if self.requests[0] == 1 else "asked again, then answered"
         if self.outcome in ("refusal", "filtered"):
             return f"recorded as {self.outcome}: no score, no failure, not asked again"
-        return f"error row; the next command asks again: {self.then}"
+        then = "and has an answer" if self.then == "answer" else "and fails again"
+        return f"row without a score; the next command asks again {then}"
 
 
 def error(status, code=None, headers=None, message="no"):
@@ -173,8 +174,9 @@ def test_an_endpoint_that_is_away_is_given_up(score, endpoint, monkeypatch, tmp_
 
 
 def table() -> str:
-    rows = [[fault.name, fault.outcome, fault.happened] for fault in FAULTS]
-    return markdown_table([["what the server does", "recorded as", "what happens"], *rows])
+    rows = [[f.name, f.outcome, f.happened, *map(str, f.requests)] for f in FAULTS]
+    heads = ["what the server does", "recorded as", "what happens", "requests", "of the next command"]
+    return markdown_table([heads, *rows])
 
 
 def test_the_document_has_this_table():
