@@ -60,6 +60,7 @@ LAYOUTS = {
     "zeroshot": "bench.tables.layouts:zero_shot",
     "targeted": "bench.tables.layouts:targeted",
     "transfer": "bench.tables.layouts:transfer",
+    "brought": "bench.tables.layouts:brought",
 }
 _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "bench.tasks": TASKS,

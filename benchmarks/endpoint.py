@@ -2,6 +2,7 @@
 
     pip install -e '.[openai,serve]'
     python benchmarks/endpoint.py results/runs/endpoint      # minutes
+    bench check --runs results/runs/endpoint/runs --update
 
 Images are made once, away from plain CLIP's own view of each image, and rounded to 8 bits; the same files are then
 shown to the model behind the endpoint and to the same model loaded here. With ``--samples N`` only the first N are.
@@ -9,12 +10,12 @@ shown to the model behind the endpoint and to the same model loaded here. With `
 
 import argparse
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -29,20 +30,18 @@ import bench
 from attacks.apgd import apgd
 from attacks.threat import ThreatModel
 from bench.config import Request, resolve
+from bench.records import Run, write_atomically
 from bench.running.load import Setup, prepare
 from tasks.embedding import EmbeddingDistance
 
 WEIGHTS = Path(bench.__file__).parent / "mini" / "weights"
-MODEL, RADIUS, STEPS = "llava", 8.0, 100
+MODEL, RADIUS, STEPS, PORT = "llava", 8.0, 100, 8765
 PATIENCE = 300.0  # seconds for the server to come up
 
 
 @contextmanager
-def served(model: str = MODEL, folder: Path = WEIGHTS) -> Iterator[str]:
+def served(port: int, model: str = MODEL, folder: Path = WEIGHTS) -> Iterator[str]:
     """Within it, `transformers serve` answers for a model; yields how the endpoint is named."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     program = str(Path(sys.executable).with_name("transformers"))
     words = [
         program,
@@ -99,6 +98,12 @@ def save(images: Tensor, names: list[str], folder: Path) -> None:
         Image.fromarray(pixels).save(folder / f"{name}.png")
 
 
+def forget_places(run: Run) -> None:
+    """Let a header that is to be committed not say where the images lay on this machine."""
+    places = {"images": "images", "clean": "clean", "output": "."}
+    write_atomically(run.directory / "run.json", replace(run.header, config={**run.header.config, **places}).to_json())
+
+
 def main() -> None:
     """Make the images, and score them twice."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -115,11 +120,13 @@ def main() -> None:
     save(found, names, given.output / "images")
     brought = {"images": given.output / "images", "clean": given.output / "clean", "eps": RADIUS}
     brought |= {"attack": "embedding-clip", "output": given.output / "runs", "save_adversarial": True}
-    with served() as vlm:
+    with served(PORT) as vlm:
         there = bench.run(**asked, **brought, vlm=vlm, repeats=1).runs[0]
     here = bench.run(**asked, **brought, tower="native").runs[0]
     answers = [{r.key: (r.prediction, r.score) for r in run.records} for run in (there, here)]
     same = sum(answers[0][key] == answer for key, answer in answers[1].items())
+    for run in (there, here):
+        forget_places(run)
     print(f"{same} of {len(answers[1])} answers are the same; runs: {there.directory} {here.directory}")
 
 

@@ -80,14 +80,15 @@ def stale_scores(runs: Sequence[Run]) -> list[Path]:
 
 def blocks(runs: Sequence[Run]) -> dict[str, str]:
     """The generated parts of BENCHMARKS.md by name: a table per task, transfers, and the claims of the runs' suite."""
-    direct = [run for run in runs if run.header.surrogate is None]
+    direct = [run for run in runs if run.header.surrogate is None and run.header.images is None]
     made = {}
     for task in dict.fromkeys(run.header.task for run in direct):
         chosen = [run for run in direct if run.header.task == task]
         for table in layouts.tables(chosen, SUITE_FACTS, registry.LAYOUTS)[-1:]:  # the last is the most specific
             made[task] = render.markdown(table)
-    for table in layouts.tables(runs, SUITE_FACTS, ("transfer",)):
-        made["transfer"] = render.markdown(table)
+    for name in ("transfer", "brought"):
+        for table in layouts.tables(runs, SUITE_FACTS, (name,)):
+            made[name] = render.markdown(table)
     suites = {run.header.suite.partition("-")[0] for run in runs}  # "mini-full" has the claims of "mini"
     for name in (name for name in registry.names("bench.claims") if name in suites):
         claims_block: Any = registry.resolve("bench.claims", name)

@@ -38,7 +38,7 @@ def flat(runs: Sequence[Run], facts: Facts) -> list[Measure]:
 )
 def robustness(runs: Sequence[Run], facts: Facts) -> list[Measure]:
     """Untargeted attacks on vision-language models."""
-    return measured(r for r in runs if r.header.model and r.header.worst == "min" and not r.header.surrogate)
+    return measured(r for r in runs if r.header.model and r.header.worst == "min" and _is_direct(r))
 
 
 @layout(
@@ -49,7 +49,7 @@ def robustness(runs: Sequence[Run], facts: Facts) -> list[Measure]:
 )
 def zero_shot(runs: Sequence[Run], facts: Facts) -> list[Measure]:
     """Classification by an encoder and its text tower."""
-    chosen = [r for r in runs if r.header.task == "zeroshot" and not r.header.surrogate]
+    chosen = [r for r in runs if r.header.task == "zeroshot" and _is_direct(r)]
     return [*measured(chosen), *averaged(chosen, facts)]
 
 
@@ -83,6 +83,22 @@ def transfer(runs: Sequence[Run], facts: Facts) -> list[Measure]:
         and r.header.encoder in encoders
     ]
     return [m for m in measured([*own, *kept]) if m.radius]
+
+
+@layout(
+    "Images made elsewhere",
+    "scores on images that another attack made (bench score), of endpoints and of models on this machine",
+    rows=("encoder", "model", "attack"),
+    columns=("dataset", "radius"),
+)
+def brought(runs: Sequence[Run], facts: Facts) -> list[Measure]:
+    """Runs that only showed images."""
+    return measured(r for r in runs if r.header.images)
+
+
+def _is_direct(run: Run) -> bool:
+    """Whether a run's attack was made here, on the victim itself."""
+    return not run.header.surrogate and not run.header.images
 
 
 def names() -> list[str]:
