@@ -1,8 +1,7 @@
 """The endpoint rows of BENCHMARKS.md: the miniature LLaVA behind `transformers serve`, and on this machine.
 
     pip install -e '.[openai,serve]'
-    python benchmarks/endpoint.py results/runs/endpoint      # minutes
-    bench check --runs results/runs/endpoint/runs --update
+    python benchmarks/endpoint.py results/runs/endpoint --archive results/endpoint --write BENCHMARKS.md    # minutes
 
 Images are made once, away from plain CLIP's own view of each image, and rounded to 8 bits; the same files are then
 shown to the model behind the endpoint and to the same model loaded here. With ``--samples N`` only the first N are.
@@ -30,8 +29,11 @@ import bench
 from attacks.apgd import apgd
 from attacks.threat import ThreatModel
 from bench.config import Request, resolve
-from bench.records import Run, write_atomically
+from bench.config.facts import SUITE_FACTS
+from bench.records import Run, archive_run, load_runs, write_atomically
 from bench.running.load import Setup, prepare
+from bench.tables import layouts, render
+from bench.tables.blocks import write_block
 from tasks.embedding import EmbeddingDistance
 
 WEIGHTS = Path(bench.__file__).parent / "mini" / "weights"
@@ -104,11 +106,18 @@ def forget_places(run: Run) -> None:
     write_atomically(run.directory / "run.json", replace(run.header, config={**run.header.config, **places}).to_json())
 
 
+def table(archive: Path) -> str:
+    """The block of BENCHMARKS.md."""
+    return render.markdown(layouts.build("brought", load_runs([archive]), SUITE_FACTS))
+
+
 def main() -> None:
     """Make the images, and score them twice."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
     parser.add_argument("--samples", type=int)
+    parser.add_argument("--archive", type=Path, help="where whole runs go")
+    parser.add_argument("--write", type=Path, help="the document with the block")
     given = parser.parse_args()
     asked = {"task": "vqa", "dataset": "mini-vqa", "limit": given.samples, "device": "cpu", "suite": "mini-full"}
     (config,) = resolve(Request.of(**asked, encoder="clip", attack="none"))
@@ -127,6 +136,11 @@ def main() -> None:
     same = sum(answers[0][key] == answer for key, answer in answers[1].items())
     for run in (there, here):
         forget_places(run)
+    if given.archive:
+        for run in (there, here):
+            archive_run(run.directory, given.archive / run.directory.name)
+    if given.archive and given.write:
+        write_block(given.write, "brought", table(given.archive))
     print(f"{same} of {len(answers[1])} answers are the same; runs: {there.directory} {here.directory}")
 
 

@@ -13,6 +13,7 @@ import bench
 from bench.cli.run import run as command
 from bench.cli.score import score
 from bench.config import Request, request_of, resolve
+from bench.config.black_box import PACE
 from bench.config.request import about, flag
 from bench.errors import UsageError
 from bench.records import RunHeader
@@ -21,6 +22,7 @@ from tasks.base import Dataset, Sample
 from tests.bench.runs import make_header
 
 ONLY_CLI, ONLY_LIBRARY, ONLY_SCORE = {"everything", "as_json", "quiet"}, {"progress"}, {"clean"}
+ENDPOINT = {"vlm": "openai:http://127.0.0.1:8000/v1#m", "task": ("vqa",), "dataset": ("mini-vqa",), "attack": "none"}
 FIELDS = [f.name for f in fields(Request)]
 
 
@@ -45,6 +47,11 @@ def other(tmp_path_factory):
         "tower": "native",
         "arch": "ViT-B-32",
         "vlm": "owner/llava",
+        "repeats": 2,
+        "rpm": 30,
+        "concurrency": 3,
+        "max_cost": 1.5,
+        "price": "2,10",
         "force": True,
         "jobs": 2,
         "encoder": ("fare4",),
@@ -72,7 +79,8 @@ def through_a_header(request: Request) -> Request:
 def test_every_option_comes_back_through_a_header(other):
     assert set(other) == set(FIELDS)
     assert all(other[f.name] != f.default for f in fields(Request))
-    for left_out in ("tower", "images"), ("surrogate", "attack", "images"):  # what leaves no room for one another
+    for one in ("tower", "images"), ("surrogate", "attack", "images"):  # what leaves no room for one another
+        left_out = (*one, *PACE)
         request = Request(**{name: value for name, value in other.items() if name not in left_out})
         assert through_a_header(request) == (request if request.attack else replace(request, attack="apgd"))
 
@@ -84,10 +92,9 @@ def test_each_option_alone_comes_back_through_a_header(other, name):
     }.get(name, ())  # fmt: skip
     if name == "images":
         other = other | {"eps": (4.0,)}  # one radius
-    request = Request(
-        **{"encoder": ("clip",), "task": ("zeroshot",), "dataset": ("mini-shape",)}
-        | {one: other[one] for one in (name, *needed)}
-    )
+    local = {"encoder": ("clip",), "task": ("zeroshot",), "dataset": ("mini-shape",)}
+    base = ENDPOINT if name in PACE else local
+    request = Request(**base | {one: other[one] for one in (name, *needed)})
     again = through_a_header(request)
     assert getattr(again, name) == other[name]
     assert resolve(again) == resolve(request)

@@ -13,10 +13,12 @@ from PIL import Image
 
 import bench
 from bench.config import Request, resolve
-from bench.records import CLEAN, find_runs, load_run
+from bench.records import CLEAN, find_runs, load_run, load_runs
 from bench.records.images import FOLDER, path_of, read_image, read_png
 from bench.running.load import prepare
+from bench.tables.blocks import stale
 from bench.verify import verify
+from benchmarks.endpoint import table
 from tests.bench.models.victims.endpoint.conftest import COUNT
 from tests.bench.models.victims.endpoint.server import llava
 
@@ -106,3 +108,13 @@ def test_kill_9_loses_nothing_and_asks_nothing_twice(folders, endpoint, tmp_path
     assert len({r.key for r in found.records}) == len(found.records) == 2 * COUNT
     assert {r.prediction for r in found.records} == {"red"}
     assert torch.tensor([r.distance for r in found.records if r.step != CLEAN]).allclose(torch.tensor(4.0))
+
+
+def test_the_committed_row_is_what_its_records_say():
+    """Behind a real server and on this machine, the answers to the same files are the same."""
+    assert not stale(ROOT / "BENCHMARKS.md", "brought", table(ROOT / "results" / "endpoint"))
+    there, here = (
+        {r.key: (r.prediction, r.score) for r in run.records}
+        for run in sorted(load_runs([ROOT / "results" / "endpoint"]), key=lambda run: run.records[0].call is None)
+    )
+    assert there == here
