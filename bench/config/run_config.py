@@ -17,6 +17,7 @@ from bench.config.request import DEFAULT_PROTOCOL, Options, Request, exists, fla
 from bench.config.suite import Suite, TaskPlan, is_file, load_suite, preset
 from bench.data.specs import Place, is_spec, parse, told_apart
 from bench.errors import UsageError
+from bench.models.victims.catalogue import place_of
 from bench.models.victims.load import is_black_box
 from tasks.protocol import PROTOCOLS, SEARCH_PRECISION
 
@@ -189,7 +190,7 @@ def resolve(request: Request) -> list[RunConfig]:
     """
     suite = load_suite(request.suite)
     request = as_black_box(request, suite)
-    _check_choices(request)
+    _check_choices(request, suite)
     check_brought(request)
     request = replace(request, dataset=tuple(told_apart(request.dataset, request.data_root)))
     tasks = {task: _datasets(task, request, suite) for task in _tasks(request, suite)}
@@ -220,7 +221,7 @@ def _with(request: Request, row: Mapping[str, str]) -> Request:
     return replace(request, **{name: getattr(chosen, name) for name in row})
 
 
-def _check_choices(request: Request) -> None:
+def _check_choices(request: Request, suite: Suite) -> None:
     """Refuse words that are none of the few that an option takes, and an option that must be there."""
     for name, known in (("protocol", tuple(PROTOCOLS)), ("precision", PRECISIONS), ("tower", TOWERS), ("norm", NORMS)):
         value = getattr(request, name)
@@ -229,7 +230,7 @@ def _check_choices(request: Request) -> None:
     for name in ("task",) if request.tower == NATIVE else ("encoder", "task"):
         if not getattr(request, name):
             raise UsageError(f"give {flag(name)}, or --all for every run behind the suite's tables")
-    if request.tower == NATIVE and request.surrogate and not is_black_box(request.vlm or ""):
+    if request.tower == NATIVE and request.surrogate and not is_black_box(place_of(request.vlm or suite.vlm)):
         raise UsageError("--surrogate puts another encoder into the model, --tower native none: leave one of them out")
 
 

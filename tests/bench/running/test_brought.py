@@ -72,6 +72,9 @@ def test_it_is_a_run_like_any_other(folders):
     shown = CliRunner().invoke(main, ["table", str(run.directory)])
     assert shown.exit_code == 0, shown.output
     assert "4/255" in shown.output
+    for words in (["report", str(run.directory), "-o", str(folders / "site")], ["compare", *[str(run.directory)] * 2]):
+        shown = CliRunner().invoke(main, words)
+        assert shown.exit_code == 0, shown.output
 
 
 def test_other_images_do_not_go_on_in_the_same_run(folders, mini):

@@ -20,7 +20,7 @@ from bench.models.victims.endpoint.cache import Cache, Kept
 from bench.models.victims.endpoint.pace import Budget, Pace, Price
 from bench.models.victims.endpoint.pixels import Picture
 from bench.models.victims.endpoint.place import Place
-from bench.models.victims.endpoint.replies import NoReplyError, Reply, read_reply
+from bench.models.victims.endpoint.replies import NoReplyError, Reply, Usage, read_reply
 from tasks.base import Answer
 from tasks.calls import DECLINED, EMPTY, ERROR, FILTERED, Call
 
@@ -28,7 +28,7 @@ KEY = "OPENAI_API_KEY"
 LONGEST_PAUSE = 300.0  # seconds that a server may ask to wait
 LONGEST_BACKOFF = 60.0
 LARGEST_BODY = 10_000_000  # bytes of a response
-MOST_FAILURES = 10  # calls in a row that got no reply: the endpoint is away
+MOST_FAILURES = 10  # calls in a row: the endpoint is away, or nothing can come of it
 AGAIN = (408, 409, 425, 429)  # and 500 and above: asking again may help
 
 
@@ -108,10 +108,6 @@ class Caller:
             self._pause(failure, attempts)
 
     def _call(self, picture: Picture, reply: Reply, date: str, attempts: int, latency: float) -> Call:
-        usage = reply.usage
-        cost = usage.cost
-        if cost is None and self.price and usage.prompt_tokens is not None and usage.completion_tokens is not None:
-            cost = self.price.of(usage.prompt_tokens, usage.completion_tokens)
         return Call(
             outcome=reply.outcome if reply.model == self.answers_as else ERROR,  # type: ignore[arg-type]
             digest=picture.digest,
@@ -121,33 +117,47 @@ class Caller:
             answered=reply.model,
             fingerprint=reply.fingerprint,
             finish_reason=reply.finish_reason,
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
-            cost=cost,
+            prompt_tokens=reply.usage.prompt_tokens,
+            completion_tokens=reply.usage.completion_tokens,
+            cost=self._cost(reply.usage),
             attempts=attempts,
             latency=round(latency, 3),
         )
 
     def _keep(self, reply: Reply, call: Call, path: Path) -> Answer:
         """The answer that a reply is, once it is on the disk and paid for."""
-        with self._lock:
-            self._failures = 0
         kept = Kept(reply.text, call)
         self.cache.put(path, kept)
         self.budget.pay(call.cost)
-        return _answer(kept)
+        answer = _answer(kept)
+        self._count(answer.error if call.outcome in (ERROR, EMPTY) else None)
+        return answer
 
-    def _given_up(self, picture: Picture, failure: _CallError, date: str, attempts: int, latency: float) -> Answer:
-        """The error row of a call that got no reply, or the end of all calls where too many did in a row."""
-        tries = f" ({attempts} attempts)" if attempts > 1 else ""
-        reason = f"{failure}{tries}"
+    def _cost(self, usage: Usage) -> float | None:
+        """What a call cost: as the provider says, else by price; None where that is not known."""
+        cost = usage.cost
+        if cost is None and self.price and usage.prompt_tokens is not None and usage.completion_tokens is not None:
+            cost = self.price.of(usage.prompt_tokens, usage.completion_tokens)
+        return cost if cost is not None and 0 <= cost < float("inf") else None
+
+    def _count(self, failed: str | None) -> None:
+        """Count calls in a row that failed; None for one that did not.
+
+        Raises:
+            StoppedError: they are too many.
+        """
         with self._lock:
-            self._failures += 1 if failure.again else 0
+            self._failures = 0 if failed is None else self._failures + 1
             if self._failures >= MOST_FAILURES:
                 raise StoppedError(
-                    f"{self.place.url} gave no reply to {self._failures} calls in a row, the last: {reason}. What was "
-                    "answered is kept; the same command goes on from there"
+                    f"{self.place.url}: {self._failures} calls in a row failed, the last: {failed}. What was answered "
+                    "is kept; the same command goes on from there"
                 )
+
+    def _given_up(self, picture: Picture, failure: _CallError, date: str, attempts: int, latency: float) -> Answer:
+        """The error row of a call that got no reply."""
+        reason = f"{failure} ({attempts} attempts)" if attempts > 1 else str(failure)
+        self._count(reason if failure.outcome == ERROR else None)
         call = Call(
             outcome=failure.outcome,  # type: ignore[arg-type]
             digest=picture.digest,

@@ -30,8 +30,8 @@ class EndpointFamily:
     settings: Mapping[str, Setting] = {**SETTINGS, **PACE}
 
     def owns(self, source: Source) -> bool:
-        """Whether it is an address with a model; a folder never is."""
-        return source.place.startswith(("http://", "https://")) and "#" in source.place
+        """Never: an address alone does not show what speaks there, so that ``openai:`` must name the family."""
+        return False
 
     def load(
         self, source: Source, encoder: "Encoder | None", settings: Mapping[str, str], device: "torch.device"

@@ -16,6 +16,7 @@ SETTINGS: Mapping[str, Setting] = {
     "detail": Setting("how closely the provider is asked to look", ("auto", "low", "high")),
     "temperature": Setting("of sampling; 0 by default, 'none' leaves it out"),
     "seed": Setting("of sampling; 0 by default, 'none' leaves it out"),
+    "tokens": Setting("tokens that an answer may have; by default as many as the dataset says"),
     "limit": Setting("the field that limits an answer", ("max_tokens", "max_completion_tokens")),
     "answers-as": Setting("the name under which the model answers, where that is another than it is asked by"),
     "timeout": Setting("seconds that one request may take, to its last byte; 120 by default"),

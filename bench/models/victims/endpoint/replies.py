@@ -32,7 +32,9 @@ class _Choice(msgspec.Struct):
     finish_reason: str | None = None
 
 
-class _Usage(msgspec.Struct):
+class Usage(msgspec.Struct):
+    """What a call took, as far as the provider says."""
+
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cost: float | None = None
@@ -42,7 +44,7 @@ class _Completion(msgspec.Struct):
     model: str
     choices: list[_Choice]
     system_fingerprint: str | None = None
-    usage: _Usage | None = None
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Reply:
     model: str
     fingerprint: str | None
     finish_reason: str | None
-    usage: _Usage
+    usage: Usage
 
 
 def read_reply(body: str) -> Reply:
@@ -82,7 +84,7 @@ def read_reply(body: str) -> Reply:
         model=found.model,
         fingerprint=found.system_fingerprint,
         finish_reason=choice.finish_reason,
-        usage=found.usage or _Usage(),
+        usage=found.usage or Usage(),
     )
 
 

@@ -84,6 +84,7 @@ class Endpoint:
         self.caller, self.concurrency = caller, concurrency
         self.settings: Mapping[str, str] = caller.place.settings
         self.enlarge = int(_number("enlarge", self.settings.get("enlarge", "1")))
+        self.tokens = int(_number("tokens", self.settings["tokens"])) if "tokens" in self.settings else None
         self.device, self.encoder = torch.device("cpu"), Blind()
         self.repetition = 0
 
@@ -149,7 +150,7 @@ class Endpoint:
         body: dict[str, Any] = {
             "model": self.caller.place.model,
             "messages": [{"role": "user", "content": content}],
-            self.settings.get("limit", "max_tokens"): max_new_tokens,
+            self.settings.get("limit", "max_tokens"): self.tokens or max_new_tokens,
         }
         for name, kind in (("temperature", float), ("seed", int)):
             if (text := self.settings.get(name, "0")) != "none":

@@ -39,7 +39,7 @@ def folders(tmp_path_factory, samples):
 def score(folders, tmp_path):
     """Scores the images on an endpoint; settings of the place and options of the run may be given."""
 
-    def go(server, settings="backoff=0.01&timeout=1&attempts=3", **options):
+    def go(server, settings="backoff=0.01&attempts=3", **options):
         asked = {"task": "vqa", "dataset": "mini-vqa", "limit": COUNT, "eps": 4, "output": tmp_path / "out"}
         asked |= {"images": folders / "images", "clean": folders / "clean", "save_adversarial": True}
         asked |= {"vlm": f"{server.vlm}?{settings}", "progress": False, "concurrency": 1}

@@ -226,6 +226,7 @@ def test_a_changed_image_is_found(score, endpoint):
         ("openai:https://user:pass@host/v1#m", {}, "must hold neither a password"),
         ("openai:https://host/v1?key=1#m", {}, "must hold neither a password"),
         ("openai:https://host/v1", {}, "lacks its model"),
+        ("https://host/v1#m", {"tower": "native"}, "an endpoint is named by its family: openai:https://host/v1#m"),
         ("openai:ftp://host#m", {}, "is no address"),
         ("openai:https://host/v1#m?detail=hihg", {}, "did you mean 'high'"),
         ("openai:https://host/v1#m?enlrge=2", {}, "did you mean 'enlarge'"),

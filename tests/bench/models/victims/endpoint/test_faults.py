@@ -42,6 +42,7 @@ class Fault:
     error: str
     requests: tuple[int, int]
     then: str
+    timeout: float = 60.0  # a busy machine must not look like a slow server
 
     @property
     def happened(self) -> str:
@@ -67,7 +68,7 @@ FAULTS = [
     Fault("500 three times", error(500), 3, "error", "HTTP 500", (3, 1), "answer"),
     Fault("400", error(400, message="image too small"), FOREVER, "error", "HTTP 400: .*image too small", (1, 1),
           "error"),
-    Fault("time-out once", sleep(1.5), 1, "answer", "", (2, 0), "answer"),
+    Fault("time-out once", sleep(6), 1, "answer", "", (2, 0), "answer", 3),
     Fault("connection reset once", reset, 1, "answer", "", (2, 0), "answer"),
     Fault("connection reset three times", reset, 3, "error", "the connection failed", (3, 1), "answer"),
     Fault("response cut short", cut_short, 1, "answer", "", (2, 0), "answer"),
@@ -77,7 +78,7 @@ FAULTS = [
           "answer"),
     Fault("error in a response that says 200", (200, {}, {"error": {"message": "overloaded"}}), 1, "answer", "", (2, 0),
           "answer"),
-    Fault("slow drip", drip, 1, "answer", "", (2, 0), "answer"),
+    Fault("slow drip", drip, 1, "answer", "", (2, 0), "answer", 3),
     Fault("empty content", completion(""), 1, "empty", "the answer is empty .finish reason stop", (1, 1), "answer"),
     Fault("no content, finish reason length", completion(None, finish="length"), 1, "empty", "finish reason length",
           (1, 1), "answer"),
@@ -116,7 +117,8 @@ def first_image(folders, samples):
 def test_what_happens(fault, score, endpoint, first_image, samples):
     answer, seen = answering(fault, first_image)
     with endpoint(answer) as server:
-        run = score(server)
+        patience = f"backoff=0.01&attempts=3&timeout={fault.timeout:g}"
+        run = score(server, patience)
         record = next(r for r in run.records if r.sample_id == samples[0].id and r.step == CLEAN)
         assert (record.call.outcome, len(seen)) == (fault.outcome, fault.requests[0])
         assert (record.error is None) == (fault.outcome == "answer") == (record.score is not None)
@@ -125,7 +127,7 @@ def test_what_happens(fault, score, endpoint, first_image, samples):
         others = [r for r in run.records if r.sample_id != samples[0].id]
         assert len(others) == 2 * (COUNT - 1), "the other samples are not touched"
         assert all(r.error is None for r in others)
-        again = score(server)
+        again = score(server, patience)
         record = next(r for r in again.records if r.sample_id == samples[0].id and r.step == CLEAN)
         assert (record.call.outcome, len(seen)) == (fault.then, sum(fault.requests))
         beside = {key: count for key, count in server.asked.items() if count > 1}
@@ -163,10 +165,20 @@ def test_what_ends_a_run_at_once(answer, kind, words, score, endpoint, tmp_path)
     assert load_run(directory).records == []
 
 
+def test_a_model_that_is_never_the_one_asked_for_is_given_up(score, endpoint, monkeypatch):
+    monkeypatch.setattr("bench.models.victims.endpoint.caller.MOST_FAILURES", 3)
+    with endpoint(lambda body, visit: completion(RIGHT, model="mini-2")) as server:
+        with pytest.raises(
+            StoppedError, match="3 calls in a row failed, the last: asked for 'mini', 'mini-2' answered"
+        ):
+            score(server)
+        assert server.total == 3, "each of them costs"
+
+
 def test_an_endpoint_that_is_away_is_given_up(score, endpoint, monkeypatch, tmp_path):
     monkeypatch.setattr("bench.models.victims.endpoint.caller.MOST_FAILURES", 3)
     with endpoint(lambda body, visit: error(503)) as server:
-        with pytest.raises(StoppedError, match="gave no reply to 3 calls in a row, the last: HTTP 503"):
+        with pytest.raises(StoppedError, match="3 calls in a row failed, the last: HTTP 503"):
             score(server)
         assert server.total == 9
     (directory,) = find_runs(tmp_path / "out")
