@@ -123,10 +123,10 @@ def main() -> None:
     (config,) = resolve(Request.of(**asked, encoder="clip", attack="none"))
     setup = prepare(config)
     names = [sample.id for sample in setup.samples]
-    clean = (setup.images.pixels * 255).round() / 255
-    found = torch.cat([attacked(setup, batch) for batch in clean.split(100)])
-    save(clean, names, given.output / "clean")
-    save(found, names, given.output / "images")
+    if not (given.output / "images").is_dir():  # the command goes on where it stopped
+        clean = (setup.images.pixels * 255).round() / 255
+        save(clean, names, given.output / "clean")
+        save(torch.cat([attacked(setup, batch) for batch in clean.split(100)]), names, given.output / "images")
     brought = {"images": given.output / "images", "clean": given.output / "clean", "eps": RADIUS}
     brought |= {"attack": "embedding-clip", "output": given.output / "runs", "save_adversarial": True}
     with served(PORT) as vlm:

@@ -1,6 +1,7 @@
 """What is known of one call to a model behind an endpoint, stored with its answer. Never imports torch."""
 
-from typing import Literal
+from datetime import datetime
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -16,7 +17,7 @@ class Call(msgspec.Struct, frozen=True, omit_defaults=True):
         digest: sha256 of the PNG file that was sent.
         pixels: sha256 of its pixels, (height, width, 3) bytes, as they were before they were enlarged.
         asked: the model that was asked for.
-        date: when it was asked, ISO 8601.
+        date: when it was asked.
         answered: the model that says it answered.
         fingerprint: what the provider says of its own configuration.
         finish_reason: why the answer ends, in the provider's word.
@@ -33,7 +34,7 @@ class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     digest: str
     pixels: str
     asked: str
-    date: str
+    date: Annotated[datetime, msgspec.Meta(tz=True)]
     answered: str | None = None
     fingerprint: str | None = None
     finish_reason: str | None = None

@@ -320,7 +320,7 @@ def _run(cell: _Cell, request: Request, suite: Suite) -> RunConfig:
         task=cell.task,
         dataset=cell.dataset.name,
         samples=row.get("samples", plan.samples),
-        attack=request.attack or BROUGHT if request.images else _attack(request.attack or plan.attack, cell, suite),
+        attack=(request.attack or BROUGHT) if request.images else _attack(request.attack or plan.attack, cell, suite),
         norm=norm,
         eps=radii,
         seed=suite.seed if request.seed is None else request.seed,

@@ -94,7 +94,7 @@ def parse_object(
 def _typed(value: Any, kind: Any, name: str) -> Any:
     try:
         return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise RecordsError(f"{name}: {error}") from error
 
 

@@ -72,7 +72,7 @@ def asked_together(records: Iterable[Record]) -> SanityCheck | None:
     dates: dict[str, list[datetime]] = {}
     for record in records:
         if record.call is not None and record.settled:
-            dates.setdefault(record.sample_id, []).append(datetime.fromisoformat(record.call.date))
+            dates.setdefault(record.sample_id, []).append(record.call.date)
     if not dates:
         return None
     gaps = [(max(of) - min(of)).total_seconds() / 3600 for of in dates.values()]

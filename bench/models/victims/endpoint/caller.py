@@ -25,6 +25,7 @@ from tasks.base import Answer
 from tasks.calls import DECLINED, EMPTY, ERROR, FILTERED, Call
 
 KEY = "OPENAI_API_KEY"
+SHORTEST_KEY = 8  # characters
 LONGEST_PAUSE = 300.0  # seconds that a server may ask to wait
 LONGEST_BACKOFF = 60.0
 LARGEST_BODY = 10_000_000  # bytes of a response
@@ -90,7 +91,7 @@ class Caller:
     def _asked(self, picture: Picture, body: Mapping[str, Any], path: Path) -> Answer:
         """A new answer."""
         attempts = 0
-        date = datetime.now(UTC).isoformat(timespec="seconds")
+        date = datetime.now(UTC).replace(microsecond=0)
         while True:
             attempts += 1
             self.pace.wait()
@@ -107,7 +108,7 @@ class Caller:
                 return self._given_up(picture, failure, date, attempts, time.monotonic() - began)
             self._pause(failure, attempts)
 
-    def _call(self, picture: Picture, reply: Reply, date: str, attempts: int, latency: float) -> Call:
+    def _call(self, picture: Picture, reply: Reply, date: datetime, attempts: int, latency: float) -> Call:
         return Call(
             outcome=reply.outcome if reply.model == self.answers_as else ERROR,  # type: ignore[arg-type]
             digest=picture.digest,
@@ -154,7 +155,7 @@ class Caller:
                     "is kept; the same command goes on from there"
                 )
 
-    def _given_up(self, picture: Picture, failure: _CallError, date: str, attempts: int, latency: float) -> Answer:
+    def _given_up(self, picture: Picture, failure: _CallError, date: datetime, attempts: int, latency: float) -> Answer:
         """The error row of a call that got no reply."""
         reason = f"{failure} ({attempts} attempts)" if attempts > 1 else str(failure)
         self._count(reason if failure.outcome == ERROR else None)
@@ -235,9 +236,9 @@ class Caller:
         return os.environ.get(KEY, "") if self.place.may_see_key else ""
 
     def _hidden(self, text: str) -> str:
-        """Text from outside, in which the key must not be."""
+        """Text from outside without the key; one as short as "none" is no secret, but may be an answer."""
         key = os.environ.get(KEY, "")
-        return text.replace(key, "[key]") if key else text
+        return text.replace(key, "[key]") if len(key) >= SHORTEST_KEY else text
 
 
 def _client(place: Place, key: str, timeout: float) -> Any:

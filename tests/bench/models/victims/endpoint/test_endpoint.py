@@ -21,6 +21,7 @@ from bench.records import CLEAN, load_run
 from bench.verify import verify
 from tests.bench.models.victims.endpoint.conftest import COUNT
 from tests.bench.models.victims.endpoint.server import completion, image_of, prompt_of
+from tests.bench.records.test_schemas import assert_described
 
 KEY = "sk-secret-0123456789"
 REFUSED = "I'm sorry, but I can't assist with that."
@@ -64,6 +65,7 @@ def test_what_is_known_of_a_call_is_recorded(score, endpoint):
     assert call.cost == pytest.approx(0.0022)
     assert (call.attempts, call.cached, call.latency > 0) == (1, False, True)
     assert load_run(run.directory).records == run.records
+    assert_described(run.directory)
 
 
 def test_a_reader_ignores_what_a_later_version_says_of_a_call(score, endpoint):
@@ -92,6 +94,12 @@ def test_the_key_is_never_written(status, score, endpoint, monkeypatch, tmp_path
     written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert len(written) > 2
     assert all(KEY.encode() not in path.read_bytes() for path in written)
+
+
+def test_a_key_that_is_no_secret_is_no_part_of_an_answer(score, endpoint, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    with endpoint(lambda body, visit: "none") as server:
+        assert {r.prediction for r in score(server).records} == {"none"}
 
 
 def test_a_key_goes_over_https_or_to_this_machine_only():
