@@ -138,16 +138,18 @@ def cut_short(handler):
 
 
 def drip(handler):
-    """A response that comes byte by byte and does not end."""
+    """A response that comes byte by byte, for longer than one waits, and is a good one in the end."""
+    content = b" " * 100 + json.dumps(completion("late")).encode()
     handler.send_response(200)
     handler.send_header("Content-Type", "application/json")
-    handler.send_header("Content-Length", "1000")
+    handler.send_header("Content-Length", str(len(content)))
     handler.end_headers()
     try:
-        for _ in range(100):
-            handler.wfile.write(b" ")
+        for byte in content[:100]:
+            handler.wfile.write(bytes([byte]))
             handler.wfile.flush()
-            time.sleep(0.05)
+            time.sleep(0.06)
+        handler.wfile.write(content[100:])
     except OSError:
         handler.close_connection = True
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import StoppedError, UsageError
+from bench.models.victims.endpoint.pace import Pace
 from bench.records import CLEAN, find_runs, load_run
 from bench.tables.blocks import stale, write_block
 from bench.tables.render import markdown_table
@@ -139,11 +140,14 @@ def test_what_happens(fault, score, endpoint, first_image, samples):
             assert again.header.status == "complete"
 
 
-def test_the_server_says_how_long_to_wait(score, endpoint, first_image):
+def test_the_server_says_how_long_to_wait(score, endpoint, first_image, monkeypatch):
+    asked, hold = [], Pace.hold
+    monkeypatch.setattr(Pace, "hold", lambda pace, seconds: asked.append(seconds) or hold(pace, seconds))
     answer, _ = answering(FAULTS[0], first_image)
     with endpoint(answer) as server:
-        score(server, "backoff=30")
+        score(server)
         gaps = [b - a for a, b in zip(server.times, server.times[1:], strict=False)]
+    assert asked == [0.2]
     assert gaps[0] >= 0.2
 
 
