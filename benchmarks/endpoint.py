@@ -11,11 +11,13 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -59,16 +61,17 @@ def served(port: int, model: str = MODEL, folder: Path = WEIGHTS) -> Iterator[st
         "float32",
     ]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    server = subprocess.Popen(words, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    try:
-        _wait(server, f"http://127.0.0.1:{port}/health")
-        yield f"openai:http://127.0.0.1:{port}/v1#{model}"
-    finally:
-        server.terminate()
-        server.communicate()
+    with tempfile.TemporaryFile() as said:  # no pipe: it would be full some time, and the server wait
+        server = subprocess.Popen(words, cwd=folder, env=environment, stdout=said, stderr=said)
+        try:
+            _wait(server, f"http://127.0.0.1:{port}/health", said)
+            yield f"openai:http://127.0.0.1:{port}/v1#{model}"
+        finally:
+            server.terminate()
+            server.wait()
 
 
-def _wait(server: "subprocess.Popen[bytes]", address: str) -> None:
+def _wait(server: "subprocess.Popen[bytes]", address: str, said: BinaryIO) -> None:
     until = time.monotonic() + PATIENCE
     while True:
         try:
@@ -76,9 +79,9 @@ def _wait(server: "subprocess.Popen[bytes]", address: str) -> None:
                 return
         except (URLError, OSError):
             if server.poll() is not None or time.monotonic() > until:
-                server.terminate()
-                said = server.communicate()[1].decode(errors="replace")
-                raise SystemExit(f"transformers serve did not come up; pip install -e '.[serve]'?\n{said}") from None
+                said.seek(0)
+                words = said.read().decode(errors="replace")
+                raise SystemExit(f"transformers serve did not come up; pip install -e '.[serve]'?\n{words}") from None
             time.sleep(0.5)
 
 
