@@ -184,7 +184,7 @@ def test_the_papers_targets_are_known(tmp_path):
 
 
 def test_the_committed_results_fill_every_layout():
-    runs = load_runs([ROOT / "results" / "mini"])
+    runs = load_runs([ROOT / "results" / "mini", ROOT / "results" / "endpoint"])
     assert [table.name for table in layouts.tables(runs, SUITE_FACTS)] == list(LAYOUTS)
     for table in layouts.tables(runs, SUITE_FACTS):
         assert table.banner is None
