@@ -27,6 +27,7 @@ VICTIMS = {
     "llava": "bench.models.victims.llava.family:LlavaFamily",
     "openflamingo": "bench.models.victims.openflamingo.family:OpenFlamingoFamily",
     "openai": "bench.models.victims.endpoint.family:EndpointFamily",
+    "transformers": "bench.models.victims.any_model.family:AnyModelFamily",
 }
 READERS = {
     "vqa": "bench.data.questions:VQA",
@@ -38,6 +39,7 @@ READERS = {
     "table": "bench.data.columns:TABLE",
     "parquet": "bench.data.columns:TABLE",
     "hf": "bench.data.columns:HUB",
+    "tsv": "bench.data.columns:TSV",
     "mini": "bench.mini.embedded:READER",
 }
 EXPORTERS = {"mini": "bench.mini.export:export_mini"}
@@ -48,10 +50,13 @@ ATTACK_KINDS = {
     "fab-t": "attacks.kinds:FAB_T",
     "square": "attacks.kinds:SQUARE",
     "brought": "attacks.kinds:BROUGHT",
+    "noise": "attacks.kinds:NOISE",
 }
 ENGINES = {
     "processes": "bench.running.engines.processes:Processes",
     "inline": "bench.running.engines.inline:Inline",
+    "ray": "bench.running.engines.ray:Ray",
+    "slurm": "bench.running.engines.slurm:Slurm",
 }
 CLAIMS = {"mini": "bench.mini.claims:claims_block"}
 LAYOUTS = {
@@ -61,6 +66,9 @@ LAYOUTS = {
     "targeted": "bench.tables.layouts:targeted",
     "transfer": "bench.tables.layouts:transfer",
     "brought": "bench.tables.layouts:brought",
+    "models": "bench.tables.models:models",
+    "pope": "bench.tables.answers:yes_no",
+    "scienceqa": "bench.tables.answers:categories",
 }
 _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "bench.tasks": TASKS,
@@ -107,11 +115,11 @@ def resolve(group: str, name: str) -> object:
         raise unknown(group.removeprefix("bench.").removesuffix("s"), name, names(group))
     try:
         return plugins(group)[name].load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a guard around its main function exits
         raise broken(group, name, f"it cannot be imported: {error}") from error
 
 
-def made(group: str, name: str, kind: type, *arguments: object) -> object:
+def made(group: str, name: str, kind: type, *arguments: object, **options: object) -> object:
     """Call the class or function that a name stands for; what comes out must be of a kind.
 
     Raises:
@@ -119,10 +127,10 @@ def made(group: str, name: str, kind: type, *arguments: object) -> object:
     """
     factory = resolve(group, name)
     try:
-        thing = cast(Any, factory)(*arguments)
+        thing = cast(Any, factory)(*arguments, **options)
     except UsageError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if name not in plugins(group):
             raise
         raise broken(group, name, f"calling it fails with {type(error).__name__}: {error}") from error

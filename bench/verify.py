@@ -86,7 +86,8 @@ def models_of(header: RunHeader, **changes: Any) -> RunConfig:
         UsageError: the run's suite is not known here.
     """
     precision = header.precision if header.half_verdicts else "float32"  # other answers are all in float32
-    request = request_of(header, attack="none", images=None, surrogate=None, precision=precision, **changes)
+    given = {"attack": "none", "images": None, "surrogate": None, "surrogate_vlm": None, "precision": precision}
+    request = request_of(header, **given | changes)
     (config,) = resolve(request)
     return replace(config, samples=header.n_samples)
 
@@ -95,7 +96,7 @@ def _about_the_run(run: Run, setup: Setup) -> Iterator[Mismatch]:
     """Where the data or the weights are not those of the run."""
     now = setup.header
     for name, digest in run.header.weights.items():
-        if name != "surrogate" and now.weights.get(name) != digest:
+        if not name.startswith("surrogate") and now.weights.get(name) != digest:
             yield Mismatch(str(run.directory), "", 0.0, f"weights.{name}", digest, now.weights.get(name))
     for field in ABOUT_THE_RUN:
         before, after = getattr(run.header, field), getattr(now, field)
@@ -148,7 +149,7 @@ class _Evidence:
                     yield from problems
                     rounded += [(record, png)] if png is not None else []
             yield from self._compare_all(exact)
-            for record, answer in self._answers(rounded):
+            for record, answer in self._of_pngs(rounded):
                 score = self._score(record, answer)
                 if score is None or not _same(score, record.png_score or 0.0):
                     yield self._mismatch(record, "png_score", record.png_score, score)
@@ -300,9 +301,17 @@ class _Evidence:
     def _answers(self, shown: Sequence[tuple[Record, Tensor]]) -> Iterator[tuple[Record, Answer]]:
         """What the model says now; an endpoint is not asked again, for its answers are what they were."""
         yield from ((record, Answer(record.prediction)) for record, _ in shown if record.call is not None)
-        if shown := [(record, image) for record, image in shown if record.call is None]:
-            records = [record for record, _ in shown]
-            yield from zip(records, self._ask(records, torch.stack([image for _, image in shown])), strict=True)
+        for records, images in of_one_size([pair for pair in shown if pair[0].call is None]):
+            yield from zip(records, self._ask(records, images), strict=True)
+
+    def _of_pngs(self, shown: Sequence[tuple[Record, Tensor]]) -> Iterator[tuple[Record, Answer]]:
+        """The answers to PNGs: of the model as it is deployed, where that takes them by another path."""
+        if self.setup.deployed is None:
+            yield from self._answers(shown)
+            return
+        for records, images in of_one_size(shown):
+            samples = [self.setup.samples[self.rows[record.sample_id]] for record in records]
+            yield from zip(records, self.setup.deployed.predict(images, samples), strict=True)
 
     def _sent(self, shown: Sequence[tuple[Record, Tensor]]) -> Iterator[Mismatch]:
         """What was sent to an endpoint, against the image."""
@@ -345,6 +354,15 @@ class _Evidence:
 
     def _mismatch(self, record: Record, field: str, recorded: Any, recomputed: Any) -> Mismatch:
         return Mismatch(str(self.run.directory), record.sample_id, record.radius, field, recorded, recomputed)
+
+
+def of_one_size(shown: Sequence[tuple[Record, Tensor]]) -> Iterator[tuple[list[Record], Tensor]]:
+    """Records with their images (b, 3, H, W), those of one size together."""
+    by_size: dict[tuple[int, ...], list[tuple[Record, Tensor]]] = {}
+    for record, image in shown:
+        by_size.setdefault(tuple(image.shape), []).append((record, image))
+    for group in by_size.values():
+        yield [record for record, _ in group], torch.stack([image for _, image in group])
 
 
 def _same(a: float, b: float) -> bool:

@@ -9,11 +9,12 @@ from bench.cli.report import report
 from bench.cli.root import main
 from bench.cli.run import run
 from bench.cli.score import score
+from bench.cli.status import status
 from bench.cli.table import table
 from bench.cli.train import train
 from bench.cli.verify import verify
 
 __all__ = ["main"]
 
-for command in (run, score, list_group, data, table, compare, check, verify, report, board, train):
+for command in (run, score, status, list_group, data, table, compare, check, verify, report, board, train):
     main.add_command(command)

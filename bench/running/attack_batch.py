@@ -190,18 +190,35 @@ class Attacker:
         self._check(goal, batch, outcome)
         return Made(outcome, outcome.loss.tolist(), problems, curves)
 
+    def clean_answers(self, samples: Sequence[Sample], images: Tensor) -> list[tuple[Answer, float | None]]:
+        """The victim's answers to clean images, and their scores as 8-bit PNGs where those take another path."""
+        exact = ask(self.victim("search"), images, samples)
+        if self.setup.deployed is None:
+            return [(answer, None) for answer in exact]
+        return self._with_pngs(samples, images, exact, self.setup.deployed)
+
     def _answers(
         self, samples: Sequence[Sample], images: Tensor, problems: Sequence[str | None], victim: Victim
     ) -> list[tuple[Answer, float | None]]:
-        """The victim's answers, or what is wrong, and if images are saved the scores of their 8-bit PNGs."""
-        exact = ask(victim, images, samples)
-        if not self.config.save_adversarial:
-            return [(replace(a, error=p or a.error), None) for a, p in zip(exact, problems, strict=True)]
+        """The victim's answers, or what is wrong, and the scores of 8-bit PNGs if saved, or if they take another path.
+
+        Where they do, the model that is deployed is asked about them.
+        """
+        said = zip(ask(victim, images, samples), problems, strict=True)
+        exact = [replace(answer, error=problem or answer.error) for answer, problem in said]
+        if not self.config.save_adversarial and self.setup.deployed is None:
+            return [(answer, None) for answer in exact]
+        return self._with_pngs(samples, images, exact, self.setup.deployed or victim)
+
+    def _with_pngs(
+        self, samples: Sequence[Sample], images: Tensor, exact: Sequence[Answer], victim: Victim
+    ) -> list[tuple[Answer, float | None]]:
+        """Answers to images, and the scores of what a victim says of their 8-bit PNGs."""
         found: list[tuple[Answer, float | None]] = []
         rounded = as_png(images)
-        again = exact if torch.equal(rounded, images) else ask(victim, rounded, samples)
-        for k, png in enumerate(again):
-            error = problems[k] or exact[k].error or (png.error and f"as an 8-bit PNG, {png.error}")
+        same = self.setup.deployed is None and torch.equal(rounded, images)
+        for k, png in enumerate(exact if same else ask(victim, rounded, samples)):
+            error = exact[k].error or (png.error and f"as an 8-bit PNG, {png.error}")
             score = None if error else score_of(self.setup.task, png, samples[k])
             found.append((replace(exact[k], error=error), score))
         return found

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from attacks.threat import ThreatModel
 from bench.data.bank import Images
 from bench.data.brought import SHOWN, digest, read_folder
@@ -37,10 +39,11 @@ def read_brought(
             names them.
     """
     pixels = read_folder(folder, samples, formats=formats)
-    if pixels.shape != clean.pixels.shape:
-        sizes = [f"{shape[-1]} x {shape[-2]}" for shape in (pixels.shape, clean.pixels.shape)]
+    sizes = list(dict.fromkeys(f"{width} x {height}" for height, width in clean.sizes))
+    if not isinstance(clean.pixels, Tensor) or pixels.shape != clean.pixels.shape:
         raise UsageError(
-            f"{folder}: the images are {sizes[0]} pixels, the clean ones {sizes[1]}; give the clean images that they "
+            f"{folder}: the images are {pixels.shape[-1]} x {pixels.shape[-2]} pixels, the clean ones "
+            f"{', '.join(sizes[:SHOWN])}; give the clean images that they "
             "were made from as --clean DIR"
         )
     outside: list[str] = []

@@ -1,4 +1,4 @@
-"""What a run on an endpoint needs beside: its pace, repetitions, a sample's images asked about together."""
+"""What a run on an endpoint needs beside: repetitions, a sample's images asked about together."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -12,21 +12,13 @@ from bench.config import RunConfig
 from bench.data.brought import EXACT, PNG
 from bench.models.victims.load import is_black_box
 from bench.records import Record
-from bench.running.header import vlm_of
 from bench.running.plugins import ask, score_of
+from bench.running.victims import vlm_of
 from tasks.base import Answer, Sample, Task, Victim
 from tasks.calls import DECLINED, Repeat
 
-CACHE = "endpoint-cache"  # folder in that of the output
 SESSION = 8  # samples whose clean and attacked images are asked about before those of others
 LONGEST_GAP = 24.0  # hours between the calls about a sample's clean and its attacked image
-
-
-def pace_of(config: RunConfig) -> dict[str, str]:
-    """Settings of an endpoint that move no number."""
-    given = {name: getattr(config, name.replace("-", "_")) for name in ("rpm", "concurrency", "max-cost", "price")}
-    settings = {name: str(value) for name, value in given.items() if value is not None}
-    return settings | {"cache": str(config.output / CACHE)}
 
 
 def formats_of(config: RunConfig) -> tuple[str, ...]:

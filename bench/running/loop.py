@@ -11,6 +11,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
+
 from attacks.presets import TASKLESS, AttackStep
 from attacks.threat import Norm, ThreatModel
 from bench.batch_size import TOO_LARGE, BatchSize, within_memory
@@ -18,17 +20,19 @@ from bench.config import RunConfig
 from bench.errors import UsageError
 from bench.progress import Display, Silent
 from bench.records import CLEAN, Record, RunStore, open_run, read_records
+from bench.records.images import FOLDER
 from bench.records.samples import Asked, write_samples
 from bench.records.worst import Counts, Direction, WorstSoFar, counts_of, eps_label, is_worse, up_to
 from bench.running.attack_batch import AttackedImage, Attacker, scored
 from bench.running.certify import AttackBatch, Conditions
+from bench.running.ending import checks_of, failures
 from bench.running.endpoints import ask_again
 from bench.running.history import History
 from bench.running.images import ImageStore
 from bench.running.load import Setup, prepare
-from bench.running.plugins import ask, blaming_plugins
+from bench.running.plugins import blaming_plugins
 from bench.running.presenter import EightBit, Presenter
-from bench.running.sanity_checks import BATCH_CHECK, run_checks
+from bench.running.sanity_checks import BATCH_CHECK
 from bench.running.units import threat_model
 from bench.running.volley import Volley
 from bench.trust.places import no_links
@@ -38,7 +42,7 @@ from tasks.protocol import PROTOCOLS
 
 
 def execute(config: RunConfig, *, display: Display | None = None) -> Path:
-    """Carry out one run, resuming what is recorded already; returns its directory.
+    """Carry out one run, or one shard of it, resuming what is recorded already; returns its directory.
 
     Raises:
         UsageError: something that was asked for cannot be loaded, or a folder in the output folder is a link.
@@ -50,8 +54,9 @@ def execute(config: RunConfig, *, display: Display | None = None) -> Path:
 
 def carry_out(config: RunConfig, setup: Setup, *, display: Display | None = None) -> Path:
     """Carry out a run on what is loaded already; errors as of `execute`."""
-    with open_run(no_links(config.directory, config.output), setup.header, force=config.force) as run:
-        write_samples(run.directory, (Asked(s.id, s.prompt, tuple(s.references)) for s in setup.samples))
+    with open_run(no_links(config.folder, config.output), setup.header, force=config.force) as run:
+        asked = (Asked(s.id, s.prompt, tuple(s.references), s.categories, s.captions) for s in setup.samples)
+        write_samples(run.directory, asked)
         recorded = read_records(run.directory)
         if config.save_adversarial:
             _refuse_lost_images(run.directory, recorded)
@@ -59,13 +64,16 @@ def carry_out(config: RunConfig, setup: Setup, *, display: Display | None = None
         for rows in runner.sessions():
             runner.clean(rows)
             runner.attack(rows)
-        run.finish("failed" if runner.failures() else "complete", runner.checks())
+        failed = failures(runner.history, setup.task)
+        run.finish("failed" if failed else "complete", runner.checks())
     return run.directory
 
 
 def _refuse_lost_images(directory: Path, records: Sequence[Record]) -> None:
     """Images are asked for, but a part of this run was carried out without keeping them."""
-    gone = sum(r.step != CLEAN and r.score is not None and r.png_score is None for r in records)
+    kept = (directory / FOLDER / "0").is_dir()  # clean images are kept first
+    attacked = [r for r in records if r.step != CLEAN and r.score is not None]
+    gone = sum(r.png_score is None or not kept for r in attacked)
     if gone:
         raise UsageError(
             f"{directory} holds {gone} attacks that were carried out without --save-adversarial: their images "
@@ -106,10 +114,11 @@ class _Runner:
         self.history = History(setup.header, recorded)
         self.display = display
         self.samples = {sample.id: sample for sample in setup.samples}
-        self.batches = BatchSize(config.batch_size, setup.images.device, max(setup.images[[0]].shape[-2:]))
+        self.rows = range(len(setup.samples)) if config.shard is None else config.shard.of(len(setup.samples))
+        self.batches = BatchSize(config.batch_size, setup.images.device, max(map(max, setup.images.sizes)))
         self.steps: Sequence[AttackStep] = config.steps
         keep = config.save_adversarial or any(step.start == "best" for step in self.steps)
-        self.store = ImageStore(run.directory / "adversarial", counts_of(setup.header)) if keep else None
+        self.store = ImageStore(run.directory / FOLDER, counts_of(setup.header)) if keep else None
         if self.store is not None:
             self.store.settle(self.history.done)  # what an earlier process recorded but did not live to put in place
         conditions = Conditions(
@@ -128,11 +137,10 @@ class _Runner:
         if BATCH_CHECK in {check["name"] for check in run.header.checks}:
             self.attacker.checks = ()  # an earlier process has looked at its first batch, and noted what it saw
 
-    def sessions(self) -> list[range]:
+    def sessions(self) -> list[Sequence[int]]:
         """Rows that are asked about clean and attacked before others are: all, or few where a victim may change."""
-        total = len(self.setup.samples)
-        size = self.setup.session or total
-        return [range(first, min(first + size, total)) for first in range(0, total, size)]
+        size = self.setup.session or max(1, len(self.rows))
+        return [self.rows[first : first + size] for first in range(0, len(self.rows), size)]
 
     def clean(self, rows: Sequence[int]) -> None:
         """Ask samples unattacked."""
@@ -143,11 +151,13 @@ class _Runner:
     def _ask(self, batch: list[int]) -> list[Record]:
         began = time.monotonic()
         samples, images = [self.setup.samples[i] for i in batch], self.setup.images[batch]
-        answers = ask(self.attacker.victim("search"), images, samples)
+        answers = self.attacker.clean_answers(samples, images)
         seconds = (time.monotonic() - began) / len(batch)
         records = [
-            scored(self.setup.task, sample, CLEAN, 0.0, answer, seconds=seconds)
-            for sample, answer in zip(samples, answers, strict=True)
+            msgspec.structs.replace(
+                scored(self.setup.task, sample, CLEAN, 0.0, answer, seconds=seconds), png_score=png_score
+            )
+            for sample, (answer, png_score) in zip(samples, answers, strict=True)
         ]
         records = ask_again(self.setup.repeats, self.setup.task, images, samples, records)
         if self.store is not None and self.config.save_adversarial:
@@ -237,7 +247,8 @@ class _Runner:
             sample, score = one.record.sample_id, one.record.score
             if score is not None and is_worse(self.setup.header.worst, score, best[sample]):
                 best[sample] = score
-                self.store.put(sample, one.record.step, eps, one.image, png=self.config.save_adversarial)
+                png = one.record.png_score is not None
+                self.store.put(sample, one.record.step, eps, one.image, png=png)
 
     def _in_batches(
         self, rows: list[int], work: Callable[[list[int]], list[Record]], label: str, eps: float, width: int = 1
@@ -246,11 +257,11 @@ class _Runner:
 
         Returns the rows that do not fit into memory even alone.
         """
-        too_large = []
+        too_large, rows = [], self.setup.images.by_size(rows)
         self.display.begin(on_one_line(f"{self.config.encoder} {self.config.dataset} {label}"), len(rows))
         scores = self.history.scores(eps)
         while rows:
-            batch = rows[: max(1, self.batches.size // width)]
+            batch = self.setup.images.alike(rows[: max(1, self.batches.size // width)])
             records = within_memory(work, batch)
             if records is None:
                 self.batches.out_of_memory(len(batch) * width)
@@ -293,24 +304,11 @@ class _Runner:
         mean = sum(scores.values()) / len(scores)
         return f"{robust} of {len(scores)} robust, {self.setup.task.metric} {mean:.1f}"
 
-    def failures(self) -> int:
-        """Samples whose last word is an error."""
-        latest = {record.key: record for record in self._without_moot_errors()}
-        return sum(not record.settled for record in latest.values())
-
-    def _without_moot_errors(self) -> list[Record]:
-        """All records but the errors of steps that were not taken again, for another one broke the sample."""
-        scores = {eps: self.history.scores(eps) for eps in (0.0, *self.setup.header.radii)}
-
-        def is_moot(record: Record) -> bool:
-            score = scores[record.radius].get(record.sample_id)
-            return score is not None and self._is_settled(score, self.samples[record.sample_id])
-
-        return [r for r in self.history.records if r.settled or not is_moot(r)]
-
     def checks(self) -> list[dict[str, Any]]:
-        """Sanity checks on the finished run, to be stored with it."""
+        """Sanity checks on the finished run, to be stored with it; of a shard, those that need no other."""
         task = self.setup.task
         of_task = task.checks(self.setup.victim) if hasattr(task, "checks") else []
         first = [*of_task, *(self.attacker.checks or ())]
-        return run_checks(self.config, task, self.steps, self._without_moot_errors(), first)
+        if self.config.shard is not None:
+            return [asdict(check) for check in first]
+        return checks_of(self.config, task, self.history, first)

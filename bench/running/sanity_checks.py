@@ -26,6 +26,7 @@ BATCH_CHECK = "repeatable"  # the check that every first batch gets
 BLACK_BOX_GAIN = 0.002  # share of the samples; AutoAttack's threshold
 PLAIN_ENCODER, ANCHOR_EPS, ANCHOR_SHARE, ANCHOR_SAMPLES = "clip", 4.0, 0.25, 10
 LOSS_SLACK = 1e-4  # relative
+LOST_AS_PNG = 0.1  # share of what an attack broke that may be unbroken once its images are 8-bit pictures
 
 
 def batch_checks(
@@ -34,7 +35,7 @@ def batch_checks(
     """Look at a batch before and after its attack, which began at the images `start`, while it is in memory."""
     found: list[SanityCheck | None] = [gradient_check(objective, start)] if kind.white_box else []
     found += [repeatable_check(objective, clean), logits_check(objective, clean)]
-    if not outcome.failed.all():
+    if not (kind.floor or outcome.failed.all()):
         found.append(noise_check(objective, clean, outcome, threat, range(len(clean))))
     return tuple(check for check in found if check is not None)
 
@@ -52,10 +53,12 @@ def run_checks(
     attacked = [r for r in sound if r.step != CLEAN and r.sample_id in clean]
     if attacked:
         checks.append(_moves(attacked))
-    if attacked and config.images is None:  # who brings images may bring weak ones
+    weak = config.images is not None or all(attack_kind(step.kind).floor for step in steps)
+    if attacked and not weak:  # who brings images may bring weak ones
         checks += [_below_clean(attacked, clean, task), _grows_with_eps(attacked)]
         checks += _black_box(steps, attacked, clean, task)
         checks += _anchor(config, task, attacked, clean)
+        checks += _survives_eight_bits(attacked, clean)
     together = asked_together(latest)
     checks += [together] if together is not None else []
     return [asdict(check) for check in checks]
@@ -127,6 +130,16 @@ def _anchor(config: RunConfig, task: Task, attacked: Sequence[Record], clean: di
     if (credible := after <= ANCHOR_SHARE * before) is False:
         detail += f"; above {100 * ANCHOR_SHARE:g} % the attack, not the model, is at fault: the run is not credible"
     return [SanityCheck("plain_clip_is_broken", credible, detail)]
+
+
+def _survives_eight_bits(attacked: Sequence[Record], clean: dict[str, Record]) -> list[SanityCheck]:
+    """Where a model is deployed on 8-bit pictures, an attack must harm it there, too."""
+    if not any(record.png_score is not None for record in clean.values()):
+        return []
+    harmed = [r for r in attacked if r.png_score is not None and _score(r) != _score(clean[r.sample_id])]
+    lost = sum(r.png_score == clean[r.sample_id].png_score for r in harmed)
+    detail = f"of {len(harmed)} images that an attack changed the score of, {lost} do not change it as 8-bit pictures"
+    return [SanityCheck("attack_survives_8_bits", lost <= max(1, LOST_AS_PNG * len(harmed)), detail)]
 
 
 def _score(record: Record) -> float:

@@ -22,7 +22,7 @@ from tasks.base import Dataset, Sample
 from tests.bench.runs import make_header
 
 ONLY_CLI, ONLY_LIBRARY, ONLY_SCORE = {"everything", "as_json", "quiet"}, {"progress"}, {"clean"}
-ENDPOINT = {"vlm": "openai:http://127.0.0.1:8000/v1#m", "task": ("vqa",), "dataset": ("mini-vqa",), "attack": "none"}
+ENDPOINT = {"vlm": ("openai:http://127.0.0.1:8000/v1#m",), "task": ("vqa",), "dataset": ("mini-vqa",), "attack": "none"}
 FIELDS = [f.name for f in fields(Request)]
 
 
@@ -31,7 +31,9 @@ def other(tmp_path_factory):
     """A value other than the default for every option, as `Request` holds it."""
     folder = tmp_path_factory.mktemp("request")
     (folder / "own.toml").write_text('base = "mini"\nseed = 5\n')
-    (folder / "data" / "photos" / "circle").mkdir(parents=True)
+    (folder / "data" / "photos" / "images").mkdir(parents=True)
+    for name in ("questions", "annotations"):
+        (folder / "data" / "photos" / f"{name}.json").write_text("{}")
     return {
         "suite": str(folder / "own.toml"),
         "limit": 7,
@@ -46,7 +48,10 @@ def other(tmp_path_factory):
         "compiled": True,
         "tower": "native",
         "arch": "ViT-B-32",
-        "vlm": "owner/llava",
+        "vlm": ("owner/llava?conversation=vicuna_v1",),
+        "image_size": 224,
+        "shots": 4,
+        "surrogate_vlm": ("owner/flamingo?shots=4",),
         "repeats": 2,
         "rpm": 30,
         "concurrency": 3,
@@ -54,9 +59,11 @@ def other(tmp_path_factory):
         "price": "2,10",
         "force": True,
         "jobs": 2,
+        "shards": 3,
+        "on": "inline",
         "encoder": ("fare4",),
-        "task": ("zeroshot",),
-        "dataset": ("imagefolder:photos",),
+        "task": ("vqa",),
+        "dataset": ("vqa:photos",),
         "eps": (0.25, 0.5),
         "norm": "l2",
         "attack": "transfer",
@@ -79,10 +86,12 @@ def through_a_header(request: Request) -> Request:
 def test_every_option_comes_back_through_a_header(other):
     assert set(other) == set(FIELDS)
     assert all(other[f.name] != f.default for f in fields(Request))
-    for one in ("tower", "images"), ("surrogate", "attack", "images"):  # what leaves no room for one another
-        left_out = (*one, *PACE)
+    named = ("shots", "image_size")  # become settings of the victim
+    never = (*named, *PACE, "images")
+    for left_out in ("tower", *never), ("surrogate", "surrogate_vlm", "attack", *never):  # they exclude each other
         request = Request(**{name: value for name, value in other.items() if name not in left_out})
-        assert through_a_header(request) == (request if request.attack else replace(request, attack="apgd"))
+        again = through_a_header(request)
+        assert again == (request if request.attack else replace(request, attack="apgd"))
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -92,11 +101,14 @@ def test_each_option_alone_comes_back_through_a_header(other, name):
     }.get(name, ())  # fmt: skip
     if name == "images":
         other = other | {"eps": (4.0,)}  # one radius
-    local = {"encoder": ("clip",), "task": ("zeroshot",), "dataset": ("mini-shape",)}
+    local = {"encoder": ("clip",), "task": ("vqa",), "dataset": ("mini-vqa",)}
     base = ENDPOINT if name in PACE else local
     request = Request(**base | {one: other[one] for one in (name, *needed)})
     again = through_a_header(request)
-    assert getattr(again, name) == other[name]
+    if name in ("shots", "image_size"):  # settings of the victim, which the header names with it
+        assert again.vlm == (f"package:mini/weights/llava?{name}={other[name]}",)
+    else:
+        assert getattr(again, name) == other[name]
     assert resolve(again) == resolve(request)
 
 
@@ -117,7 +129,7 @@ def test_a_header_from_before_requests_were_stored_makes_its_request(config):
     wanted = Request(
         suite="mini-full", encoder=("fare4",), task=("vqa",), dataset=("mini-vqa",), attack="apgd",
         surrogate=("clip",), eps=(2.0, 4.0), norm="linf", seed=4, limit=5, precision="bf16", protocol="paper",
-        tower="native", compiled=True, vlm="owner/llava", arch=config.get("arch"),
+        tower="native", compiled=True, vlm=("owner/llava",), arch=config.get("arch"),
         data_root=Path("/data") if config else None,
     )  # fmt: skip
     assert request == wanted

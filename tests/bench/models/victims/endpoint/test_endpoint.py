@@ -52,8 +52,8 @@ def test_the_png_that_is_hashed_is_what_is_sent(score, endpoint, samples):
         0, True, False, False,
     )  # fmt: skip
     assert prompt_of(body).startswith(samples[0].prompt)
-    assert "enlarge=3" in run.header.model, "a setting that moves a number is recorded"
-    assert "enlarge=3" in request_of(run.header).vlm
+    assert run.header.protocol["victim"]["enlarge"] == "3", "a setting that moves a number is recorded"
+    assert "enlarge=3" in request_of(run.header).vlm[0]
 
 
 def test_what_is_known_of_a_call_is_recorded(score, endpoint):
@@ -232,7 +232,7 @@ def test_a_changed_image_is_found(score, endpoint):
     ("vlm", "options", "match"),
     [
         ("openai:https://user:pass@host/v1#m", {}, "must hold neither a password"),
-        ("openai:https://host/v1?key=1#m", {}, "must hold neither a password"),
+        ("openai:https://host/v1?key=1#m", {}, "lacks its model"),
         ("openai:https://host/v1", {}, "lacks its model"),
         ("https://host/v1#m", {"tower": "native"}, "an endpoint is named by its family: openai:https://host/v1#m"),
         ("openai:ftp://host#m", {}, "is no address"),
