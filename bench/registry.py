@@ -27,6 +27,16 @@ VICTIMS = {
     "llava": "bench.models.victims.llava.family:LlavaFamily",
     "openflamingo": "bench.models.victims.openflamingo.family:OpenFlamingoFamily",
 }
+DEFENCES = {
+    "identity": "bench.models.defences.images:Identity",
+    "jpeg": "bench.models.defences.images:Jpeg",
+    "bit-depth": "bench.models.defences.images:BitDepth",
+    "resize-pad": "bench.models.defences.images:ResizePad",
+    "noise": "bench.models.defences.images:Noise",
+    "smooth": "bench.models.defences.smoothing:Smooth",
+    "ttc": "bench.models.defences.ttc:TTC",
+    "clipure": "bench.models.defences.clipure:CLIPure",
+}
 READERS = {
     "vqa": "bench.data.questions:VQA",
     "karpathy": "bench.data.captions:KARPATHY",
@@ -46,6 +56,7 @@ ATTACK_KINDS = {
     "pgd": "attacks.kinds:PGD",
     "fab-t": "attacks.kinds:FAB_T",
     "square": "attacks.kinds:SQUARE",
+    "squares": "attacks.squares:SQUARES",
 }
 ENGINES = {
     "processes": "bench.running.engines.processes:Processes",
@@ -63,6 +74,7 @@ _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "bench.tasks": TASKS,
     "bench.encoders": {},
     "bench.victims": VICTIMS,
+    "bench.defences": DEFENCES,
     "bench.attacks": {},
     "bench.objectives": OBJECTIVES,
     "bench.attack_kinds": ATTACK_KINDS,

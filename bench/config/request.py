@@ -19,6 +19,7 @@ from bench.records import RunHeader
 
 DEFAULT_OUTPUT = Path("results/runs")
 DEFAULT_PROTOCOL = "strict"
+ADAPTIVE = "adaptive-"  # before the name of the attack that a defended victim is attacked with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,8 @@ class Options:
             such runs lie apart.
         tower: encoder, or native for the image tower that the vision-language model came with. Default: encoder.
         arch: What an encoder given as a path holds: ViT-L-14-quickgelu; or ViT-B-32,TAG with the weights it began from.
+        defence: Around the victim, comma-separated in the order in which images meet them, such as jpeg?quality=50,ttc
+            (`bench list defences`). The attack becomes the adaptive protocol, which knows the defence.
         vlm: Name (`bench list victims`), folder or hub id of the vision-language model. Default: the suite's.
         force: Begin anew beside a run that cannot be resumed.
         jobs: Runs at once. Default: one per core on the CPU, else 1.
@@ -54,6 +57,7 @@ class Options:
     compiled: bool = False
     tower: str = "encoder"
     arch: str | None = None
+    defence: tuple[str, ...] = ()
     vlm: str | None = None
     force: bool = False
     jobs: int | None = None
@@ -131,7 +135,7 @@ def _of_header(header: RunHeader) -> dict[str, Any]:
         "dataset": [header.data or header.dataset],
         "eps": header.radii or None,
         "norm": header.norm,
-        "attack": header.attack.removesuffix(f"-from-{header.surrogate}"),
+        "attack": header.attack.removesuffix(f"-from-{header.surrogate}").removeprefix(ADAPTIVE),
         "surrogate": [header.surrogate] if header.surrogate else None,
         "seed": header.seed,
         "limit": header.limit,
@@ -139,6 +143,7 @@ def _of_header(header: RunHeader) -> dict[str, Any]:
         "precision": header.precision,
         "compiled": header.compiled,
         "tower": header.tower,
+        "defence": header.defence.split(",") if header.defence else None,
         "vlm": header.vlm,
     }
 

@@ -7,10 +7,11 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
+from attacks.adaptive import adaptive_steps
 from attacks.presets import AttackStep
 from bench import registry
 from bench.config.radii import HOW_TO_WRITE, NORMS, parse_eps
-from bench.config.request import DEFAULT_PROTOCOL, Options, Request, exists, flag
+from bench.config.request import ADAPTIVE, DEFAULT_PROTOCOL, Options, Request, exists, flag
 from bench.config.suite import Suite, TaskPlan, is_file, load_suite, preset
 from bench.data.specs import Place, is_spec, parse, told_apart
 from bench.errors import UsageError
@@ -90,9 +91,22 @@ class RunConfig(Options):
         """The steps of the attack that the protocol has; none for a clean run."""
         if self.attack == NO_ATTACK:
             return ()
-        steps = preset(self.attack, load_suite(self.suite)).steps
         shortcuts = PROTOCOLS[self.protocol].shortcuts
-        return tuple(step for step in steps if shortcuts or not step.shortcut)
+        steps = preset(self.attack, load_suite(self.suite)).steps
+        steps = tuple(step for step in steps if shortcuts or not step.shortcut)
+        return steps if not self.defence else self._adaptive(steps)
+
+    def _adaptive(self, steps: tuple[AttackStep, ...]) -> tuple[AttackStep, ...]:
+        from bench.models.defences.load import load_chain  # torch, which resolving a request does without
+
+        chain = load_chain(self.defence)
+        return adaptive_steps(steps, randomised=chain.randomised, own_gradient=chain.own_gradient)
+
+    @property
+    def attack_name(self) -> str:
+        """What the header and tables call the attack."""
+        name = self.attack + (f"-from-{self.surrogate}" if self.surrogate else "")
+        return ADAPTIVE + name if self.defence and self.attack != NO_ATTACK else name
 
     @property
     def n_samples(self) -> int:
@@ -103,6 +117,7 @@ class RunConfig(Options):
     def directory(self) -> Path:
         """Where the records lie; runs that differ in anything that moves a score lie apart."""
         attack = self.attack + (f"-from-{_file_name(self.surrogate)}" if self.surrogate else "")
+        attack += "".join(f"-{one.replace('?', '-').replace('&', '-')}" for one in self.defence)
         radii = "+".join(f"{e:g}" for e in self.eps) if self.attack != NO_ATTACK else "clean"
         dataset = self.dataset if self.place is None else f"{self.dataset}-{_digest(self.place.where)}"
         name = [_file_name(self.encoder), dataset, attack, self.norm, radii, f"seed{self.seed}"]
@@ -216,6 +231,13 @@ def _check_choices(request: Request) -> None:
     for name in ("task",) if request.tower == NATIVE else ("encoder", "task"):
         if not getattr(request, name):
             raise UsageError(f"give {flag(name)}, or --all for every run behind the suite's tables")
+    for one in request.defence:
+        if (name := one.partition("?")[0]) not in registry.names("bench.defences"):
+            raise registry.unknown("defence", name, registry.names("bench.defences"))
+    if request.defence and request.surrogate:
+        raise UsageError("--defence attacks by the adaptive protocol, transfer included: leave --surrogate out")
+    if request.defence and (request.precision or "float32") != "float32":
+        raise UsageError("--defence computes in float32 throughout: leave --precision out")
     if request.tower == NATIVE and request.surrogate:
         raise UsageError("--surrogate puts another encoder into the model, --tower native none: leave one of them out")
 
@@ -309,10 +331,15 @@ def _run(cell: _Cell, request: Request, suite: Suite) -> RunConfig:
         eps=radii,
         seed=suite.seed if request.seed is None else request.seed,
         surrogate=cell.surrogate,
-        precision=request.precision or SEARCH_PRECISION.get((request.protocol, cell.task), "float32"),
+        precision=_precision(request, cell.task),
         place=place,
         spec=cell.dataset.spec,
     )
+
+
+def _precision(request: Request, task: str) -> str:
+    by_protocol = "float32" if request.defence else SEARCH_PRECISION.get((request.protocol, task), "float32")
+    return request.precision or by_protocol
 
 
 def _ball(request: Request, suite: Suite) -> tuple[str, tuple[float, ...]]:

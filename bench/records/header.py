@@ -66,6 +66,8 @@ class Step(msgspec.Struct, frozen=True):
     name: str
     goal: str = ""
     precision: str = ""
+    through: str = ""
+    independent: bool = False
 
 
 T = TypeVar("T")

@@ -16,9 +16,10 @@ MOST = 2**53  # of what is counted: integers up to here are floats
 DEEPEST = 50  # levels of lists and objects
 TOO_DEEP = f"lists and objects are nested deeper than {DEEPEST} levels"
 Key = tuple[str, str, float]
-_NUMBERS = ("radius", "distance", "seconds", "score", "loss", "png_score")
-_MAYBE_ABSENT = ("score", "loss", "png_score")
-_OPTIONAL = ("png_score", "loss_curve")  # keys that a line has only where there is a value
+_NUMBERS = ("radius", "distance", "seconds", "score", "loss", "png_score", "screen")
+_LISTS = ("loss_curve", "draws")
+_MAYBE_ABSENT = ("score", "loss", "png_score", "screen")
+_OPTIONAL = ("png_score", "loss_curve", "draws", "screen")  # keys that a line has only where there is a value
 _FORMER = {"eps_255": "radius", "distance_255": "distance", "course": "loss_curve"}  # names in schema version 1
 _DROPPED = ("flags",)  # of schema version 1, where it was always empty
 
@@ -47,6 +48,10 @@ def number(value: Any) -> float:
 
 def _are_floats(values: Any) -> bool:
     return type(values) is tuple and all(type(value) is float for value in values)
+
+
+def _is_mean(score: float, draws: tuple[float, ...]) -> bool:
+    return bool(draws) and math.isclose(score, math.fsum(draws) / len(draws), rel_tol=1e-9, abs_tol=1e-9)
 
 
 def _is_deeper(value: Any, levels: int) -> bool:
@@ -106,6 +111,10 @@ class Record(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
         png_score: Score of the adversarial image after a round trip through an 8-bit PNG; None if not asked for.
         loss_curve: The highest loss among the first 1, 2, 4, 8, ... images that the attack tried; None where it was
             not watched.
+        draws: Scores of the fresh draws of a randomised victim, of which `score` is the mean; None where nothing is
+            drawn.
+        screen: Mean score over other draws, by which the worst attack is chosen: the least of several means over the
+            same draws would be too low.
 
     Raises:
         RecordsError: If a field has another type than is written here or a value that cannot be, or the score is
@@ -125,6 +134,8 @@ class Record(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     seconds: float
     png_score: float | None = None
     loss_curve: tuple[float, ...] | None = None
+    draws: tuple[float, ...] | None = None
+    screen: float | None = None
 
     def __post_init__(self) -> None:
         if not self._has_plain_types():
@@ -150,6 +161,8 @@ class Record(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
             and 0 <= self.evaluations < MOST
             and self.error is None
             and (self.loss_curve is None or _are_floats(self.loss_curve))
+            and self.draws is None
+            and self.screen is None
         )
 
     def _check_types(self) -> None:
@@ -165,8 +178,16 @@ class Record(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
             raise RecordsError(f"evaluations must be a count, not {self.evaluations!r}")
         if not (self.error is None or isinstance(self.error, str)):
             raise RecordsError(f"error must be a string or None, not {self.error!r}")
-        if not (self.loss_curve is None or _are_floats(self.loss_curve)):
-            raise RecordsError(f"loss_curve must be a tuple of numbers or None, not {self.loss_curve!r}")
+        for name in _LISTS:
+            if not ((value := getattr(self, name)) is None or _are_floats(value)):
+                raise RecordsError(f"{name} must be a tuple of numbers or None, not {value!r}")
+        if self.draws is not None and self.score is not None and not _is_mean(self.score, self.draws):
+            raise RecordsError(f"score is {self.score}, which is not the mean of the draws {self.draws}")
+
+    @property
+    def choice(self) -> float | None:
+        """What attacks on a sample are compared by: the score, or where there are draws the mean of some others."""
+        return self.score if self.screen is None else self.screen
 
     @property
     def key(self) -> Key:
@@ -192,8 +213,9 @@ class Record(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
         for name in _NUMBERS:
             if data.get(name) is not None:
                 data[name] = number(data[name])
-        if isinstance(data.get("loss_curve"), list):
-            data["loss_curve"] = tuple(number(loss) for loss in data["loss_curve"])
+        for name in _LISTS:
+            if isinstance(data.get(name), list):
+                data[name] = tuple(number(value) for value in data[name])
         return cls(**data)
 
 

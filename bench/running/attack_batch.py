@@ -8,44 +8,31 @@ import msgspec
 import torch
 from torch import Tensor
 
+from attacks.adaptive import way_of
 from attacks.checks import SanityCheck
 from attacks.kinds import Confirm
 from attacks.objective import Objective
 from attacks.outcome import Outcome
+from attacks.presets import AttackStep
 from attacks.threat import Norm, ThreatModel
 from bench.config import RunConfig
+from bench.models.defences.chain import Defended
 from bench.records import Record
 from bench.records.worst import is_worse
 from bench.running.certify import AttackBatch, Conditions, carry_out, objective, start_of
+from bench.running.defended import fixed, source_of
 from bench.running.images import as_png
 from bench.running.kinds import attack_kind
 from bench.running.load import Setup
 from bench.running.loss_curve import LossCurve, Watch
 from bench.running.plugins import ask, score_of
-from bench.running.sanity_checks import batch_checks
-from tasks.base import Answer, ImageTextEncoder, Sample, Task, Victim
+from bench.running.sanity_checks import batch_checks, defence_checks
+from bench.running.scoring import Occasion, Said, is_randomised, record_of, said_of
+from tasks.base import ImageTextEncoder, Sample, Victim
 from tasks.protocol import PROTOCOLS
 
 CHECKED = 32  # samples of the first batch attacked that the sanity checks look at; each costs a few passes
 UNITS = {"linf": 255, "l2": 1}  # of a recorded radius or distance, in the range of a pixel
-
-
-def scored(task: Task, sample: Sample, step: str, eps: float, answer: Answer, *, seconds: float) -> Record:
-    """The record of one answer, or of one error, which has no score."""
-    text, score = ("", None) if answer.error else (answer.text, score_of(task, answer, sample))
-    return Record(
-        sample_id=sample.id,
-        group=sample.group,
-        step=step,
-        radius=eps,
-        prediction=text,
-        score=score,
-        loss=None,
-        distance=0.0,
-        evaluations=0,
-        error=answer.error,
-        seconds=round(seconds, 4),
-    )
 
 
 @dataclass(frozen=True)
@@ -100,20 +87,34 @@ class Attacker:
         stopped at what its objective took for a success, and the victim does not agree, it is carried on to its last
         step.
         """
-        full = Models(self.setup.surrogate, self.setup.encoder, self.setup.victim)
+        full = Models(*self._source(batch), self.setup.victim)
         half = self.setup.half if batch.step.precision == "search" else None
         used = full if half is None else Models(half.victim, half.encoder, self.victim("search"))
-        found = self._once(batch, used, self.conditions)
-        if not self.conditions.stop_when_fooled:
+        stops = self.conditions.stop_when_fooled and self._may_stop(batch.step)
+        conditions = replace(self.conditions, stop_when_fooled=stops)
+        found = self._once(batch, used, conditions)
+        if not stops:
             return found
         if half is not None and not self.protocol.half_verdicts:
             used = full
-            found = self._again(batch, found, lambda images: True, used, self.conditions)
-        onwards = replace(self.conditions, stop_when_fooled=False)
+            found = self._again(batch, found, lambda images: True, used, conditions)
+        onwards = replace(conditions, stop_when_fooled=False)
         return self._again(batch, found, lambda images: any(one.claimed for one in images), used, onwards)
 
+    def _source(self, batch: AttackBatch) -> tuple[Victim, ImageTextEncoder]:
+        """Whose gradients a batch's step follows."""
+        victim = self.setup.victim
+        if isinstance(victim, Defended):
+            return source_of(victim, batch.step, self.conditions.seed, batch.eps)
+        return self.setup.surrogate, self.setup.encoder
+
+    def _may_stop(self, step: AttackStep) -> bool:
+        """Whether an image that fools what a step follows fools the victim: neither another model nor other draws."""
+        victim = self.setup.victim
+        return not isinstance(victim, Defended) or (way_of(step).defended and not victim.randomised)
+
     def _breaks(self, record: Record, sample: Sample) -> bool:
-        return record.score is not None and self.setup.task.broken(record.score, sample)
+        return record.choice is not None and self.setup.task.broken(record.choice, sample)
 
     def _again(
         self,
@@ -139,7 +140,7 @@ class Attacker:
 
     def _worse(self, one: AttackedImage, other: AttackedImage) -> AttackedImage:
         """Of two results of one attack, the second unless it is better for the victim, at the cost of both."""
-        first, second = one.record.score, other.record.score
+        first, second = one.record.choice, other.record.choice
         better = first is not None and (second is None or is_worse(self.setup.task.worst, first, second))
         kept = one if better else other
         return AttackedImage(at_the_cost_of(kept.record, [one.record, other.record]), kept.image, other.claimed)
@@ -150,44 +151,52 @@ class Attacker:
         goal = objective(batch, models.source, models.encoder)
         outcome, problems, curves = self._carry_out(batch, goal, models.victim, conditions)
         self._check(goal, batch, outcome)
-        answers = self._answers(batch.volley.sample_rows, outcome.images, problems, models.victim)
+        answers = self._answers(batch, outcome.images, problems, models.victim)
         seconds = (time.monotonic() - began) / len(answers)
         losses, fooled, spent = (part.tolist() for part in (outcome.loss, outcome.fooled, outcome.evaluations))
         distances = (batch.threat.distance(outcome.images, batch.clean_rows) * UNITS[batch.threat.norm]).tolist()
         rows = []
         for k, (step, sample) in enumerate(batch.volley.rows):
-            answer, png_score = answers[k]
+            said, png_score = answers[k]
             record = msgspec.structs.replace(
-                scored(self.setup.task, sample, step.name, batch.eps, answer, seconds=seconds),
+                record_of(sample, self._occasion(step, batch), said, seconds=seconds),
                 loss=losses[k],
                 distance=distances[k],
                 evaluations=spent[k],
                 png_score=png_score,
-                loss_curve=None if answer.error else curves[k],
+                loss_curve=None if said.answer.error else curves[k],
             )
             rows.append(AttackedImage(record, outcome.images[k], fooled[k] and problems[k] is None))
         return batch.volley.by_sample(rows)
 
+    def _occasion(self, step: AttackStep, batch: AttackBatch) -> Occasion:
+        return Occasion(self.conditions.seed, step.name, batch.eps)
+
     def _answers(
-        self, samples: Sequence[Sample], images: Tensor, problems: Sequence[str | None], victim: Victim
-    ) -> list[tuple[Answer, float | None]]:
-        """The victim's answers, or what is wrong, and if images are saved the scores of their 8-bit PNGs."""
-        exact = ask(victim, images, samples)
-        if not self.config.save_adversarial:
-            return [(replace(a, error=p or a.error), None) for a, p in zip(exact, problems, strict=True)]
-        found: list[tuple[Answer, float | None]] = []
-        for k, png in enumerate(ask(victim, as_png(images), samples)):
-            error = problems[k] or exact[k].error or (png.error and f"as an 8-bit PNG, {png.error}")
-            score = None if error else score_of(self.setup.task, png, samples[k])
-            found.append((replace(exact[k], error=error), score))
+        self, batch: AttackBatch, images: Tensor, problems: Sequence[str | None], victim: Victim
+    ) -> list[tuple[Said, float | None]]:
+        """What the victim says, or what is wrong, and if images are saved the scores of their 8-bit PNGs."""
+        exact = self._said(batch, images, victim)
+        pngs = self._said(batch, as_png(images), victim) if self.config.save_adversarial else exact
+        found: list[tuple[Said, float | None]] = []
+        for said, png, problem in zip(exact, pngs, problems, strict=True):
+            error = problem or said.answer.error or (png.answer.error and f"as an 8-bit PNG, {png.answer.error}")
+            score = png.score if self.config.save_adversarial else None
+            found.append((Said.failed(error), None) if error else (said, score))
         return found
+
+    def _said(self, batch: AttackBatch, images: Tensor, victim: Victim) -> list[Said]:
+        """What the victim says of the rows of a batch."""
+        occasions = [self._occasion(step, batch) for step, _ in batch.volley.rows]
+        return said_of(self.setup.task, victim, images, batch.volley.sample_rows, occasions)
 
     def _carry_out(
         self, batch: AttackBatch, goal: Objective, victim: Victim, conditions: Conditions
     ) -> tuple[Outcome, list[str | None], list[LossCurve | None]]:
         """What was found, what is wrong with it, and the loss curve, row by row."""
         samples = batch.volley.sample_rows
-        confirm = self._confirm(samples, victim) if self.protocol.asks_at_checkpoints else None
+        asks = self.protocol.asks_at_checkpoints and not is_randomised(victim)
+        confirm = self._confirm(samples, victim) if asks else None
         if not attack_kind(batch.step.kind).loss_curve:
             return *carry_out(batch, goal, conditions, confirm), [None] * len(samples)
         watch = Watch(goal, len(samples), batch.clean.device)
@@ -210,13 +219,20 @@ class Attacker:
         return confirm
 
     def _check(self, goal: Objective, batch: AttackBatch, outcome: Outcome) -> None:
-        """Look at some of the first batch attacked while it is in memory."""
-        if self.checks is not None:
+        """Look at some of the first batch attacked, of a defended victim through its defence, while it is in memory."""
+        few, victim = slice(CHECKED), self.setup.victim
+        if self.checks is not None or (isinstance(victim, Defended) and not way_of(batch.step).defended):
             return
-        few = slice(CHECKED)
+        if isinstance(victim, Defended):
+            seed, samples = self.conditions.seed, batch.volley.samples[few]
+            goal = fixed(victim, batch.step, batch.clean[few], samples, seed)
+            start = start_of(batch, self.conditions)[: len(samples)]
+            self.checks = defence_checks(goal, batch.clean[few], start)
+            return
         start, some = start_of(batch, self.conditions)[few], Outcome(*(part[few] for part in outcome))
         kind = attack_kind(batch.step.kind)
-        self.checks = batch_checks(goal, batch.clean_rows[few], start, some, batch.threat, kind)
+        exact = self.setup.half is None or batch.step.precision == "float32"
+        self.checks = batch_checks(goal, batch.clean_rows[few], start, some, batch.threat, kind, exact=exact)
 
     def to_keep(self, batch: AttackBatch, attacked: Attacked) -> list[AttackedImage]:
         """Of each sample, what is recorded: all steps of a robust one; of a broken one the first that broke it.

@@ -9,12 +9,15 @@ from typing import Any
 
 import torch
 
+from attacks.adaptive import EOT_DRAWS
 from bench.config import DEFAULT_PROTOCOL, RunConfig, load_suite
 from bench.data.selection import FIRST
+from bench.models.defences.load import load_chain
 from bench.models.victims.catalogue import place_of
 from bench.provenance import code_state
 from bench.records import SCHEMA_VERSION, RunHeader
 from bench.running.data import selection_of
+from bench.running.scoring import DRAWS
 from tasks.base import Task
 from tasks.protocol import PROTOCOLS
 
@@ -43,7 +46,7 @@ def header_of(
         metric=task.metric,
         worst=task.worst,
         norm=config.norm,
-        attack=config.attack + (f"-from-{config.surrogate}" if config.surrogate else ""),
+        attack=config.attack_name,
         radii=config.eps if config.steps else (),
         seed=config.seed,
         n_samples=len(task.dataset.samples),
@@ -88,4 +91,8 @@ def _protocol(config: RunConfig) -> dict[str, Any]:
         chosen["data"] = config.place.where
     if (selection := selection_of(config)) != FIRST:
         chosen["selection"] = selection
+    if config.defence:
+        chosen["defence"] = ",".join(config.defence)
+        chosen["defence_options"] = load_chain(config.defence).options()
+        chosen["defence_draws"] = {**DRAWS, "attack": EOT_DRAWS}
     return chosen | ({"surrogate": config.surrogate} if config.surrogate else {})

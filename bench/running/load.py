@@ -13,6 +13,8 @@ from bench.config import RunConfig, load_suite
 from bench.config.run_config import NATIVE
 from bench.data.bank import Images, ids_left_out, read_pictures
 from bench.errors import UsageError
+from bench.models.defences.chain import Defended
+from bench.models.defences.load import load_chain
 from bench.models.encoders.encoder import Encoder
 from bench.models.encoders.load import digest, load_encoder
 from bench.models.encoders.stored import compile_blocks
@@ -39,7 +41,7 @@ class Setup:
     """Everything a run works with, loaded."""
 
     task: Task
-    victim: Victim
+    victim: Victim  # a `Defended` one where defences are asked for
     surrogate: Victim  # whose gradients the attack follows; the victim itself unless the attack is a transfer
     encoder: ImageTextEncoder  # of the surrogate
     images: Images  # indexed with rows: (b, 3, H, W) float32 in [0, 1], on the device
@@ -88,7 +90,7 @@ def prepare(config: RunConfig) -> Setup:
     header = header_of(config, task, weights, pictures.fingerprint, device)
     return Setup(
         task,
-        target.victim,
+        _defended(target, task, config),
         source.victim,
         source.encoder,
         pictures.images,
@@ -96,6 +98,16 @@ def prepare(config: RunConfig) -> Setup:
         pictures.broken,
         None if half is None else HalfPrecision(half.victim, half.encoder),
     )
+
+
+def _defended(target: "_Bound", task: Task, config: RunConfig) -> Victim:
+    """The victim behind the defences that are asked for."""
+    if not config.defence:
+        return target.victim
+    chain = load_chain(config.defence)
+    if task.model != "encoder":
+        chain.check_images()
+    return Defended.around(target.victim, task, target.encoder, chain)
 
 
 def load_task(config: RunConfig) -> Task:

@@ -16,21 +16,23 @@ from attacks.threat import Norm, ThreatModel
 from bench.batch_size import TOO_LARGE, BatchSize, within_memory
 from bench.config import RunConfig
 from bench.errors import UsageError
+from bench.models.defences.chain import Defended
 from bench.progress import Display, Silent
 from bench.records import CLEAN, Record, RunStore, open_run, read_records
 from bench.records.samples import Asked, write_samples
-from bench.records.worst import Counts, Direction, WorstSoFar, counts_of, eps_label, is_worse, up_to
-from bench.running.attack_batch import AttackedImage, Attacker, scored, threat_model
+from bench.records.worst import Counts, Direction, WorstSoFar, counts_of, eps_label, is_worse, up_to, worst_choices
+from bench.running.attack_batch import AttackedImage, Attacker, threat_model
 from bench.running.certify import AttackBatch, Conditions
 from bench.running.history import History
 from bench.running.images import ImageStore
 from bench.running.load import Setup, prepare
-from bench.running.plugins import ask, blaming_plugins
+from bench.running.plugins import blaming_plugins
 from bench.running.sanity_checks import BATCH_CHECK, run_checks
+from bench.running.scoring import Occasion, Said, record_of, said_of
 from bench.running.volley import Volley
 from bench.trust.places import no_links
 from bench.trust.text import on_one_line
-from tasks.base import Answer, Sample
+from tasks.base import Sample
 from tasks.protocol import PROTOCOLS
 
 
@@ -128,12 +130,11 @@ class _Runner:
     def _ask(self, batch: list[int]) -> list[Record]:
         began = time.monotonic()
         samples, images = [self.setup.samples[i] for i in batch], self.setup.images[batch]
-        answers = ask(self.attacker.victim("search"), images, samples)
+        occasion = Occasion(self.config.seed, CLEAN, 0.0)
+        victim = self.attacker.victim("search")
+        said = said_of(self.setup.task, victim, images, samples, [occasion] * len(samples))
         seconds = (time.monotonic() - began) / len(batch)
-        records = [
-            scored(self.setup.task, sample, CLEAN, 0.0, answer, seconds=seconds)
-            for sample, answer in zip(samples, answers, strict=True)
-        ]
+        records = [record_of(s, occasion, one, seconds=seconds) for s, one in zip(samples, said, strict=True)]
         if self.store is not None and self.config.save_adversarial:
             for record, image in zip(records, images, strict=True):
                 if record.score is not None:
@@ -143,8 +144,9 @@ class _Runner:
     def _without_unreadable(self, rows: list[int]) -> list[int]:
         """Record why some samples cannot be asked; the rows of the others."""
         why, samples = self.setup.unreadable, self.setup.samples
-        errors = [(samples[i], Answer("", why[samples[i].id])) for i in rows if samples[i].id in why]
-        self._enter([scored(self.setup.task, sample, CLEAN, 0.0, answer, seconds=0.0) for sample, answer in errors])
+        occasion = Occasion(self.config.seed, CLEAN, 0.0)
+        errors = [(samples[i], Said.failed(why[samples[i].id])) for i in rows if samples[i].id in why]
+        self._enter([record_of(sample, occasion, said, seconds=0.0) for sample, said in errors])
         return [i for i in rows if samples[i].id not in why]
 
     def attack(self) -> None:
@@ -161,7 +163,7 @@ class _Runner:
 
     def _left_to_do(self, volley: Sequence[AttackStep], eps: float) -> dict[tuple[AttackStep, ...], list[int]]:
         """Rows by the steps they are to take; the goal "best" becomes that of the worst result so far."""
-        scores = self.history.sound_scores(eps)
+        scores = self.history.sound_choices(eps, steps=self._counting_steps(volley[0]))
         by_steps: dict[tuple[AttackStep, ...], list[int]] = {}
         for row, sample in enumerate(self.setup.samples):
             if sample.id not in scores or self.setup.task.broken(scores[sample.id], sample):
@@ -171,6 +173,12 @@ class _Runner:
             if steps:
                 by_steps.setdefault(steps, []).append(row)
         return by_steps
+
+    def _counting_steps(self, step: AttackStep) -> frozenset[str] | None:
+        """The steps after which a broken sample is spared a step; None for all of them."""
+        if not step.independent:
+            return None
+        return frozenset(other.name for other in self.steps if other.through == step.through)
 
     def _is_due(self, step: AttackStep, sample: Sample, eps: float) -> bool:
         """Whether a step with a settled goal makes sense for a sample and has not been taken."""
@@ -209,9 +217,9 @@ class _Runner:
         """Let the images that are worse than all before them wait until their records are written."""
         if self.store is None:
             return
-        best = self.history.sound_scores(eps, dict.fromkeys(one.record.sample_id for one in attacked))
+        best = self.history.sound_choices(eps, dict.fromkeys(one.record.sample_id for one in attacked))
         for one in attacked:
-            sample, score = one.record.sample_id, one.record.score
+            sample, score = one.record.sample_id, one.record.choice
             if score is not None and is_worse(self.setup.header.worst, score, best[sample]):
                 best[sample] = score
                 self.store.put(sample, one.record.step, eps, one.image, png=self.config.save_adversarial)
@@ -252,8 +260,8 @@ class _Runner:
     def _give_up(self, rows: list[int], step: str, eps: float) -> None:
         """Record that there is not enough memory for some samples."""
         samples = [self.setup.samples[row] for row in rows]
-        answer = Answer("", TOO_LARGE)
-        self._enter([scored(self.setup.task, s, step, eps, answer, seconds=0.0) for s in samples])
+        occasion, said = Occasion(self.config.seed, step, eps), Said.failed(TOO_LARGE)
+        self._enter([record_of(sample, occasion, said, seconds=0.0) for sample in samples])
 
     def _enter(self, records: list[Record]) -> None:
         """Write records, then put their images in place."""
@@ -277,7 +285,8 @@ class _Runner:
 
     def _without_moot_errors(self) -> list[Record]:
         """All records but the errors of steps that were not taken again, for another one broke the sample."""
-        scores = {eps: self.history.scores(eps) for eps in (0.0, *self.setup.header.radii)}
+        header, records = self.setup.header, self.history.records
+        scores = {eps: worst_choices(header, records, eps) for eps in (0.0, *header.radii)}
 
         def is_moot(record: Record) -> bool:
             score = scores[record.radius].get(record.sample_id)
@@ -288,6 +297,7 @@ class _Runner:
     def checks(self) -> list[dict[str, Any]]:
         """Sanity checks on the finished run, to be stored with it."""
         task = self.setup.task
-        of_task = task.checks(self.setup.victim) if hasattr(task, "checks") else []
+        victim = self.setup.victim.undefended if isinstance(self.setup.victim, Defended) else self.setup.victim
+        of_task = task.checks(victim) if hasattr(task, "checks") else []
         first = [*of_task, *(self.attacker.checks or ())]
-        return run_checks(self.config, task, self.steps, self._without_moot_errors(), first)
+        return run_checks(self.config, self.setup.header, task, self._without_moot_errors(), first)

@@ -34,9 +34,7 @@ def test_a_failed_sanity_check_is_exit_code_1_and_a_mark_beside_the_number(tmp_p
 @pytest.mark.parametrize("words", [["list", "encoders"], ["--help"], ["run", "--help"], ["list", "attacks", "--json"]])
 def test_a_full_disk_behind_stdout_is_one_line_and_exit_code_2(words):
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "bench", *words], stdout=full, stderr=subprocess.PIPE, text=True
-        )
+        done = subprocess.run([sys.executable, "-m", "bench", *words], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2
     assert done.stderr.strip() == "bench: cannot write to stdout: No space left on device"
 
