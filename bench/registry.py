@@ -69,6 +69,7 @@ LAYOUTS = {
     "zeroshot": "bench.tables.layouts:zero_shot",
     "targeted": "bench.tables.layouts:targeted",
     "transfer": "bench.tables.layouts:transfer",
+    "defences": "bench.tables.layouts:defences",
 }
 _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "bench.tasks": TASKS,

@@ -27,6 +27,7 @@ class Measure:
         estimate: on the metric's scale, with interval and n.
         whole: all samples of whole runs are scored; otherwise the number is not to be quoted.
         target: what the model was to say, of a targeted attack; "" for all of them together.
+        counted: which attacks count, where not all do: see `bench.analysis.defences`.
     """
 
     headers: tuple[RunHeader, ...]
@@ -36,6 +37,7 @@ class Measure:
     estimate: Estimate
     whole: bool
     target: str = ""
+    counted: str = ""
 
     @property
     def header(self) -> RunHeader:
@@ -54,8 +56,8 @@ class Measure:
 
 
 def conditions(header: RunHeader) -> tuple[str | None, ...]:
-    """What two runs must share for their numbers to mean the same: protocol, norm, precision, tower, surrogate."""
-    return (header.protocol_name, header.norm, header.precision, header.tower, header.surrogate)
+    """What two runs must share for their numbers to mean the same: protocol, norm, precision, tower, and so on."""
+    return (header.protocol_name, header.norm, header.precision, header.tower, header.surrogate, header.defence)
 
 
 def radii(header: RunHeader) -> list[float]:

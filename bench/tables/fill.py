@@ -10,6 +10,7 @@ from bench.tables.table import Cell, Label, Layout, Table
 
 ENCODERS = ("clip", "tecoa2", "fare2", "tecoa4", "fare4")  # the paper's order; others stand behind
 OWN = "itself"
+NO_DEFENCE = "none"
 PROPERTIES: dict[str, Callable[[Measure], str]] = {
     "encoder": lambda m: m.header.encoder,
     "task": lambda m: m.header.task,
@@ -20,6 +21,9 @@ PROPERTIES: dict[str, Callable[[Measure], str]] = {
     "radius": lambda m: eps_label(m.radius, m.header.norm),
     "images from": lambda m: m.surrogate or OWN,
     "target": lambda m: m.target,
+    "defence": lambda m: m.header.defence or NO_DEFENCE,
+    "counted": lambda m: m.counted,
+    "reliability": lambda m: "reliable" if not m.doubts else f"unreliable ({', '.join(m.doubts)})",
     "precision": lambda m: m.header.precision,
     "tower": lambda m: m.header.tower,
     "seed": lambda m: str(m.header.seed),
@@ -29,7 +33,7 @@ PROPERTIES: dict[str, Callable[[Measure], str]] = {
 }
 # Become part of the row where they are needed to tell numbers apart, the fewest and first that do; a run's directory
 # tells all of them apart.
-_OPTIONAL = ("attack", "model", "suite", "precision", "tower", "data", "seed", "samples")
+_OPTIONAL = ("attack", "model", "suite", "precision", "tower", "defence", "data", "seed", "samples")
 
 
 def fill(name: str, chosen: Layout, measures: Sequence[Measure]) -> Table:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from bench import registry
 from bench.analysis.cells import Measure, averaged, by_target, measured, undefined
+from bench.analysis.defences import defended
 from bench.analysis.facts import Facts
 from bench.errors import UsageError
 from bench.records import Run
@@ -37,7 +38,7 @@ def flat(runs: Sequence[Run], facts: Facts) -> list[Measure]:
 )
 def robustness(runs: Sequence[Run], facts: Facts) -> list[Measure]:
     """Untargeted attacks on vision-language models."""
-    return measured(r for r in runs if r.header.model and r.header.worst == "min" and not r.header.surrogate)
+    return measured(r for r in _plain(runs) if r.header.model and r.header.worst == "min" and not r.header.surrogate)
 
 
 @layout(
@@ -48,7 +49,7 @@ def robustness(runs: Sequence[Run], facts: Facts) -> list[Measure]:
 )
 def zero_shot(runs: Sequence[Run], facts: Facts) -> list[Measure]:
     """Classification by an encoder and its text tower."""
-    chosen = [r for r in runs if r.header.task == "zeroshot" and not r.header.surrogate]
+    chosen = [r for r in _plain(runs) if r.header.task == "zeroshot" and not r.header.surrogate]
     return [*measured(chosen), *averaged(chosen, facts)]
 
 
@@ -60,7 +61,7 @@ def zero_shot(runs: Sequence[Run], facts: Facts) -> list[Measure]:
 )
 def targeted(runs: Sequence[Run], facts: Facts) -> list[Measure]:
     """Attacks that make a model say a given text."""
-    return by_target((r for r in runs if r.header.worst == "max" and not r.header.surrogate), facts)
+    return by_target((r for r in _plain(runs) if r.header.worst == "max" and not r.header.surrogate), facts)
 
 
 @layout(
@@ -76,12 +77,29 @@ def transfer(runs: Sequence[Run], facts: Facts) -> list[Measure]:
     encoders = {r.header.encoder for r in kept} | {r.header.surrogate for r in kept}
     own = [
         r
-        for r in runs
+        for r in _plain(runs)
         if not r.header.surrogate
         and (r.header.suite, r.header.task, r.header.dataset) in asked
         and r.header.encoder in encoders
     ]
     return [m for m in measured([*own, *kept]) if m.radius]
+
+
+@layout(
+    "Defences",
+    "defended victims under the published and the adaptive protocol, with the gap and whether it can be relied upon",
+    rows=("dataset", "radius", "encoder", "defence", "reliability"),
+    columns=("counted",),
+    rivals=("run", "counted"),
+)
+def defences(runs: Sequence[Run], facts: Facts) -> list[Measure]:
+    """Defences, with the undefended encoders beside them."""
+    return defended(runs)
+
+
+def _plain(runs: Iterable[Run]) -> list[Run]:
+    """Runs without a defence: the others have a layout of their own."""
+    return [run for run in runs if not run.header.defence]
 
 
 def names() -> list[str]:

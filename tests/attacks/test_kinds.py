@@ -21,6 +21,7 @@ TABLE = {  # kind -> a step that takes a moment
     "pgd": AttackStep("p", "pgd", 6, "untargeted", "random", 0.3),
     "fab-t": AttackStep("f", "fab-t", 4, "untargeted", "clean", 0.0),
     "square": AttackStep("s", "square", 150, "untargeted", "clean", 0.0),
+    "squares": AttackStep("q", "squares", 150, "untargeted", "clean", 0.0),
 }
 COUNT = 10
 THREATS = {"linf": ThreatModel("linf", 24 / 255), "l2": ThreatModel("l2", 1.0)}

@@ -15,7 +15,7 @@ FLOORS = (
     ("bench.config",),
     ("bench.train", "bench.running", "bench.report", "bench.board"),
     ("bench.regression", "bench.mini"),
-    ("bench.verify",),
+    ("bench.verify", "bench.audit"),
     ("bench.api",),
     ("bench",),
     ("bench.cli",),
