@@ -85,5 +85,6 @@ SQUARES = AttackKind(
     run_squares,
     "the Square attack on any objective, in batches (arXiv 1912.00049)",
     white_box=False,
+    loss_curve=True,
     adapt=lambda objective, options: with_margin(objective),
 )

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from attacks.adaptive import adaptive_steps
 from attacks.presets import AttackStep
 from bench import registry
 from bench.models.defences.base import Defence, ImageDefence
@@ -13,7 +14,7 @@ from bench.models.defences.load import load_chain
 from tasks.zeroshot import ZeroShot
 from tests.bench.toy_runs import NAMES, RADIUS, Linear, ToyEncoder, make_setup, run
 
-STEPS = (AttackStep("pgd", "pgd", 12, "untargeted", "random", 0.25),)
+STEPS = (AttackStep("climb", "apgd", 40, "untargeted", "random", 2.0),)
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,15 @@ def defended_setup(names, eps=(RADIUS,)):
     task = ToyTask(plain.task.dataset)
     undefended = task.bind(encoder)
     victim = Defended.around(undefended, task, encoder, load_chain(names))
-    header = replace(plain.header, protocol={"precision": "float32", "defence": ",".join(names)})
+    chain = victim.chain
+    steps = adaptive_steps(STEPS, randomised=chain.randomised, own_gradient=chain.own_gradient)
+    protocol = {"precision": "float32", "defence": ",".join(names)}
+    header = replace(plain.header, protocol=protocol, attack_steps=[step.as_data() for step in steps])
     return replace(plain, task=task, victim=victim, surrogate=undefended, encoder=encoder, header=header)
 
 
-def defended_run(tmp_path, monkeypatch, *names, steps=STEPS, **changes):
+def defended_run(tmp_path, monkeypatch, *names, **changes):
     monkeypatch.setattr(sys.modules["attacks.adaptive"], "QUERIES", 60)
     eps = changes.get("eps", (RADIUS,))
     setup = defended_setup(names, eps)
-    return run(tmp_path, steps, setup=setup, monkeypatch=monkeypatch, defence=tuple(names), **changes)
+    return run(tmp_path, STEPS, setup=setup, monkeypatch=monkeypatch, defence=tuple(names), **changes)

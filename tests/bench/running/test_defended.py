@@ -51,7 +51,7 @@ def test_the_identity_is_not_flagged_and_changes_no_answer(tmp_path, monkeypatch
     assert [(r.prediction, r.score) for r in found.records if r.step == CLEAN] == [
         (r.prediction, r.score) for r in plain.records if r.step == CLEAN
     ]
-    assert {step.name for step in found.header.steps} == {PUBLISHED, "undefended:pgd", "as-is:pgd", "black-box"}
+    assert {step.name for step in found.header.steps} == {PUBLISHED, "undefended:climb", "as-is:climb", "black-box"}
     assert robust(found) <= robust(plain)
 
 
@@ -63,7 +63,7 @@ def test_the_shrunken_gradient_passes_the_look_at_whether_it_is_zero(tmp_path, m
 def test_bpda_breaks_what_an_attack_without_gradients_does_not(tmp_path, monkeypatch):
     found = defended_run(tmp_path, monkeypatch, put_defence(monkeypatch, controls.Killing))
     left = {
-        way: {r.sample_id for r in found.records if r.step == f"{way}:pgd" and r.score == 100}
+        way: {r.sample_id for r in found.records if r.step == f"{way}:climb" and r.score == 100}
         for way in ("as-is", "bpda")
     }
     assert left["bpda"] < left["as-is"]
@@ -72,7 +72,7 @@ def test_bpda_breaks_what_an_attack_without_gradients_does_not(tmp_path, monkeyp
 def test_every_way_is_tried_on_every_sample_that_is_right_when_clean(tmp_path, monkeypatch):
     found = defended_run(tmp_path, monkeypatch, put_defence(monkeypatch, controls.Killing))
     right = {r.sample_id for r in found.records if r.step == CLEAN and r.score == 100}
-    for step in (PUBLISHED, "as-is:pgd", "bpda:pgd"):
+    for step in (PUBLISHED, "as-is:climb", "bpda:climb"):
         assert {r.sample_id for r in found.records if r.step == step} == right
     standing = {r.sample_id for r in found.records if r.step == "black-box"}
     assert standing == right - {r.sample_id for r in found.records if r.step != "black-box" and r.score == 0}
@@ -95,9 +95,9 @@ def test_scores_are_means_over_fresh_draws(shaky):
     assert any(0 < record.score < 100 for record in shaky.records)
     assert {step.name for step in shaky.header.steps} == {
         PUBLISHED,
-        "undefended:pgd",
-        "as-is:pgd",
-        "eot:pgd",
+        "undefended:climb",
+        "as-is:climb",
+        "eot:climb",
         "black-box",
     }
 

@@ -48,7 +48,7 @@ def spoiled(**changes):
 def test_a_sound_run_raises_nothing(attack):
     found = attack(short("autoattack"), eps=(8.0, RADIUS), setup=make_setup("toy", eps=(8.0, RADIUS)))
     assert failed(found) == set()
-    names = "no_errors classes_told_apart gradient repeatable logits beats_noise attack_moves_images"
+    names = "no_errors classes_told_apart gradient finite_differences repeatable logits beats_noise attack_moves_images"
     assert {c["name"] for c in found.header.checks} == {
         *names.split(),
         "robust_not_above_clean",
