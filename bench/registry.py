@@ -26,6 +26,7 @@ OBJECTIVES = {
 VICTIMS = {
     "llava": "bench.models.victims.llava.family:LlavaFamily",
     "openflamingo": "bench.models.victims.openflamingo.family:OpenFlamingoFamily",
+    "transformers": "bench.models.victims.any_model.family:AnyModelFamily",
 }
 DEFENCES = {
     "identity": "bench.models.defences.images:Identity",
@@ -47,6 +48,7 @@ READERS = {
     "table": "bench.data.columns:TABLE",
     "parquet": "bench.data.columns:TABLE",
     "hf": "bench.data.columns:HUB",
+    "tsv": "bench.data.columns:TSV",
     "mini": "bench.mini.embedded:READER",
 }
 EXPORTERS = {"mini": "bench.mini.export:export_mini"}
@@ -57,10 +59,13 @@ ATTACK_KINDS = {
     "fab-t": "attacks.kinds:FAB_T",
     "square": "attacks.kinds:SQUARE",
     "squares": "attacks.squares:SQUARES",
+    "noise": "attacks.kinds:NOISE",
 }
 ENGINES = {
     "processes": "bench.running.engines.processes:Processes",
     "inline": "bench.running.engines.inline:Inline",
+    "ray": "bench.running.engines.ray:Ray",
+    "slurm": "bench.running.engines.slurm:Slurm",
 }
 CLAIMS = {"mini": "bench.mini.claims:claims_block"}
 LAYOUTS = {
@@ -70,6 +75,9 @@ LAYOUTS = {
     "targeted": "bench.tables.layouts:targeted",
     "transfer": "bench.tables.layouts:transfer",
     "defences": "bench.tables.layouts:defences",
+    "models": "bench.tables.models:models",
+    "pope": "bench.tables.answers:yes_no",
+    "scienceqa": "bench.tables.answers:categories",
 }
 _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "bench.tasks": TASKS,
@@ -117,11 +125,11 @@ def resolve(group: str, name: str) -> object:
         raise unknown(group.removeprefix("bench.").removesuffix("s"), name, names(group))
     try:
         return plugins(group)[name].load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a guard around its main function exits
         raise broken(group, name, f"it cannot be imported: {error}") from error
 
 
-def made(group: str, name: str, kind: type, *arguments: object) -> object:
+def made(group: str, name: str, kind: type, *arguments: object, **options: object) -> object:
     """Call the class or function that a name stands for; what comes out must be of a kind.
 
     Raises:
@@ -129,10 +137,10 @@ def made(group: str, name: str, kind: type, *arguments: object) -> object:
     """
     factory = resolve(group, name)
     try:
-        thing = cast(Any, factory)(*arguments)
+        thing = cast(Any, factory)(*arguments, **options)
     except UsageError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if name not in plugins(group):
             raise
         raise broken(group, name, f"calling it fails with {type(error).__name__}: {error}") from error

@@ -86,7 +86,7 @@ def models_of(header: RunHeader, **changes: Any) -> RunConfig:
         UsageError: the run's suite is not known here.
     """
     precision = header.precision if header.half_verdicts else "float32"  # other answers are all in float32
-    request = request_of(header, attack="none", surrogate=None, precision=precision, **changes)
+    request = request_of(header, attack="none", surrogate=None, surrogate_vlm=None, precision=precision, **changes)
     (config,) = resolve(request)
     return replace(config, samples=header.n_samples)
 
@@ -95,7 +95,7 @@ def _about_the_run(run: Run, setup: Setup) -> Iterator[Mismatch]:
     """Where the data or the weights are not those of the run."""
     now = setup.header
     for name, digest in run.header.weights.items():
-        if name != "surrogate" and now.weights.get(name) != digest:
+        if not name.startswith("surrogate") and now.weights.get(name) != digest:
             yield Mismatch(str(run.directory), "", 0.0, f"weights.{name}", digest, now.weights.get(name))
     for field in ABOUT_THE_RUN:
         before, after = getattr(run.header, field), getattr(now, field)
@@ -148,7 +148,7 @@ class _Evidence:
                     yield from problems
                     rounded += [(record, png)] if png is not None else []
             yield from self._compare_all(exact)
-            for record, said in self._answers(rounded):
+            for record, said in self._of_pngs(rounded):
                 if said.score is None or not _same(said.score, record.png_score or 0.0):
                     yield self._mismatch(record, "png_score", record.png_score, said.score)
 
@@ -299,9 +299,19 @@ class _Evidence:
                 bar.update(len(records[first : first + BATCH]))
 
     def _answers(self, shown: Sequence[tuple[Record, Tensor]]) -> Iterator[tuple[Record, Said]]:
-        if shown:
-            records = [record for record, _ in shown]
-            yield from zip(records, self._ask(records, torch.stack([image for _, image in shown])), strict=True)
+        for records, images in of_one_size(shown):
+            yield from zip(records, self._ask(records, images), strict=True)
+
+    def _of_pngs(self, shown: Sequence[tuple[Record, Tensor]]) -> Iterator[tuple[Record, Said]]:
+        """What is said of PNGs: by the model as it is deployed, where that takes them by another path."""
+        if self.setup.deployed is None:
+            yield from self._answers(shown)
+            return
+        for records, images in of_one_size(shown):
+            samples = [self.setup.samples[self.rows[record.sample_id]] for record in records]
+            occasions = [Occasion(self.run.header.seed, record.step, record.radius) for record in records]
+            said = said_of(self.setup.task, self.setup.deployed, images, samples, occasions)
+            yield from zip(records, said, strict=True)
 
     def _compare_all(self, shown: Sequence[tuple[Record, Tensor]]) -> Iterator[Mismatch]:
         for record, said in self._answers(shown):
@@ -335,6 +345,15 @@ class _Evidence:
 
     def _mismatch(self, record: Record, field: str, recorded: Any, recomputed: Any) -> Mismatch:
         return Mismatch(str(self.run.directory), record.sample_id, record.radius, field, recorded, recomputed)
+
+
+def of_one_size(shown: Sequence[tuple[Record, Tensor]]) -> Iterator[tuple[list[Record], Tensor]]:
+    """Records with their images (b, 3, H, W), those of one size together."""
+    by_size: dict[tuple[int, ...], list[tuple[Record, Tensor]]] = {}
+    for record, image in shown:
+        by_size.setdefault(tuple(image.shape), []).append((record, image))
+    for group in by_size.values():
+        yield [record for record, _ in group], torch.stack([image for _, image in group])
 
 
 def _same(a: float, b: float) -> bool:

@@ -1,6 +1,7 @@
 """The command line: commands only; each calls the library function that a notebook would call. No torch at import."""
 
 from bench.cli.audit import audit
+from bench.cli.board import board
 from bench.cli.check import check
 from bench.cli.compare import compare
 from bench.cli.data import data
@@ -8,11 +9,12 @@ from bench.cli.listing import list_group
 from bench.cli.report import report
 from bench.cli.root import main
 from bench.cli.run import run
+from bench.cli.status import status
 from bench.cli.table import table
 from bench.cli.train import train
 from bench.cli.verify import verify
 
 __all__ = ["main"]
 
-for command in (run, list_group, data, table, compare, check, verify, audit, report, train):
+for command in (run, status, list_group, data, table, compare, check, verify, audit, report, board, train):
     main.add_command(command)

@@ -20,6 +20,7 @@ from bench.records import RunHeader
 DEFAULT_OUTPUT = Path("results/runs")
 DEFAULT_PROTOCOL = "strict"
 ADAPTIVE = "adaptive-"  # before the name of the attack that a defended victim is attacked with
+DEFAULT_ENGINE = "processes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +42,11 @@ class Options:
         arch: What an encoder given as a path holds: ViT-L-14-quickgelu; or ViT-B-32,TAG with the weights it began from.
         defence: Around the victim, comma-separated in the order in which images meet them, such as jpeg?quality=50,ttc
             (`bench list defences`). The attack becomes the adaptive protocol, which knows the defence.
-        vlm: Name (`bench list victims`), folder or hub id of the vision-language model. Default: the suite's.
         force: Begin anew beside a run that cannot be resumed.
-        jobs: Runs at once. Default: one per core on the CPU, else 1.
+        jobs: Runs at once. Default: one per core on the CPU; on accelerators as many as their memory holds.
+        shards: Split each run into N shards of samples, which can be carried out at once; never changes a result.
+        on: Where runs are carried out: processes, inline, ray[:ADDRESS], slurm; then "?" and the engine's options, such
+            as slurm?partition=gpu&time=120. Default: processes.
     """
 
     suite: str = "mini"
@@ -58,9 +61,10 @@ class Options:
     tower: str = "encoder"
     arch: str | None = None
     defence: tuple[str, ...] = ()
-    vlm: str | None = None
     force: bool = False
     jobs: int | None = None
+    shards: int | None = None
+    on: str = DEFAULT_ENGINE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,14 +72,23 @@ class Request(Options):
     """Everything a user can ask for.
 
     Attributes:
-        encoder: Name, alias or checkpoint path; several comma-separated. Not needed with the native tower.
+        encoder: Name, alias or checkpoint path; several comma-separated. Not needed with the native tower, nor with
+            --vlm.
         task: Task name; several comma-separated; 'all' for every task of the suite.
         dataset: Only these datasets, comma-separated; or your own by where they lie, such as vqa:FOLDER.
         eps: Radii in 1/255, e.g. 2,4 or 4/255; in plain units of pixels in [0, 1] for l2. Default: the suite's.
         norm: linf, or l2. Default: the suite's.
         attack: Attack preset, or 'none'. Default: the suite's choice for the task.
         seed: Of all random starts. Default: the suite's.
+        vlm: Name (`bench list victims`), folder or hub id of the vision-language model, several comma-separated; with
+            settings of its family as NAME?SETTING=VALUE&SETTING=VALUE. Default: the suite's. Without --encoder it keeps
+            its own image tower.
+        image_size: Pixels that the longer side of an image is resized to before it is attacked, for models of
+            transformers that take images of any size. Default: images as they are.
+        shots: Examples with their images before each question, for models that take some: 4, 8. Default: 0.
         surrogate: Make the images on this encoder and score them on the other (transfer); several give a matrix.
+        surrogate_vlm: Make the images on this vision-language model, written as --vlm, and score them on the other;
+            several give a matrix, in which a model's own images are those of the plain attack.
         precision: Of the attack's search: float32, bf16 or fp16. Default: float32; under the paper's protocol fp16 in
             the first rounds of the ensembles on vision-language models, as there.
     """
@@ -87,7 +100,11 @@ class Request(Options):
     norm: str | None = None
     attack: str | None = None
     seed: int | None = None
+    vlm: tuple[str, ...] = ()
+    image_size: int | None = None
+    shots: int | None = None
     surrogate: tuple[str, ...] = ()
+    surrogate_vlm: tuple[str, ...] = ()
     precision: str | None = None
 
     @classmethod
@@ -144,14 +161,14 @@ def _of_header(header: RunHeader) -> dict[str, Any]:
         "compiled": header.compiled,
         "tower": header.tower,
         "defence": header.defence.split(",") if header.defence else None,
-        "vlm": header.vlm,
+        "vlm": [header.vlm] if header.vlm else None,
     }
 
 
 def _former(config: Mapping[str, Any]) -> dict[str, Any]:
     """What headers stored before they stored the request: the run's own settings, and where its dataset lay."""
     kept = dict(config)
-    for name in ("encoder", "task", "dataset", "surrogate"):
+    for name in ("encoder", "task", "dataset", "surrogate", "vlm"):
         if kept.get(name) is not None:
             kept[name] = [kept[name]]
     if isinstance(place := kept.pop("place", None), Mapping):
@@ -196,6 +213,13 @@ def _datasets(value: Any, option: str) -> tuple[str, ...]:
     if isinstance(value, str) and is_spec(value) and exists(value.partition(":")[2].partition("?")[0]):
         return (value,)
     return _texts([part.strip() for part in value.split(",")] if isinstance(value, str) else value, option)
+
+
+def _victims(value: Any, option: str) -> tuple[str, ...]:
+    if not isinstance(value, str):
+        return _texts(value, option)
+    parts = [value] if exists(value.partition("?")[0]) else value.split(",")
+    return _texts([part.strip() for part in parts], option)
 
 
 def _texts(value: Any, option: str) -> tuple[str, ...]:
@@ -269,6 +293,10 @@ _READERS: Mapping[str, Callable[[Any, str], Any]] = {
     **{f.name: _BY_TYPE[f.type] for f in fields(Request) if f.type in _BY_TYPE},
     "dataset": _datasets,
     "eps": _radii,
+    "vlm": _victims,
+    "surrogate_vlm": _victims,
+    "image_size": _whole,
+    "shots": _whole,
     "seed": _whole,
     "batch_size": _batch_size,
 }

@@ -16,6 +16,7 @@ from tasks.base import Dataset, StoredImage
 
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _SIXTEEN_BITS = 65535
+LARGEST = 1 << 28  # bytes of an image file
 GREY = "greyscale"  # in the `info` of an opened picture: its file holds nothing but greys (PIL's mode L)
 
 
@@ -52,6 +53,8 @@ def open_image(source: Image.Image | Path | StoredImage, *, upright: bool = True
         content = source.read_bytes() if isinstance(source, Path) else source.read()
         if not content:
             raise UsageError(f"{label} is empty (0 bytes); download it again")
+        if len(content) > LARGEST:
+            raise UsageError(f"{label} has {len(content)} bytes; an image file has at most {LARGEST}: is it one?")
         with Image.open(BytesIO(content)) as image:
             return _rgb(image, label, upright)
     except UsageError:
@@ -146,6 +149,8 @@ def _rarer(dataset: Dataset) -> dict[str, object]:
         found["labels"] = [s.label for s in dataset.samples]
     if dataset.answer_words != Dataset.answer_words:
         found["answer_words"] = dataset.answer_words
+    if any(s.captions for s in dataset.samples):
+        found["captions"] = [s.captions for s in dataset.samples]
     if any(s.choices for s in dataset.samples):
         found["choices"] = [(s.choices, s.label) for s in dataset.samples]
     if any(s.attack_references is not None for s in dataset.samples):

@@ -5,17 +5,23 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 import msgspec
 
 from bench.records.files import RecordsError
-from bench.records.types import CLEAN, SCHEMA_VERSION, Record, encode, number, parse_object
+from bench.records.types import CLEAN, SCHEMA_VERSION, encode, number, parse_object
 
 NORMS = ("linf", "l2")
 STATUSES = ("started", "complete", "partial", "failed")
-ADDED = ("config", "ceiling", "notes")  # fields that came after the first runs of schema version 1 were archived
+ADDED = (
+    "config",
+    "ceiling",
+    "notes",
+    "answers",
+)  # fields that came after the first runs of schema version 1 were archived
+_FORMER_ANSWERS = {"zeroshot": "class", "pope": "yes-no", "scienceqa": "choice"}  # of tasks, before headers said it
+FLOORS = {"noise"}  # kinds of attack that are no real attack but what one is set beside
 _FORMER = {"eps_255": "radii"}  # names in schema version 1
 
 
@@ -29,9 +35,13 @@ class _Chosen(msgspec.Struct, frozen=True):
     compiled: bool = False
     tower: str = "encoder"
     surrogate: str | None = None
+    surrogate_model: str | None = None
+    victim: dict[str, str] = {}
+    surrogate_victim: dict[str, str] = {}
     defence: str | None = None
     selection: str | None = None
     data: str | None = None
+    yes_no: str = "first-word"
 
 
 class _Place(msgspec.Struct, frozen=True):
@@ -61,11 +71,13 @@ class _Check(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """What is asked of a recorded attack step: its name, what it wants, and the precision it has."""
+    """What is asked of a recorded attack step: its name, what it wants, its precision and how many steps it takes."""
 
     name: str
     goal: str = ""
     precision: str = ""
+    kind: str = ""
+    steps: int = 0
     through: str = ""
     independent: bool = False
 
@@ -126,6 +138,7 @@ class RunHeader:
             from before it was kept.
         ceiling: The most that a sample can score on the metric; None where there is no bound.
         notes: What a reader of the numbers should know of the data, such as that too few people answered a question.
+        answers: What the answers are, as the task says; "" in headers that do not say it. See `answer_kind`.
     """
 
     schema_version: int
@@ -157,6 +170,7 @@ class RunHeader:
     config: dict[str, Any] = field(default_factory=dict)
     ceiling: float | None = None
     notes: tuple[str, ...] = ()
+    answers: str = ""
 
     def __post_init__(self) -> None:
         for field_name, wrong, rule in self._faults():
@@ -192,9 +206,29 @@ class RunHeader:
         return tuple(str(check["name"]) for check in self.checks if not check["ok"])
 
     @property
+    def is_cider(self) -> bool:
+        """Whether scores are CIDEr: without a ceiling, and weighed by the captions of all images together."""
+        return _is_cider(self.metric)
+
+    @property
     def surrogate(self) -> str | None:
-        """The encoder that the attacks were made on; None if it is the encoder under test."""
+        """The encoder that the attacks were made on; None if they were made on the victim itself."""
         return self._chosen.surrogate
+
+    @property
+    def surrogate_model(self) -> str | None:
+        """The vision-language model that the attacks were made on; None if it is the one under test."""
+        return self._chosen.surrogate_model
+
+    @property
+    def victim_settings(self) -> dict[str, str]:
+        """What was chosen of the vision-language model: by the protocol, the suite or the user."""
+        return self._chosen.victim
+
+    @property
+    def surrogate_settings(self) -> dict[str, str]:
+        """The same of the one that the attacks were made on."""
+        return self._chosen.surrogate_victim
 
     @property
     def protocol_name(self) -> str:
@@ -247,6 +281,21 @@ class RunHeader:
         return self._chosen.data
 
     @property
+    def answer_kind(self) -> str:
+        """What the answers are: "text", "class", "yes-no", "choice", or a plugin's own word."""
+        return self.answers or former_answers(self.task)
+
+    @property
+    def yes_no_rule(self) -> str:
+        """How an answer is read as yes or no: a name of `tasks.metrics.yes_no.RULES`."""
+        return self._chosen.yes_no
+
+    @property
+    def is_floor(self) -> bool:
+        """Whether the images are random ones of the ball, and not those of an attack."""
+        return bool(self.steps) and all(step.kind in FLOORS for step in self.steps)
+
+    @property
     def commit(self) -> str | None:
         """Commit of the code; None outside a checkout."""
         return self._state.commit
@@ -292,6 +341,8 @@ class RunHeader:
         data["attack_steps"] = _with_defaults(data["attack_steps"])
         if isinstance(data["metric"], str):
             data.setdefault("ceiling", former_ceiling(data["metric"]))
+        if isinstance(data["task"], str):
+            data.setdefault("answers", former_answers(data["task"]))
         if isinstance(data["radii"], list):
             data["radii"] = [number(radius) for radius in data["radii"]]
         return _typed(data, cls)
@@ -307,21 +358,20 @@ def _with_defaults(steps: Any) -> Any:
 
 def former_ceiling(metric: str) -> float | None:
     """The ceiling of a metric whose header does not say it: 100 for a percentage, None for CIDEr."""
-    return None if metric.casefold().startswith("cider") else 100.0
+    return None if _is_cider(metric) else 100.0
+
+
+def _is_cider(metric: str) -> bool:
+    return metric.casefold().startswith("cider")
+
+
+def former_answers(task: str) -> str:
+    """What the answers to a task are whose header does not say it."""
+    return _FORMER_ANSWERS.get(task, "text")
 
 
 VOLATILE = ("code", "packages", "device", "started", "ended", "status", "checks", "config", "notes")
 IDENTITY = tuple(f.name for f in fields(RunHeader) if f.name not in VOLATILE)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run as it lies on disk; `scores` remembers what `records.worst.scores_at` has computed of it."""
-
-    directory: Path
-    header: RunHeader
-    records: list[Record]
-    scores: dict[float, dict[str, float]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
 def differences(first: RunHeader, second: RunHeader, names: Iterable[str]) -> list[tuple[str, Any, Any]]:

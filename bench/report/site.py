@@ -79,10 +79,10 @@ def distance_label(record: Record, norm: str) -> str:
     return f"{short}/255" if norm == "linf" else f"{short} ({norm})"
 
 
-def environment() -> jinja2.Environment:
-    """Jinja2 with the report's templates, style sheet and script; all texts are escaped."""
+def environment(*more: Path) -> jinja2.Environment:
+    """Jinja2 with the report's templates, style sheet and script, and further templates; all texts are escaped."""
     made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader([*more, TEMPLATES]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -17,7 +17,7 @@ from attacks.presets import AttackStep
 from attacks.threat import Norm, ThreatModel
 from bench.config import RunConfig
 from bench.models.defences.chain import Defended
-from bench.records import Record
+from bench.records import CLEAN, Record
 from bench.records.worst import is_worse
 from bench.running.certify import AttackBatch, Conditions, carry_out, objective, start_of
 from bench.running.defended import fixed, source_of
@@ -172,23 +172,44 @@ class Attacker:
     def _occasion(self, step: AttackStep, batch: AttackBatch) -> Occasion:
         return Occasion(self.conditions.seed, step.name, batch.eps)
 
+    def clean_answers(self, samples: Sequence[Sample], images: Tensor) -> list[tuple[Said, float | None]]:
+        """What the victim says of clean images, and their scores as 8-bit PNGs where those take another path."""
+        occasions = [Occasion(self.conditions.seed, CLEAN, 0.0)] * len(samples)
+        exact = said_of(self.setup.task, self.victim("search"), images, samples, occasions)
+        if self.setup.deployed is None:
+            return [(said, None) for said in exact]
+        return self._with_pngs(samples, images, exact, occasions, self.setup.deployed)
+
     def _answers(
         self, batch: AttackBatch, images: Tensor, problems: Sequence[str | None], victim: Victim
     ) -> list[tuple[Said, float | None]]:
-        """What the victim says, or what is wrong, and if images are saved the scores of their 8-bit PNGs."""
-        exact = self._said(batch, images, victim)
-        pngs = self._said(batch, as_png(images), victim) if self.config.save_adversarial else exact
-        found: list[tuple[Said, float | None]] = []
-        for said, png, problem in zip(exact, pngs, problems, strict=True):
-            error = problem or said.answer.error or (png.answer.error and f"as an 8-bit PNG, {png.answer.error}")
-            score = png.score if self.config.save_adversarial else None
-            found.append((Said.failed(error), None) if error else (said, score))
-        return found
+        """What the victim says, or what is wrong, and the scores of 8-bit PNGs if saved, or if they take another path.
 
-    def _said(self, batch: AttackBatch, images: Tensor, victim: Victim) -> list[Said]:
-        """What the victim says of the rows of a batch."""
+        Where they do, the model that is deployed is asked about them.
+        """
+        samples = batch.volley.sample_rows
         occasions = [self._occasion(step, batch) for step, _ in batch.volley.rows]
-        return said_of(self.setup.task, victim, images, batch.volley.sample_rows, occasions)
+        heard = zip(said_of(self.setup.task, victim, images, samples, occasions), problems, strict=True)
+        exact = [Said.failed(problem) if problem else said for said, problem in heard]
+        if not self.config.save_adversarial and self.setup.deployed is None:
+            return [(said, None) for said in exact]
+        return self._with_pngs(samples, images, exact, occasions, self.setup.deployed or victim)
+
+    def _with_pngs(
+        self,
+        samples: Sequence[Sample],
+        images: Tensor,
+        exact: Sequence[Said],
+        occasions: Sequence[Occasion],
+        victim: Victim,
+    ) -> list[tuple[Said, float | None]]:
+        """What was said of images, and the scores of what a victim says of their 8-bit PNGs."""
+        found: list[tuple[Said, float | None]] = []
+        pngs = said_of(self.setup.task, victim, as_png(images), samples, occasions)
+        for said, png in zip(exact, pngs, strict=True):
+            error = said.answer.error or (png.answer.error and f"as an 8-bit PNG, {png.answer.error}")
+            found.append((Said.failed(error), None) if error else (said, png.score))
+        return found
 
     def _carry_out(
         self, batch: AttackBatch, goal: Objective, victim: Victim, conditions: Conditions

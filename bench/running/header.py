@@ -10,14 +10,14 @@ from typing import Any
 import torch
 
 from attacks.adaptive import EOT_DRAWS
-from bench.config import DEFAULT_PROTOCOL, RunConfig, load_suite
+from bench.config import DEFAULT_PROTOCOL, RunConfig
 from bench.data.selection import FIRST
 from bench.models.defences.load import load_chain
-from bench.models.victims.catalogue import place_of
 from bench.provenance import code_state
 from bench.records import SCHEMA_VERSION, RunHeader
 from bench.running.data import selection_of
 from bench.running.scoring import DRAWS
+from bench.running.victims import vlm_of
 from tasks.base import Task
 from tasks.protocol import PROTOCOLS
 
@@ -25,7 +25,12 @@ PACKAGES = ("torch", "torchvision", "transformers", "open_clip_torch", "numpy", 
 
 
 def header_of(
-    config: RunConfig, task: Task, weights: Mapping[str, str], data_digest: str, device: torch.device
+    config: RunConfig,
+    task: Task,
+    weights: Mapping[str, str],
+    data_digest: str,
+    device: torch.device,
+    victims: Mapping[str, Any] | None = None,
 ) -> RunHeader:
     """The header of a run that is about to begin.
 
@@ -35,6 +40,7 @@ def header_of(
         weights: sha256 of each part of the models, by its name.
         data_digest: of the samples and their pixels.
         device: where the run computes.
+        victims: what of the protocol the vision-language models brought along; see `bench.running.victims.chosen_of`.
     """
     return RunHeader(
         schema_version=SCHEMA_VERSION,
@@ -55,7 +61,7 @@ def header_of(
         dataset_fingerprint=data_digest,
         weights=dict(weights),
         attack_steps=[step.as_data() for step in config.steps],
-        protocol=_protocol(config) | (how_asked(config) if task.model == "vlm" else {}),
+        protocol=_protocol(config) | dict(victims or {}),
         code=code_state(),
         packages={name: version(name) for name in PACKAGES},
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
@@ -63,19 +69,8 @@ def header_of(
         config=config.request.as_json(),
         ceiling=task.ceiling,
         notes=tuple(task.dataset.notes),
+        answers=getattr(task, "answers", "text"),
     )
-
-
-def vlm_of(config: RunConfig) -> str:
-    """Folder or hub id of the run's vision-language model."""
-    return place_of(config.vlm or load_suite(config.suite).vlm)
-
-
-def how_asked(config: RunConfig) -> dict[str, str]:
-    """How a vision-language model is asked, where the suite says otherwise than the checkpoint."""
-    suite = load_suite(config.suite)
-    chosen = {"conversation": suite.conversation, "image_aspect_ratio": suite.image_aspect_ratio}
-    return {key: value for key, value in chosen.items() if value is not None}
 
 
 def _protocol(config: RunConfig) -> dict[str, Any]:

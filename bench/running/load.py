@@ -1,11 +1,12 @@
 """What a run works with, loaded: data, encoder, model and task."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
+from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
 from attacks.presets import EMBEDDING
@@ -18,12 +19,14 @@ from bench.models.defences.load import load_chain
 from bench.models.encoders.encoder import Encoder
 from bench.models.encoders.load import digest, load_encoder
 from bench.models.encoders.stored import compile_blocks
-from bench.models.victims.load import load_victim
+from bench.models.victims.loaded import OnPixels
 from bench.records import RunHeader, read_header
 from bench.records.files import explained
+from bench.records.shards import shards_in
 from bench.running.data import load_dataset
-from bench.running.header import header_of, how_asked, vlm_of
+from bench.running.header import header_of
 from bench.running.plugins import task_class
+from bench.running.victims import chosen_of, load_for, source_of
 from tasks.base import Dataset, ImageTextEncoder, Sample, Task, Victim
 from tasks.protocol import PROTOCOLS
 
@@ -48,6 +51,7 @@ class Setup:
     header: RunHeader
     unreadable: Mapping[str, str]  # why a sample cannot be asked, by its id; its image is black
     half: "HalfPrecision | None" = None  # the surrogate in a half search precision
+    deployed: Victim | None = None  # the victim as it answers 8-bit pictures, where that is another path
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -74,20 +78,22 @@ def prepare(config: RunConfig) -> Setup:
     """Load data, encoder and model of a run."""
     device = _device(config.device)
     task = load_task(config)
-    target = _bound(config.encoder, task, config, device)
-    source = target if config.surrogate is None else _bound(config.surrogate, task, config, device)
+    target = _bound(task, config, device)
+    source = target if config.surrogate is None else _bound(task, source_of(config), device)
     half = _in_half_precision(source, task, config)
-    weights = dict(_digests(target, source, task))
+    weights = dict(_digests(target, source, task, config))
     for part in (target, source, half) if config.compiled else ():
         _compile(part)
+    on_pixels = target.model if isinstance(target.model, OnPixels) else None
     pictures = read_pictures(
         task.dataset,
-        to_tensor if task.dataset.native_size else target.model.preprocess,
+        _at_native_size if task.dataset.native_size and on_pixels is None else _pixels(target, source, config),
         device,
         upright=PROTOCOLS[config.protocol].upright,
-        left_out=_left_out(config.directory),
+        left_out=_left_out(config),
     )
-    header = header_of(config, task, weights, pictures.fingerprint, device)
+    brought = chosen_of(config, target.model, source.model, pictures.images.sizes) if task.model == "vlm" else None
+    header = header_of(config, task, weights, pictures.fingerprint, device, brought)
     return Setup(
         task,
         _defended(target, task, config),
@@ -97,13 +103,28 @@ def prepare(config: RunConfig) -> Setup:
         header,
         pictures.broken,
         None if half is None else HalfPrecision(half.victim, half.encoder),
+        None if on_pixels is None else task.bind(on_pixels.deployed()),
     )
+
+
+def _at_native_size(picture: Image.Image) -> Tensor:
+    """(3, H, W) in [0, 1] of a picture for a model that resizes squares alone."""
+    width, height = picture.size
+    if width != height:
+        raise UsageError(
+            f"an image is {width} x {height} pixels; only square ones can be attacked at native resolution: remove "
+            "native_size from the dataset's row"
+        )
+    pixels: Tensor = to_tensor(picture)
+    return pixels
 
 
 def _defended(target: "_Bound", task: Task, config: RunConfig) -> Victim:
     """The victim behind the defences that are asked for."""
     if not config.defence:
         return target.victim
+    if isinstance(target.model, OnPixels):
+        raise UsageError("--defence does not stand before a model that is attacked in its own pixels; leave it out")
     chain = load_chain(config.defence)
     if task.model != "encoder":
         chain.check_images()
@@ -158,18 +179,36 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _bound(name: str, task: Task, config: RunConfig, device: torch.device) -> _Bound:
-    named = _encoder(name, task, config)
+def _bound(task: Task, config: RunConfig, device: torch.device) -> _Bound:
+    named = _encoder(config.encoder, task, config)
     if named is not None:
         named = named.to(device)
     if task.model == "encoder":
         assert named is not None, "an encoder is there, or _encoder raises"
         return _Bound(named, named, task.bind(named), named)
-    own = config.tower == NATIVE
-    settings = how_asked(config) | ({"tower": config.tower} if own else {})
-    model = load_victim(vlm_of(config), None if own else named, settings, device=device)
+    model = load_for(config, config.task, None if config.tower == NATIVE else named, device)
     model.make_room(config.batch_size)
     return _Bound(model.encoder, model, task.bind(model), named)
+
+
+def _pixels(target: _Bound, source: _Bound, config: RunConfig) -> Callable[[Image.Image], Tensor]:
+    """How the victim sees a picture: where the attack's images come from another one, that must see the very same."""
+    seen: Callable[[Image.Image], Tensor] = target.model.preprocess
+    if source is target:
+        return seen
+
+    def same(picture: Image.Image) -> Tensor:
+        pixels, others = seen(picture), source.model.preprocess(picture)
+        if pixels.shape != others.shape or not torch.equal(pixels, others):
+            sizes = [f"{shape[2]} x {shape[1]}" for shape in (others.shape, pixels.shape)]
+            raise UsageError(
+                f"images made on {config.source} cannot be shown to the victim: the two crop, pad or resize a picture "
+                f"otherwise ({sizes[0]} and {sizes[1]} pixels); choose two that see the same pixels, such as the same "
+                "image tower and image_aspect_ratio in both"
+            )
+        return pixels
+
+    return same
 
 
 def _encoder(name: str, task: Task, config: RunConfig) -> Encoder | None:
@@ -186,7 +225,7 @@ def _in_half_precision(source: _Bound, task: Task, config: RunConfig) -> _Bound 
     if config.precision == "float32":
         return None
     model = source.model.at(config.precision)
-    return _Bound(source.encoder.at(config.precision), model, task.bind(model))
+    return _Bound(model.encoder if task.model == "vlm" else model, model, task.bind(model))
 
 
 def _compile(used: _Bound | None) -> None:
@@ -194,7 +233,7 @@ def _compile(used: _Bound | None) -> None:
         compile_blocks(part)
 
 
-def _digests(target: _Bound, source: _Bound, task: Task) -> Iterator[tuple[str, str]]:
+def _digests(target: _Bound, source: _Bound, task: Task, config: RunConfig) -> Iterator[tuple[str, str]]:
     """What the header says of the weights."""
     if target.named is not None:
         yield "encoder", digest(target.named.visual)
@@ -203,11 +242,16 @@ def _digests(target: _Bound, source: _Bound, task: Task) -> Iterator[tuple[str, 
         yield "surrogate", digest(source.named.visual)
     if task.model == "vlm":
         yield from target.model.digests().items()
+    if config.surrogate_vlm is not None:
+        yield from ((f"surrogate {part}", found) for part, found in source.model.digests().items())
 
 
-def _left_out(directory: Path) -> frozenset[str]:
-    """Samples whose pictures were broken when the run in this directory began: they may have been fixed since."""
-    with explained("read", directory):
-        if not (directory / "run.json").is_file():
-            return frozenset()
-    return ids_left_out(read_header(directory).dataset_fingerprint)
+def _left_out(config: RunConfig) -> frozenset[str]:
+    """Samples whose pictures were broken when a run, or its first shard, began: they may have been fixed since."""
+    begun = [] if config.shard is None else [shard.folder(config.directory) for shard in shards_in(config.directory)]
+    for directory in (config.folder, *begun):
+        with explained("read", directory):
+            there = (directory / "run.json").is_file()
+        if there:
+            return ids_left_out(read_header(directory).dataset_fingerprint)
+    return frozenset()

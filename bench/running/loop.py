@@ -11,6 +11,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
+
 from attacks.presets import EMBEDDING, AttackStep
 from attacks.threat import Norm, ThreatModel
 from bench.batch_size import TOO_LARGE, BatchSize, within_memory
@@ -19,16 +21,18 @@ from bench.errors import UsageError
 from bench.models.defences.chain import Defended
 from bench.progress import Display, Silent
 from bench.records import CLEAN, Record, RunStore, open_run, read_records
+from bench.records.images import FOLDER
 from bench.records.samples import Asked, write_samples
-from bench.records.worst import Counts, Direction, WorstSoFar, counts_of, eps_label, is_worse, up_to, worst_choices
+from bench.records.worst import Counts, Direction, WorstSoFar, counts_of, eps_label, is_worse, up_to
 from bench.running.attack_batch import AttackedImage, Attacker, threat_model
 from bench.running.certify import AttackBatch, Conditions
+from bench.running.ending import checks_of, failures
 from bench.running.history import History
 from bench.running.images import ImageStore
 from bench.running.load import Setup, prepare
 from bench.running.plugins import blaming_plugins
-from bench.running.sanity_checks import BATCH_CHECK, run_checks
-from bench.running.scoring import Occasion, Said, record_of, said_of
+from bench.running.sanity_checks import BATCH_CHECK
+from bench.running.scoring import Occasion, Said, record_of
 from bench.running.volley import Volley
 from bench.trust.places import no_links
 from bench.trust.text import on_one_line
@@ -37,7 +41,7 @@ from tasks.protocol import PROTOCOLS
 
 
 def execute(config: RunConfig, *, display: Display | None = None) -> Path:
-    """Carry out one run, resuming what is recorded already; returns its directory.
+    """Carry out one run, or one shard of it, resuming what is recorded already; returns its directory.
 
     Raises:
         UsageError: something that was asked for cannot be loaded, or a folder in the output folder is a link.
@@ -49,21 +53,25 @@ def execute(config: RunConfig, *, display: Display | None = None) -> Path:
 
 def carry_out(config: RunConfig, setup: Setup, *, display: Display | None = None) -> Path:
     """Carry out a run on what is loaded already; errors as of `execute`."""
-    with open_run(no_links(config.directory, config.output), setup.header, force=config.force) as run:
-        write_samples(run.directory, (Asked(s.id, s.prompt, tuple(s.references)) for s in setup.samples))
+    with open_run(no_links(config.folder, config.output), setup.header, force=config.force) as run:
+        asked = (Asked(s.id, s.prompt, tuple(s.references), s.categories, s.captions) for s in setup.samples)
+        write_samples(run.directory, asked)
         recorded = read_records(run.directory)
         if config.save_adversarial:
             _refuse_lost_images(run.directory, recorded)
         runner = _Runner(config, setup, run, recorded, display or Silent())
         runner.clean()
         runner.attack()
-        run.finish("failed" if runner.failures() else "complete", runner.checks())
+        failed = failures(runner.history, setup.task)
+        run.finish("failed" if failed else "complete", runner.checks())
     return run.directory
 
 
 def _refuse_lost_images(directory: Path, records: Sequence[Record]) -> None:
     """Images are asked for, but a part of this run was carried out without keeping them."""
-    gone = sum(r.step != CLEAN and r.score is not None and r.png_score is None for r in records)
+    kept = (directory / FOLDER / "0").is_dir()  # clean images are kept first
+    attacked = [r for r in records if r.step != CLEAN and r.score is not None]
+    gone = sum(r.png_score is None or not kept for r in attacked)
     if gone:
         raise UsageError(
             f"{directory} holds {gone} attacks that were carried out without --save-adversarial: their images "
@@ -104,10 +112,11 @@ class _Runner:
         self.history = History(setup.header, recorded)
         self.display = display
         self.samples = {sample.id: sample for sample in setup.samples}
-        self.batches = BatchSize(config.batch_size, setup.images.device, max(setup.images[[0]].shape[-2:]))
+        self.rows = range(len(setup.samples)) if config.shard is None else config.shard.of(len(setup.samples))
+        self.batches = BatchSize(config.batch_size, setup.images.device, max(map(max, setup.images.sizes)))
         self.steps: Sequence[AttackStep] = config.steps
         keep = config.save_adversarial or any(step.start == "best" for step in self.steps)
-        self.store = ImageStore(run.directory / "adversarial", counts_of(setup.header)) if keep else None
+        self.store = ImageStore(run.directory / FOLDER, counts_of(setup.header)) if keep else None
         if self.store is not None:
             self.store.settle(self.history.done)  # what an earlier process recorded but did not live to put in place
         conditions = Conditions(
@@ -123,7 +132,7 @@ class _Runner:
 
     def clean(self) -> None:
         """Ask every sample unattacked."""
-        rows = [i for i, s in enumerate(self.setup.samples) if (s.id, CLEAN, 0.0) not in self.history.done]
+        rows = [i for i in self.rows if (self.setup.samples[i].id, CLEAN, 0.0) not in self.history.done]
         rows = self._without_unreadable(rows)
         self._give_up(self._in_batches(rows, self._ask, CLEAN, 0.0), CLEAN, 0.0)
 
@@ -131,10 +140,12 @@ class _Runner:
         began = time.monotonic()
         samples, images = [self.setup.samples[i] for i in batch], self.setup.images[batch]
         occasion = Occasion(self.config.seed, CLEAN, 0.0)
-        victim = self.attacker.victim("search")
-        said = said_of(self.setup.task, victim, images, samples, [occasion] * len(samples))
+        answers = self.attacker.clean_answers(samples, images)
         seconds = (time.monotonic() - began) / len(batch)
-        records = [record_of(s, occasion, one, seconds=seconds) for s, one in zip(samples, said, strict=True)]
+        records = [
+            msgspec.structs.replace(record_of(sample, occasion, said, seconds=seconds), png_score=png_score)
+            for sample, (said, png_score) in zip(samples, answers, strict=True)
+        ]
         if self.store is not None and self.config.save_adversarial:
             for record, image in zip(records, images, strict=True):
                 if record.score is not None:
@@ -165,7 +176,8 @@ class _Runner:
         """Rows by the steps they are to take; the goal "best" becomes that of the worst result so far."""
         scores = self.history.sound_choices(eps, steps=self._counting_steps(volley[0]))
         by_steps: dict[tuple[AttackStep, ...], list[int]] = {}
-        for row, sample in enumerate(self.setup.samples):
+        for row in self.rows:
+            sample = self.setup.samples[row]
             if sample.id not in scores or self.setup.task.broken(scores[sample.id], sample):
                 continue
             settled = [replace(step, goal=self._goal(step, sample, eps)) for step in volley]
@@ -222,7 +234,8 @@ class _Runner:
             sample, score = one.record.sample_id, one.record.choice
             if score is not None and is_worse(self.setup.header.worst, score, best[sample]):
                 best[sample] = score
-                self.store.put(sample, one.record.step, eps, one.image, png=self.config.save_adversarial)
+                png = one.record.png_score is not None
+                self.store.put(sample, one.record.step, eps, one.image, png=png)
 
     def _in_batches(
         self, rows: list[int], work: Callable[[list[int]], list[Record]], label: str, eps: float, width: int = 1
@@ -231,11 +244,11 @@ class _Runner:
 
         Returns the rows that do not fit into memory even alone.
         """
-        too_large = []
+        too_large, rows = [], self.setup.images.by_size(rows)
         self.display.begin(on_one_line(f"{self.config.encoder} {self.config.dataset} {label}"), len(rows))
         scores = self.history.scores(eps)
         while rows:
-            batch = rows[: max(1, self.batches.size // width)]
+            batch = self.setup.images.alike(rows[: max(1, self.batches.size // width)])
             records = within_memory(work, batch)
             if records is None:
                 self.batches.out_of_memory(len(batch) * width)
@@ -278,26 +291,12 @@ class _Runner:
         mean = sum(scores.values()) / len(scores)
         return f"{robust} of {len(scores)} robust, {self.setup.task.metric} {mean:.1f}"
 
-    def failures(self) -> int:
-        """Samples whose last word is an error."""
-        latest = {record.key: record for record in self._without_moot_errors()}
-        return sum(record.error is not None for record in latest.values())
-
-    def _without_moot_errors(self) -> list[Record]:
-        """All records but the errors of steps that were not taken again, for another one broke the sample."""
-        header, records = self.setup.header, self.history.records
-        scores = {eps: worst_choices(header, records, eps) for eps in (0.0, *header.radii)}
-
-        def is_moot(record: Record) -> bool:
-            score = scores[record.radius].get(record.sample_id)
-            return score is not None and self.setup.task.broken(score, self.samples[record.sample_id])
-
-        return [r for r in self.history.records if r.error is None or not is_moot(r)]
-
     def checks(self) -> list[dict[str, Any]]:
-        """Sanity checks on the finished run, to be stored with it."""
+        """Sanity checks on the finished run, to be stored with it; of a shard, those that need no other."""
         task = self.setup.task
         victim = self.setup.victim.undefended if isinstance(self.setup.victim, Defended) else self.setup.victim
         of_task = task.checks(victim) if hasattr(task, "checks") else []
         first = [*of_task, *(self.attacker.checks or ())]
-        return run_checks(self.config, self.setup.header, task, self._without_moot_errors(), first)
+        if self.config.shard is not None:
+            return [asdict(check) for check in first]
+        return checks_of(self.config, task, self.history, first)

@@ -35,6 +35,7 @@ BLACK_BOX_GAIN = 0.002  # share of the samples; AutoAttack's threshold
 PLAIN_ENCODER, ANCHOR_EPS, ANCHOR_SHARE, ANCHOR_SAMPLES = "clip", 4.0, 0.25, 10
 FEW = 16  # samples along whose random directions the loss is looked at
 LOSS_SLACK = 1e-4  # relative
+LOST_AS_PNG = 0.1  # share of what an attack broke that may be unbroken once its images are 8-bit pictures
 
 
 def batch_checks(
@@ -54,7 +55,7 @@ def batch_checks(
     found: list[SanityCheck | None] = [gradient_check(objective, start)] if kind.white_box else []
     found += [slope_check(objective, start[:FEW], range(len(start[:FEW])))] if kind.white_box and exact else []
     found += [repeatable_check(objective, clean), logits_check(objective, clean)]
-    if not outcome.failed.all():
+    if not (kind.floor or outcome.failed.all()):
         found.append(noise_check(objective, clean, outcome, threat, range(len(clean))))
     return tuple(check for check in found if check is not None)
 
@@ -91,10 +92,13 @@ def run_checks(
     if attacked and config.defence:
         checks += [_moves(attacked), _below_clean(attacked, clean, task)]
         checks += reliability_checks(header, steps, sound)
+    elif attacked and all(attack_kind(step.kind).floor for step in steps):
+        checks.append(_moves(attacked))
     elif attacked:
         checks += [_moves(attacked), _below_clean(attacked, clean, task), _grows_with_eps(attacked)]
         checks += _black_box(steps, attacked, clean, task)
         checks += _anchor(config, task, attacked, clean)
+        checks += _survives_eight_bits(attacked, clean)
     return [asdict(check) for check in checks]
 
 
@@ -164,6 +168,16 @@ def _anchor(config: RunConfig, task: Task, attacked: Sequence[Record], clean: di
     if (credible := after <= ANCHOR_SHARE * before) is False:
         detail += f"; above {100 * ANCHOR_SHARE:g} % the attack, not the model, is at fault: the run is not credible"
     return [SanityCheck("plain_clip_is_broken", credible, detail)]
+
+
+def _survives_eight_bits(attacked: Sequence[Record], clean: dict[str, Record]) -> list[SanityCheck]:
+    """Where a model is deployed on 8-bit pictures, an attack must harm it there, too."""
+    if not any(record.png_score is not None for record in clean.values()):
+        return []
+    harmed = [r for r in attacked if r.png_score is not None and _score(r) != _score(clean[r.sample_id])]
+    lost = sum(r.png_score == clean[r.sample_id].png_score for r in harmed)
+    detail = f"of {len(harmed)} images that an attack changed the score of, {lost} do not change it as 8-bit pictures"
+    return [SanityCheck("attack_survives_8_bits", lost <= max(1, LOST_AS_PNG * len(harmed)), detail)]
 
 
 def _score(record: Record) -> float:

@@ -10,6 +10,7 @@ from attacks.objective import Progress
 from attacks.presets import PRESETS, Preset
 from bench import registry
 from bench.config import RunConfig
+from bench.data.bank import Images
 from bench.records import load_run
 from bench.records.worst import worst_scores
 from bench.running import loop as runner
@@ -86,7 +87,8 @@ def make_setup(attack, asked=None, source=None, half=None, eps=(RADIUS,)):
     )
     asked = asked or victim()
     source = source or asked
-    return Setup(ZeroShot(dataset), asked, source, source.encoder, toy.images[:COUNT], header, {}, half)
+    images = Images(toy.images[:COUNT], torch.device("cpu"))
+    return Setup(ZeroShot(dataset), asked, source, source.encoder, images, header, {}, half)
 
 
 def run(tmp_path, steps, *, setup=None, monkeypatch=None, **changes):

@@ -99,7 +99,8 @@ class ResizePad(ImageDefence):
             torch.stack([zero, 1 / size, -(2 * y - 1) * room / size], 1),
         ]
         grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
-        return F.grid_sample(images, grid, align_corners=False)
+        sampled: Tensor = F.grid_sample(images, grid, align_corners=False)
+        return sampled
 
     def purify_surrogate(self, images: Tensor, see: See, draws: Draws) -> Tensor:
         """Its own gradient is exact."""

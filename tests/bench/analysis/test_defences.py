@@ -7,7 +7,7 @@ from attacks.presets import PRESETS
 from bench.analysis.defences import defended
 from bench.config.facts import SUITE_FACTS
 from bench.records import Run
-from bench.records.worst import worst_records, worst_scores
+from bench.records.worst import scores_at, worst_records, worst_scores
 from bench.running.reliability import reliability_checks
 from bench.tables import layouts
 from bench.tables.render import render
@@ -111,6 +111,6 @@ def test_the_worst_is_chosen_by_the_screen_and_scored_by_the_fresh_draws():
         make_record("s0", "a", 4.0, 10.0, screen=60.0),
         make_record("s0", "b", 4.0, 40.0, screen=20.0),
     ]
-    header = make_header(radii=(4.0,))
+    header = make_header(radii=(4.0,), protocol={"precision": "float32", "defence": "ttc"})
     assert worst_records(header, one, 4.0)["s0"].step == "b"
-    assert worst_scores(header, one, 4.0) == {"s0": 40.0}
+    assert worst_scores(header, one, 4.0) == scores_at(Run(Path("r"), header, one), 4.0) == {"s0": 40.0}

@@ -102,9 +102,14 @@ def test_many_bad_pictures_are_a_wrong_folder(tmp_path):
         read_pictures(_broken(_pictures([(4, 4)]), tmp_path, 0), to_tensor, CPU)
 
 
-def test_pictures_of_several_sizes_cannot_be_attacked_at_native_size():
-    with pytest.raises(UsageError, match=r"sample s1 is 5 x 4 pixels, others 4 x 4.*native_size"):
-        read_pictures(_pictures([(4, 4), (5, 4)]), to_tensor, CPU)
+def test_pictures_of_several_sizes_keep_them():
+    images = read_pictures(_pictures([(4, 4), (5, 4), (4, 4)]), to_tensor, CPU).images
+    assert images.sizes == [(4, 4), (4, 5), (4, 4)]
+    assert images[[0, 2]].shape == (2, 3, 4, 4)
+    assert images[[1]].shape == (1, 3, 4, 5)
+    assert images.by_size([0, 1, 2]) == [0, 2, 1]
+    assert images.by_size([1, 0, 2]) == [1, 0, 2]
+    assert (images.alike([0, 2, 1]), images.alike([1, 0])) == ([0, 2], [1])
 
 
 def test_exif_is_followed_or_not_as_the_protocol_says(tmp_path):
@@ -175,6 +180,11 @@ def test_images_of_native_size_reach_the_attack_as_they_are(tmp_path):
     native = replace(config, place=replace(config.place, row={**config.place.row, "native_size": True}))
     assert prepare(config).images.pixels.shape == (2, 3, 48, 48)
     assert prepare(native).images.pixels.shape == (2, 3, 32, 32)
+    Image.new("RGB", (24, 24), (7, 8, 9)).save(tmp_path / "cat" / "2.png")
+    assert sorted(prepare(native).images.sizes) == [(24, 24), (32, 32), (32, 32)]
+    Image.new("RGB", (32, 24)).save(tmp_path / "cat" / "2.png")
+    with pytest.raises(UsageError, match=r"an image is 32 x 24 pixels; only square ones.*remove native_size"):
+        prepare(native)
 
 
 def test_the_preprocessing_is_the_vision_language_models_if_it_has_one(mini, monkeypatch):

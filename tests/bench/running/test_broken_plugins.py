@@ -182,8 +182,8 @@ def test_any_number_is_a_score(number):
 
 def test_answers_pass_as_they_are():
     setup = make_setup("toy")
-    answers = ask(victim(), setup.images, setup.samples)
-    assert answers == victim().predict(setup.images, setup.samples)
+    answers = ask(victim(), setup.images.pixels, setup.samples)
+    assert answers == victim().predict(setup.images.pixels, setup.samples)
 
 
 def test_options_that_a_kind_does_not_have_end_before_anything_is_computed(tmp_path, monkeypatch):

@@ -62,7 +62,7 @@ def test_a_clean_answer_that_is_not_finite_is_an_error_row_and_the_run_has_faile
     healthy = attack(short("pgd"))
 
     def spoil(images):
-        return torch.where((images == setup.images[5]).flatten(1).all(1)[:, None, None, None], value, images)
+        return torch.where((images == setup.images.pixels[5]).flatten(1).all(1)[:, None, None, None], value, images)
 
     setup = make_setup("toy", asked=victim(spoil=spoil))
     found = attack(short("pgd"), setup=setup)
@@ -99,7 +99,7 @@ def _in_eight_bits(images):
 
 
 def _no_clean_image(images):
-    clean = make_setup("toy").images
+    clean = make_setup("toy").images.pixels
     return ~torch.stack([(image == clean).flatten(1).all(1).any() for image in images])
 
 
@@ -134,7 +134,7 @@ def test_an_unfinite_answer_does_not_confirm_that_a_sample_is_broken():
     attacker = Attacker.__new__(Attacker)
     attacker.setup = setup
     confirm = attacker._confirm([setup.samples[0]] * 2, Asked())
-    assert confirm(setup.images[:2], torch.arange(2)).tolist() == [True, False]
+    assert confirm(setup.images.pixels[:2], torch.arange(2)).tolist() == [True, False]
 
 
 @pytest.mark.parametrize("attack_name", ["none", "pgd"])

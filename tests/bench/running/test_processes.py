@@ -20,17 +20,15 @@ COMMAND = "run --encoder fare2,fare4 --task stealth --eps 2 --limit 6 --jobs 2 -
 @pytest.fixture
 def begun(tmp_path):
     """A command that carries out two runs in two processes, both at work; and the processes."""
-    words = [
-        sys.executable,
-        "-m",
-        "bench.cli",
-        *COMMAND.split(),
-        "--output",
-        str(tmp_path),
-    ]
-    command = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                               start_new_session=True, preexec_fn=heed_ctrl_c)  # fmt: skip
-    _until(lambda: len([path for path in tmp_path.rglob("records.jsonl") if path.stat().st_size]) == 2)
+    words = [sys.executable, "-m", "bench", *COMMAND.split(), "--output", str(tmp_path)]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    command = subprocess.Popen(words, cwd=ROOT, start_new_session=True, preexec_fn=heed_ctrl_c, **pipes)
+
+    def at_work():
+        assert command.poll() is None, command.communicate()[1]
+        return len([path for path in tmp_path.rglob("records.jsonl") if path.stat().st_size]) == 2
+
+    _until(at_work)
     workers = [int((d / "lock").read_text().split()[1]) for d in find_runs(tmp_path)]
     assert len({command.pid, *workers}) == 3
     yield command, workers, tmp_path

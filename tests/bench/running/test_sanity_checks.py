@@ -94,6 +94,25 @@ def test_a_black_box_that_finds_what_gradients_do_not(attack):
     assert "white_box_at_least_black_box" in failed(found)
 
 
+class Unmoved:
+    """A deployed model that answers every picture as the clean one."""
+
+    def __init__(self, clean):
+        self.clean = clean
+
+    def predict(self, images, samples):
+        return victim().predict(torch.stack([self.clean[int(s.id.removeprefix("s"))] for s in samples]), samples)
+
+
+def test_an_attack_that_8_bit_pictures_undo(attack):
+    setup = make_setup("toy")
+    sound = attack(short("apgd"), setup=replace(setup, deployed=victim()))
+    assert "attack_survives_8_bits" in {check["name"] for check in sound.header.checks} - failed(sound)
+    assert all(r.png_score is not None for r in sound.records)
+    found = attack(short("apgd"), setup=replace(setup, deployed=Unmoved(setup.images.pixels)))
+    assert failed(found) == {"attack_survives_8_bits"}
+
+
 def test_an_attack_that_returns_what_it_was_given(attack, monkeypatch):
     put_kind(monkeypatch, "apgd", lambda goal, images, *rest: run_apgd(goal, images, *rest)._replace(images=images))
     assert "attack_moves_images" in failed(attack(short("apgd")))

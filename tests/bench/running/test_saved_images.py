@@ -46,9 +46,9 @@ def test_rounding_to_8_bits_can_undo_an_attack(attack):
     step = AttackStep("apgd", "apgd", 8, "untargeted", "clean", 2.0)
     sharp = victim(spoil=lambda images: 0.5 + 200 * (images - (images * 255).round().detach() / 255) + 0 * images)
     setup = make_setup("toy", asked=sharp, eps=(0.25,))
-    grid = (setup.images * 255).round() / 255
+    grid = replace(setup.images, pixels=(setup.images.pixels * 255).round() / 255)
     setup = replace(setup, images=grid)
-    said = sharp.predict(grid, setup.samples)
+    said = sharp.predict(grid.pixels, setup.samples)
     samples = tuple(replace(s, references=(answer.text,)) for s, answer in zip(setup.samples, said, strict=True))
     setup = replace(setup, task=ZeroShot(replace(setup.task.dataset, samples=samples)))
     found = attack([step], setup=setup, eps=(0.25,), save_adversarial=True)

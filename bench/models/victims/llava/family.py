@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from bench.models.victims.loaded import LoadedVictim
 
 
+CLIP_TOWER = "clip_vision_model"
+
+
 class LlavaFamily:
     """Checkpoints of transformers' `LlavaForConditionalGeneration`."""
 
@@ -26,8 +29,13 @@ class LlavaFamily:
     }
 
     def owns(self, source: Source) -> bool:
-        """Whether its config says so; the format of the authors' own code is refused with what it needs."""
-        return source.model_type in ("llava", *ORIGINAL)
+        """Whether its config says so; the format of the authors' own code is refused with what it needs.
+
+        A "llava" around another tower than a CLIP, such as Pixtral's or SigLIP's, is another family's.
+        """
+        vision = source.config.get("vision_config")
+        tower = vision.get("model_type", CLIP_TOWER) if isinstance(vision, dict) else CLIP_TOWER
+        return source.model_type in ORIGINAL or (source.model_type == "llava" and tower == CLIP_TOWER)
 
     def load(
         self, source: Source, encoder: "Encoder | None", settings: Mapping[str, str], device: "torch.device"

@@ -7,18 +7,11 @@ import torch
 from transformers import AutoConfig, AutoProcessor, LlavaForConditionalGeneration
 
 from bench.errors import UsageError
-from bench.models.encoders.checkpoint import check_sizes, weights_files
+from bench.models.encoders.checkpoint import check_sizes
 from bench.models.encoders.formats import transformers_bars
+from bench.models.victims.folder import check_files, check_weight, unreadable
 from bench.models.victims.llava import ORIGINAL
 from bench.trust import code as trust
-
-_NEEDED = (
-    ("config.json",),
-    ("tokenizer.json", "tokenizer.model"),
-    ("processor_config.json", "preprocessor_config.json"),
-)
-
-LEAST_PER_BYTE = 8  # numbers that a byte of weights can hold at the very most
 
 
 def read_llava(path: str, dtype: torch.dtype | str, *, tower: bool) -> tuple[LlavaForConditionalGeneration, Any]:
@@ -37,10 +30,10 @@ def read_llava(path: str, dtype: torch.dtype | str, *, tower: bool) -> tuple[Lla
         raise UsageError(f"no such model folder: {path}")
     trust.check(path)
     _check_config(path, trust.config_of(path))
-    _check_files(Path(path))
+    check_files(Path(path))
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-        _check_weight(Path(path), config)
+        check_weight(Path(path), lambda: LlavaForConditionalGeneration(config))
         read_processor: Any = AutoProcessor.from_pretrained
         processor = read_processor(path, trust_remote_code=False)
         with transformers_bars():
@@ -50,7 +43,7 @@ def read_llava(path: str, dtype: torch.dtype | str, *, tower: bool) -> tuple[Lla
     except UsageError:
         raise
     except Exception as error:  # transformers raises anything at all on damaged files
-        raise UsageError(_unreadable(path, trust.reason(error))) from error
+        raise UsageError(unreadable(path, "LLaVA checkpoint", trust.reason(error))) from error
     model, report = loaded
     if absent := sorted(k for k in report["missing_keys"] if tower or "vision_tower" not in k):
         raise UsageError(f"{path} lacks {len(absent)} of the model's tensors: {absent[:3]}; download it again")
@@ -76,47 +69,6 @@ def _check_config(path: str, config: dict[str, Any]) -> None:
         raise UsageError(
             f"{path}: vision_feature_select_strategy {strategy!r} is not supported; known: 'default', which leaves "
             "out the class token"
-        )
-
-
-def _unreadable(path: str, reason: str) -> str:
-    folder = Path(path)
-    if folder.is_dir() and not (folder / "tokenizer.json").is_file():
-        return (
-            f"{path} has no tokenizer.json, and its tokenizer.model cannot be converted ({reason}); pip install "
-            "sentencepiece protobuf tiktoken, or put the model's tokenizer.json beside it"
-        )
-    if folder.is_dir():
-        return f"{path} holds no LLaVA checkpoint that can be read ({reason}); download it again"
-    return (
-        f"no folder {path}, and the hub's cache does not hold the whole of a model of that name ({reason}). Where "
-        f"there is a network, run `hf download {path}`, copy its cache here and let HF_HOME name it; or give a "
-        "downloaded folder as --vlm"
-    )
-
-
-def _check_files(folder: Path) -> None:
-    """Every file and every shard of the index is there, and no weights file is a text file in its place."""
-    if not folder.is_dir():
-        return  # a hub id; the hub's client fetches what is missing
-    for names in _NEEDED:
-        if not any((folder / name).is_file() for name in names):
-            raise UsageError(f"{folder} lacks {' or '.join(names)}; download the whole folder")
-    weights_files(folder)
-
-
-def _check_weight(folder: Path, config: Any) -> None:
-    """Refuse a configuration whose model is far larger than the weights beside it, before memory is taken for it."""
-    if not folder.is_dir():
-        return
-    with torch.device("meta"):
-        skeleton = LlavaForConditionalGeneration(config)
-    described = sum(parameter.numel() for parameter in skeleton.parameters())
-    stored = sum(file.stat().st_size for file in weights_files(folder))
-    if described > LEAST_PER_BYTE * stored:
-        raise UsageError(
-            f"{folder}/config.json describes a model of {described:,} numbers, the weights beside it are {stored:,} "
-            "bytes; download both again"
         )
 
 
