@@ -19,6 +19,7 @@ from bench.models.encoders.catalogue import resolve_path
 from bench.models.encoders.encoder import Encoder
 from bench.models.encoders.load import digest, load_encoder
 from bench.models.encoders.stored import compile_blocks
+from bench.models.victims.family import Setting
 from bench.models.victims.load import family_of, load_victim
 from bench.models.victims.loaded import OnPixels
 from bench.records import RunHeader, read_header
@@ -175,7 +176,7 @@ def _bound(name: str, task: Task, config: RunConfig, device: torch.device) -> _B
         assert named is not None, "an encoder is there, or _encoder raises"
         return _Bound(named, named, task.bind(named), named)
     own = config.tower == NATIVE
-    settings = _settings(config) | ({"tower": config.tower} if own else {})
+    settings = _settings(config) | ({"tower": config.tower} if own and "tower" in _choices(config) else {})
     model = load_victim(vlm_of(config), None if own else named, settings, device=device)
     model.make_room(config.batch_size)
     return _Bound(model.encoder, model, task.bind(model), named)
@@ -186,8 +187,13 @@ def _settings(config: RunConfig) -> dict[str, str]:
     asked = how_asked(config)
     if config.vlm is None:
         return asked
-    known = {*family_of(resolve_path(vlm_of(config)))[1].settings, "image_size"}
+    known = {*_choices(config), "image_size"}  # that one was asked for, and is refused where there is no such choice
     return {key: value for key, value in asked.items() if key in known}
+
+
+def _choices(config: RunConfig) -> Mapping[str, Setting]:
+    """What can be chosen of the run's model."""
+    return family_of(resolve_path(vlm_of(config)))[1].settings
 
 
 def _encoder(name: str, task: Task, config: RunConfig) -> Encoder | None:
