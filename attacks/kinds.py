@@ -16,7 +16,7 @@ from torch import Tensor
 from attacks.apgd import FirstCheckpoint, apgd
 from attacks.objective import LOSSES, Classification, Objective, evaluate
 from attacks.outcome import Outcome
-from attacks.pgd import pgd
+from attacks.pgd import SCHEDULES, pgd
 from attacks.presets import AttackStep
 from attacks.restarts import Attack, restarted
 from attacks.threat import ThreatModel, checked_start
@@ -76,6 +76,7 @@ class AttackKind:
             against it.
         loss_curve: whether its loss against steps is kept; for kinds that ask their objective once per step, of all
             samples that are left, and nothing else.
+        floor: whether it is no real attack but what one is set beside, so that it need not do harm.
         options: what a step's `options` may hold; None: `run` itself looks at them.
         adapt: makes of the task's objective the one that is ascended.
     """
@@ -84,6 +85,7 @@ class AttackKind:
     about: str
     white_box: bool = True
     loss_curve: bool = False
+    floor: bool = False
     options: Mapping[str, Option] | None = field(default_factory=dict)
     adapt: Callable[[Objective, Mapping[str, Any]], Objective] = as_it_is
 
@@ -122,6 +124,7 @@ def _is_number(value: Any) -> bool:
 
 MOMENTUM = Option("a number from 0 to below 1", lambda value: _is_number(value) and 0 <= value < 1)
 RESTARTS = Option("a whole number above 0", lambda value: type(value) is int and value > 0)
+SCHEDULE = Option(" or ".join(map(repr, SCHEDULES)), lambda value: isinstance(value, str) and value in SCHEDULES)
 LOSS = Option(" or ".join(map(repr, LOSSES)), lambda value: isinstance(value, str) and value in LOSSES)
 
 
@@ -175,6 +178,7 @@ def run_pgd(objective: Objective, images: Tensor, threat: ThreatModel, context: 
             steps=context.step.steps,
             step_size=context.step.first_step * threat.eps,
             momentum=context.step.options.get("momentum", 0.9),
+            schedule=SCHEDULES[context.step.options.get("schedule", "constant")],
             init=init,
             stop_when_fooled=context.stop_when_fooled,
         )
@@ -188,6 +192,15 @@ def _with_restarts(
     times = context.step.options.get("restarts", 1)
     seeds, stop = context.seeds, context.stop_when_fooled
     return restarted(once, objective, images, threat, context.init, seeds, times=times, stop_when_fooled=stop)
+
+
+def run_noise(objective: Objective, images: Tensor, threat: ThreatModel, context: StepContext) -> Outcome:
+    """Kind "noise": the start itself, a random image of the ball where the step starts at one; no gradient is used."""
+    start = checked_start(images, context.init, threat)
+    found = evaluate(objective, start, torch.arange(len(images), device=images.device))
+    failed = ~found.loss.isfinite()
+    spent = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    return Outcome(start, found.loss.masked_fill(failed, torch.nan), found.fooled & ~failed, failed, spent)
 
 
 _NORMS = {"linf": "Linf", "l2": "L2"}
@@ -292,10 +305,11 @@ APGD_CONFIRM = AttackKind(
 )
 PGD = AttackKind(
     run_pgd,
-    "projected gradient ascent with momentum and a constant step (arXiv 1706.06083, 1710.06081)",
+    "projected gradient ascent with momentum, its step constant or falling (arXiv 1706.06083, 1710.06081)",
     loss_curve=True,
-    options={**_CLIMB, "momentum": MOMENTUM},
+    options={**_CLIMB, "momentum": MOMENTUM, "schedule": SCHEDULE},
     adapt=with_loss,
 )
 FAB_T = AttackKind(run_fab_t, "targeted FAB, by pyautoattack (arXiv 1907.02044)")
 SQUARE = AttackKind(run_square, "the Square attack, by pyautoattack (arXiv 1912.00049)", white_box=False)
+NOISE = AttackKind(run_noise, "one random image of the ball, the floor of every attack", white_box=False, floor=True)

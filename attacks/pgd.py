@@ -1,4 +1,4 @@
-"""Projected gradient ascent with a constant step.
+"""Projected gradient ascent with steps of given lengths.
 
 `ascend` is the one loop. What varies comes in as an argument: a `Velocity` says how gradients become a direction, a
 `Keeper` which image of a sample is the result and whether samples leave the batch on the way.
@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 import torch
@@ -38,6 +39,27 @@ def signed_anew(momentum: float) -> Velocity:
     tensor([1.])
     """
     return lambda velocity, gradient: (momentum * velocity + gradient.sign()).sign()
+
+
+Schedule: TypeAlias = Callable[[int, int], float]
+"""The number of a step, from 0, and of all steps, to the share of the step size that this step has."""
+
+
+def constant(step: int, steps: int) -> float:
+    """The same length for every step."""
+    return 1.0
+
+
+def cosine(step: int, steps: int) -> float:
+    """From the whole length down to nothing along half a cosine (Loshchilov & Hutter 2017, arXiv 1608.03983).
+
+    >>> [round(cosine(step, 4), 3) for step in range(4)]
+    [1.0, 0.854, 0.5, 0.146]
+    """
+    return (1 + math.cos(math.pi * step / steps)) / 2
+
+
+SCHEDULES: Mapping[str, Schedule] = {"constant": constant, "cosine": cosine}
 
 
 class Keeper(Protocol):
@@ -129,33 +151,31 @@ def ascend(
     threat: ThreatModel,
     *,
     start: Tensor,
-    steps: int,
-    step_size: float,
+    lengths: Sequence[float],
     velocity: Velocity,
     keeper: Keeper,
 ) -> None:
-    """Take `steps` steps of length `step_size` along the velocity; the keeper holds the result.
+    """Take one step of each length along the velocity; the keeper holds the result.
 
     Args:
         objective: what to ascend, for the B samples.
         images: (B, 3, H, W) float32 clean images in [0, 1].
         threat: the ball into which each iterate is projected.
         start: (B, 3, H, W) first iterate, taken as it is.
-        steps: gradient steps.
-        step_size: in the threat model's norm, pixel units of [0, 1].
+        lengths: of the steps, in the threat model's norm, pixel units of [0, 1].
         velocity: how gradients become a direction.
         keeper: what becomes of the iterates.
     """
     clean, current, pushed = images, start, torch.zeros_like(start)
     rows = torch.arange(len(images), device=images.device)
-    for _ in range(steps):
+    for length in lengths:
         gradient, active = keeper.look(objective, current, rows)
         if active is not None:
             rows, clean, current, gradient, pushed = (t[active] for t in (rows, clean, current, gradient, pushed))
             if len(rows) == 0:
                 return
         pushed = velocity(pushed, gradient)
-        current = threat.project(current + step_size * threat.steepest(pushed), clean)
+        current = threat.project(current + length * threat.steepest(pushed), clean)
     keeper.finish(objective, current, rows)
 
 
@@ -167,6 +187,7 @@ def pgd(
     steps: int,
     step_size: float,
     momentum: float = 0.9,
+    schedule: Schedule = constant,
     init: Tensor | None = None,
     stop_when_fooled: bool = True,
 ) -> Outcome:
@@ -189,8 +210,9 @@ def pgd(
         images: (B, 3, H, W) float32 clean images in [0, 1].
         threat: the ball to stay in.
         steps: gradient steps, >= 0.
-        step_size: length of a step in the threat model's norm, pixel units of [0, 1].
+        step_size: length of the first step in the threat model's norm, pixel units of [0, 1].
         momentum: share of the velocity kept from step to step, 0 for plain PGD.
+        schedule: share of the first length that each step has.
         init: (B, 3, H, W) float32 start, moved into the ball first; default the clean images.
         stop_when_fooled: whether a fooled sample leaves the batch with the image that fooled.
 
@@ -203,7 +225,8 @@ def pgd(
     start = checked_start(images, init, threat)
     keeper = BestOrFirstFooled(start, stop_when_fooled=stop_when_fooled)
     velocity = accumulated(momentum)
-    ascend(objective, images, threat, start=start, steps=steps, step_size=step_size, velocity=velocity, keeper=keeper)
+    lengths = [step_size * schedule(step, steps) for step in range(steps)]
+    ascend(objective, images, threat, start=start, lengths=lengths, velocity=velocity, keeper=keeper)
     return keeper.ledger.outcome()
 
 

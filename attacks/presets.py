@@ -46,13 +46,20 @@ class AttackStep:
 
 @dataclass(frozen=True)
 class Preset:
-    """A named schedule: one line for humans, and its steps in order."""
+    """A named schedule: one line for humans, and its steps in order.
+
+    Attributes:
+        published: the steps of the publication that the attack is from, where they are others; taken under a protocol
+            that follows it.
+    """
 
     description: str
     steps: tuple[AttackStep, ...]
+    published: tuple[AttackStep, ...] = ()
 
 
 EMBEDDING = "embedding"
+OWN_WORDS = "own-words"  # towards the target behind the beginning of what the model says of the clean image
 TARGET_CLASSES = 9  # the strongest rivals, as in APGD-T of AutoAttack (Croce & Hein 2020, arXiv 2003.01690)
 SQUARE_QUERIES = 5000  # as in AutoAttack
 PAPER_RESTARTS = 5  # of APGD on cross-entropy in the zero-shot evaluation of arXiv 2402.12336; AutoAttack has one
@@ -79,6 +86,15 @@ _APGD_T = tuple(
 _OPENING = replace(_APGD_CE, name="apgd-ce-10", steps=10, shortcut=True)
 _AUTOATTACK = (_OPENING, *_APGD_T, _APGD_CE)
 _RESTARTS = tuple(replace(_APGD_CE, name=f"apgd-ce-{n}") for n in range(1, PAPER_RESTARTS + 1))
+# Chosen on validation images of the mini world after a first result with APGD alone (BENCHMARKS.md): momentum gets past
+# what stops APGD, at a third of its gradients, and APGD breaks some of what is left.
+_MOMENTUM = {"momentum": 0.9, "schedule": "cosine"}
+_STEALTH = (
+    AttackStep("momentum", "pgd", 250, "target", "clean", 0.5, options=_MOMENTUM),
+    AttackStep("momentum-random", "pgd", 250, "target", "random", 1.0, options=_MOMENTUM),
+    AttackStep("apgd", "apgd", 250, "target", "random", 2.0),
+    AttackStep("own-words", "pgd", 250, OWN_WORDS, "clean", 0.5, options=_MOMENTUM),
+)
 
 PRESETS: dict[str, Preset] = {
     "pgd": Preset(
@@ -120,6 +136,10 @@ PRESETS: dict[str, Preset] = {
         "100 steps of APGD on the encoder that --surrogate names, never stopping early; scored on --encoder",
         (AttackStep("transfer", "apgd", 100, "untargeted", "random", 2.0),),
     ),
+    "noise": Preset(
+        "one random image of the ball, without gradients: the floor that attacks and transfers are set beside",
+        (AttackStep("noise", "noise", 1, "untargeted", "random", 0.0),),
+    ),
     "ensemble": Preset(
         "APGD against each of five references, then again from the worst image so far",
         _CAPTION_STEPS,
@@ -153,22 +173,13 @@ PRESETS: dict[str, Preset] = {
         (*_CAPTION_STEPS[:2], _CAPTION_STEPS[-1]),
     ),
     "stealth-500": Preset(
-        "500 steps of APGD towards the text that the attacker wants said",
-        (AttackStep("stealth", "apgd", 500, "target", "clean", 1.0),),
-    ),
-    "stealth-restarts": Preset(
-        "1000 steps of APGD towards the text that the attacker wants said, then again from four random starts",
-        (
-            AttackStep("stealth", "apgd", 1000, "target", "clean", 1.0),
-            *(AttackStep(f"restart-{n}", "apgd", 1000, "target", "random", 2.0) for n in range(1, 5)),
-        ),
+        "500 steps of PGD with momentum towards the text that the attacker wants said",
+        (replace(_STEALTH[0], steps=500),),
     ),
     "stealth": Preset(
-        "10000 steps of APGD towards the text that the attacker wants said; before them 500, which often do",
-        (
-            # the long climb keeps its first step size for 2200 steps, the short one for 110
-            AttackStep("opening", "apgd", 500, "target", "clean", 1.0, shortcut=True),
-            AttackStep("stealth", "apgd", 10_000, "target", "clean", 1.0),
-        ),
+        "1000 steps towards the text that the attacker wants said: PGD with momentum, APGD, and PGD towards the text "
+        "behind the model's own words; --protocol paper: 10000 steps of APGD",
+        _STEALTH,
+        published=(AttackStep("stealth", "apgd", 10_000, "target", "clean", 1.0),),
     ),
 }

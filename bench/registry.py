@@ -47,6 +47,7 @@ ATTACK_KINDS = {
     "pgd": "attacks.kinds:PGD",
     "fab-t": "attacks.kinds:FAB_T",
     "square": "attacks.kinds:SQUARE",
+    "noise": "attacks.kinds:NOISE",
 }
 ENGINES = {
     "processes": "bench.running.engines.processes:Processes",
@@ -59,6 +60,9 @@ LAYOUTS = {
     "zeroshot": "bench.tables.layouts:zero_shot",
     "targeted": "bench.tables.layouts:targeted",
     "transfer": "bench.tables.layouts:transfer",
+    "models": "bench.tables.models:models",
+    "pope": "bench.tables.answers:yes_no",
+    "scienceqa": "bench.tables.answers:categories",
 }
 _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "bench.tasks": TASKS,
@@ -105,11 +109,11 @@ def resolve(group: str, name: str) -> object:
         raise unknown(group.removeprefix("bench.").removesuffix("s"), name, names(group))
     try:
         return plugins(group)[name].load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a guard around its main function exits
         raise broken(group, name, f"it cannot be imported: {error}") from error
 
 
-def made(group: str, name: str, kind: type, *arguments: object) -> object:
+def made(group: str, name: str, kind: type, *arguments: object, **options: object) -> object:
     """Call the class or function that a name stands for; what comes out must be of a kind.
 
     Raises:
@@ -117,10 +121,10 @@ def made(group: str, name: str, kind: type, *arguments: object) -> object:
     """
     factory = resolve(group, name)
     try:
-        thing = cast(Any, factory)(*arguments)
+        thing = cast(Any, factory)(*arguments, **options)
     except UsageError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if name not in plugins(group):
             raise
         raise broken(group, name, f"calling it fails with {type(error).__name__}: {error}") from error

@@ -85,7 +85,7 @@ def models_of(header: RunHeader, **changes: Any) -> RunConfig:
         UsageError: the run's suite is not known here.
     """
     precision = header.precision if header.half_verdicts else "float32"  # other answers are all in float32
-    request = request_of(header, attack="none", surrogate=None, precision=precision, **changes)
+    request = request_of(header, attack="none", surrogate=None, surrogate_vlm=None, precision=precision, **changes)
     (config,) = resolve(request)
     return replace(config, samples=header.n_samples)
 
@@ -94,7 +94,7 @@ def _about_the_run(run: Run, setup: Setup) -> Iterator[Mismatch]:
     """Where the data or the weights are not those of the run."""
     now = setup.header
     for name, digest in run.header.weights.items():
-        if name != "surrogate" and now.weights.get(name) != digest:
+        if not name.startswith("surrogate") and now.weights.get(name) != digest:
             yield Mismatch(str(run.directory), "", 0.0, f"weights.{name}", digest, now.weights.get(name))
     for field in ABOUT_THE_RUN:
         before, after = getattr(run.header, field), getattr(now, field)

@@ -39,7 +39,8 @@ class Sample:
         label: index of the true class in `Dataset.classnames`, which may hold a name twice; None: its name tells it.
         attack_references: texts that an attack leads away from, where they are others than the references.
         choices: the options of a multiple-choice question, the first being A.
-        categories: what a table may split scores by, such as "subject: natural science".
+        categories: what a table may split scores by, such as "NAT" (natural science).
+        captions: what people say of the image, where the references are something else.
     """
 
     id: str
@@ -51,6 +52,7 @@ class Sample:
     attack_references: tuple[str, ...] | None = None
     choices: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,11 +133,18 @@ class AnswerScores(NamedTuple):
         greedy: (B,) bool: each of the answer's tokens is the most likely one, so greedy decoding says the answer,
             whether it ends there or goes on.
         first: (B,) int64: the token that greedy decoding says first.
+        text_nll: (B,) the same as ``nll`` without the end token; None where that counts no end token anyway.
     """
 
     nll: Tensor
     greedy: Tensor
     first: Tensor
+    text_nll: Tensor | None = None
+
+    @property
+    def nll_without_end(self) -> Tensor:
+        """(B,) negative log-likelihood of the answer's tokens, whether it ends there or goes on."""
+        return self.nll if self.text_nll is None else self.text_nll
 
 
 class TextClassifier(Protocol):
@@ -211,6 +220,8 @@ class Task(Protocol):
         ceiling: the highest score there is, on the metric's scale; None where there is no bound.
         worst: the direction in which an attacker pushes the score.
         model: which kind of model `bind` takes.
+        answers: what answers are, so that tables know how to count them beside the score: "text", "class", "yes-no" or
+            "choice". A task may do without it; then they are texts.
         part_scores_as_whole: whether a sample's score is the same in a run on fewer samples, so that a part of a run
             can be compared with the whole.
         dataset: what is asked.
@@ -222,6 +233,7 @@ class Task(Protocol):
     ceiling: ClassVar[float | None]
     worst: ClassVar[Literal["min", "max"]]
     model: ClassVar[Literal["encoder", "vlm"]]
+    answers: ClassVar[str]
     part_scores_as_whole: ClassVar[bool]
     dataset: Dataset
 

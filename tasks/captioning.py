@@ -27,6 +27,7 @@ class Captioning:
     ceiling: ClassVar[float | None] = None
     worst: ClassVar[Literal["min"]] = "min"
     model: ClassVar[Literal["vlm"]] = "vlm"
+    answers: ClassVar[str] = "text"
     part_scores_as_whole: ClassVar[bool] = False  # document frequencies are those of the selection
 
     @classmethod

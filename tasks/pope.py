@@ -1,6 +1,6 @@
 """Hallucination: whether a model sees objects that are not there (POPE, Li et al. 2023, arXiv 2305.10355)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -8,13 +8,10 @@ from torch import Tensor
 
 from attacks.objective import Objective, Progress
 from tasks.base import Answer, AnswerLoss, Dataset, Prompt, Sample, VisionLanguageModel, asks_prompts
-from tasks.metrics.yes_no import NO, YES, anything_but_no, first_word
+from tasks.metrics.yes_no import NO, RULES, YES
 from tasks.protocol import STRICT, Protocol
 
 GOALS = ("untargeted", "reference-0")  # both mean: towards the wrong answer
-
-RULES: dict[str, Callable[[str], str | None]] = {"first-word": first_word, "anything-but-no": anything_but_no}
-"""How an answer is read, by the name that a protocol gives it."""
 
 
 class Pope:
@@ -29,6 +26,7 @@ class Pope:
     ceiling: ClassVar[float | None] = 100.0
     worst: ClassVar[Literal["min"]] = "min"
     model: ClassVar[Literal["vlm"]] = "vlm"
+    answers: ClassVar[str] = "yes-no"
     part_scores_as_whole: ClassVar[bool] = True
 
     def __init__(self, dataset: Dataset, protocol: Protocol = STRICT) -> None:

@@ -21,7 +21,9 @@ class Protocol:
         cumulative_radii: a sample is left with the worst of this radius and all smaller ones, and one that a smaller
             radius broke is attacked no more; otherwise each radius is attacked and scored by itself.
         shortcuts: steps that only save later ones work are taken: see `attacks.presets.AttackStep.shortcut`.
-        yes_no: how an answer is read as yes or no: a name of `tasks.pope.RULES`.
+        published_attacks: where a preset has published steps, they are taken: see `attacks.presets.Preset.published`.
+        target_ends: an attack towards a text wants the answer to end with it, on a model whose loss knows the end.
+        yes_no: how an answer is read as yes or no: a name of `tasks.metrics.yes_no.RULES`.
         letter: how an answer is read as an option: a name of `tasks.scienceqa.RULES`.
     """
 
@@ -35,6 +37,8 @@ class Protocol:
     stops_at_answers: bool
     cumulative_radii: bool
     shortcuts: bool
+    published_attacks: bool
+    target_ends: bool
     yes_no: str
     letter: str
 
@@ -50,6 +54,8 @@ STRICT = Protocol(
     stops_at_answers=True,
     cumulative_radii=True,
     shortcuts=True,
+    published_attacks=False,
+    target_ends=False,
     yes_no="first-word",
     letter="stated",
 )
@@ -66,6 +72,8 @@ PAPER = Protocol(
     stops_at_answers=False,
     cumulative_radii=False,
     shortcuts=False,
+    published_attacks=True,
+    target_ends=True,
     yes_no="anything-but-no",
     letter="published",
 )

@@ -30,6 +30,7 @@ class ScienceQA:
     ceiling: ClassVar[float | None] = 100.0
     worst: ClassVar[Literal["min"]] = "min"
     model: ClassVar[Literal["vlm"]] = "vlm"
+    answers: ClassVar[str] = "choice"
     part_scores_as_whole: ClassVar[bool] = True
 
     def __init__(self, dataset: Dataset, protocol: Protocol = STRICT) -> None:

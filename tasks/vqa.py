@@ -38,6 +38,7 @@ class VQA:
     ceiling: ClassVar[float | None] = 100.0
     worst: ClassVar[Literal["min"]] = "min"
     model: ClassVar[Literal["vlm"]] = "vlm"
+    answers: ClassVar[str] = "text"
     part_scores_as_whole: ClassVar[bool] = True
 
     @classmethod

@@ -27,6 +27,7 @@ class ZeroShot:
     ceiling: ClassVar[float | None] = 100.0
     worst: ClassVar[Literal["min"]] = "min"
     model: ClassVar[Literal["encoder"]] = "encoder"
+    answers: ClassVar[str] = "class"
     part_scores_as_whole: ClassVar[bool] = True
 
     @classmethod

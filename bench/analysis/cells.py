@@ -1,7 +1,7 @@
 """Measured numbers: every run at every radius, averages over datasets, and success rates by target text."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.analysis.facts import Facts
@@ -9,10 +9,13 @@ from bench.analysis.stats import Estimate, average_interval, interval
 from bench.errors import UsageError
 from bench.records import CLEAN, Run, RunHeader
 from bench.records.samples import read_samples
-from bench.records.worst import groups_of, scores_at
+from bench.records.worst import groups_at, last_records, scores_at
+from tasks.metrics import Cider, contains_target
 
 AVERAGE = "average"
 ALL_TARGETS = "all targets"
+COUNTED = ("precision", "recall", "F1", "yes-rate")  # parts that are another metric than the header's
+TO_CAPTIONS = "CIDEr to the captions"
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,10 @@ class Measure:
         estimate: on the metric's scale, with interval and n.
         whole: all samples of whole runs are scored; otherwise the number is not to be quoted.
         target: what the model was to say, of a targeted attack; "" for all of them together.
+        part: which count of the answers it is, such as "recall", or of which part of the samples, such as "NAT"; "" for
+            the metric on all of them.
+        ranked: whether a better number is better for the model: not so of a share of answers "yes".
+        other_metric: what the number is, where it is not in the metric of its runs; more of it is better.
     """
 
     headers: tuple[RunHeader, ...]
@@ -36,6 +43,14 @@ class Measure:
     estimate: Estimate
     whole: bool
     target: str = ""
+    part: str = ""
+    ranked: bool = True
+    other_metric: str = ""
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether a smaller number is better for the model."""
+        return self.header.worst == "max" and not self.other_metric
 
     @property
     def header(self) -> RunHeader:
@@ -44,8 +59,13 @@ class Measure:
 
     @property
     def surrogate(self) -> str | None:
-        """The encoder that the images were made on, where it is another."""
+        """The encoder that the images were made on, where it is another, or the same in another model."""
         return self.header.surrogate
+
+    @property
+    def metric(self) -> str:
+        """What is measured, with its unit."""
+        return self.other_metric or (f"{self.part} (%)" if self.part in COUNTED else self.header.metric)
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -54,8 +74,10 @@ class Measure:
 
 
 def conditions(header: RunHeader) -> tuple[str | None, ...]:
-    """What two runs must share for their numbers to mean the same: protocol, norm, precision, tower, surrogate."""
-    return (header.protocol_name, header.norm, header.precision, header.tower, header.surrogate)
+    """What two runs must share for their numbers to mean the same: protocol, norm, precision, tower, victim, source."""
+    asked = repr(sorted(header.victim_settings.items()))
+    made = repr((header.surrogate_model, sorted(header.surrogate_settings.items())))
+    return (header.protocol_name, header.norm, header.precision, header.tower, asked, header.surrogate, made)
 
 
 def radii(header: RunHeader) -> list[float]:
@@ -65,11 +87,11 @@ def radii(header: RunHeader) -> list[float]:
 
 def undefined(run: Run) -> str | None:
     """Why a run has no number: nothing was scored, or its scores mean nothing. None where it has some."""
-    if not any(record.error is None for record in run.records):
-        errors = [record.error for record in run.records if record.error is not None]
-        return f"{run.directory}: no sample has a score" + (f"; the first error: {errors[0]}" if errors else " yet")
-    images = {record.group for record in run.records}
-    if run.header.metric.casefold().startswith("cider") and run.header.n_samples == 1 and len(images) == 1:
+    columns = run.columns
+    if not columns.scored.any():
+        error = columns.first_error
+        return f"{run.directory}: no sample has a score" + (" yet" if error is None else f"; the first error: {error}")
+    if run.header.is_cider and run.header.n_samples == 1 and len(set(columns.groups)) == 1:
         return (
             f"{run.directory}: CIDEr weighs words by how many images have them, so that one image has no score; take "
             "at least two"
@@ -84,16 +106,16 @@ def measured(runs: Iterable[Run]) -> list[Measure]:
     """
     found = []
     for run in (run for run in runs if undefined(run) is None):
-        groups = groups_of(run.records)
+        groups = groups_at(run)
         for radius in radii(run.header):
             if scores := scores_at(run, radius):
                 estimate = interval(scores, groups, ceiling=run.header.ceiling)
-                found.append(_measure([run], run.header.dataset, radius, estimate))
+                found.append(measure([run], run.header.dataset, radius, estimate))
     return found
 
 
-def averaged(runs: Iterable[Run], facts: Facts, task: str = "zeroshot") -> list[Measure]:
-    """The plain mean over a task's datasets, of each encoder that was measured on all of them.
+def averaged(runs: Iterable[Run], facts: Facts) -> list[Measure]:
+    """The plain mean over the datasets of a task that names classes, of each encoder that was measured on all of them.
 
     Datasets that the suite runs only when they are named, such as ImageNet beside the paper's 13, are no part of it.
     Of several runs of an encoder on one dataset, a whole one stands for the partial ones; where two are whole, there is
@@ -102,8 +124,8 @@ def averaged(runs: Iterable[Run], facts: Facts, task: str = "zeroshot") -> list[
     families: dict[tuple[object, ...], dict[str, dict[str, list[Run]]]] = {}
     for run in runs:
         h = run.header
-        if h.task == task and not facts.optional(h) and undefined(run) is None:
-            encoders = families.setdefault((h.suite, h.attack, h.metric, h.model, *conditions(h)), {})
+        if h.answer_kind == "class" and not facts.optional(h) and undefined(run) is None:
+            encoders = families.setdefault((h.suite, h.task, h.attack, h.metric, h.model, *conditions(h)), {})
             encoders.setdefault(h.encoder, {}).setdefault(h.dataset, []).append(run)
     found = []
     for encoders in families.values():
@@ -130,7 +152,7 @@ def by_target(runs: Iterable[Run], facts: Facts) -> list[Measure]:
     """
     found = []
     for run in runs:
-        targets, groups = targets_of(run, facts), groups_of(run.records)
+        targets, groups = targets_of(run, facts), groups_at(run)
         ceiling = run.header.ceiling
         for radius in radii(run.header):
             scores = scores_at(run, radius)
@@ -138,10 +160,32 @@ def by_target(runs: Iterable[Run], facts: Facts) -> list[Measure]:
                 if chosen := {s: v for s, v in scores.items() if targets.get(s) == target}:
                     size = sum(name == target for name in targets.values())
                     estimate = interval(chosen, groups, ceiling=ceiling)
-                    found.append(_measure([run], run.header.dataset, radius, estimate, target, size))
+                    found.append(measure([run], run.header.dataset, radius, estimate, target, size))
             if scores:
                 estimate = interval(scores, groups, ceiling=ceiling)
-                found.append(_measure([run], run.header.dataset, radius, estimate, ALL_TARGETS))
+                found.append(measure([run], run.header.dataset, radius, estimate, ALL_TARGETS))
+    return found
+
+
+def to_captions(runs: Iterable[Run]) -> list[Measure]:
+    """CIDEr of what models say under a targeted attack, reached or not, against what people say of the images.
+
+    It tells whether an image that fails to make a model say the target makes it say something false all the same. Of
+    each sample the last attack counts. Runs that did not write people's captions down have no such number.
+    """
+    found = []
+    for run in runs:
+        groups = groups_at(run)
+        captions = {groups.get(asked.id, asked.id): asked.captions for asked in read_samples(run.directory).values()}
+        if len(captions) < 2 or not all(captions.values()):
+            continue
+        cider = Cider(captions)
+        for radius in radii(run.header):
+            said = last_records(run.header, run.records, radius)
+            scores = {s: cider.score(groups[s], said[s].prediction) for s in scores_at(run, radius)}
+            if scores:
+                one = measure([run], run.header.dataset, radius, interval(scores, groups), TO_CAPTIONS)
+                found.append(replace(one, other_metric="CIDEr"))
     return found
 
 
@@ -171,8 +215,6 @@ def targets_of(run: Run, facts: Facts) -> dict[str, str]:
 
 def _check_targets(run: Run, targets: Mapping[str, str]) -> None:
     """Every success must say its own target, and every failure must not."""
-    from tasks.metrics.contains import contains_target
-
     for record in run.records:
         target = targets.get(record.sample_id)
         if record.error is not None or target is None:
@@ -190,16 +232,17 @@ def _average(runs: list[Run]) -> list[Measure]:
     found = []
     for radius in radii(runs[0].header):
         if all(radius in radii(run.header) for run in runs):
-            strata = [(scores_at(r, radius), groups_of(r.records)) for r in runs]
+            strata = [(scores_at(r, radius), groups_at(r)) for r in runs]
             if all(scores for scores, _ in strata):
                 estimate = average_interval(strata, ceiling=runs[0].header.ceiling)
-                found.append(_measure(runs, AVERAGE, radius, estimate))
+                found.append(measure(runs, AVERAGE, radius, estimate))
     return found
 
 
-def _measure(
+def measure(
     runs: Sequence[Run], dataset: str, radius: float, estimate: Estimate, target: str = "", size: int | None = None
 ) -> Measure:
+    """A number of runs, of which ``size`` samples were to be scored, by default all."""
     wanted = sum(run.header.n_samples for run in runs) if size is None else size
     whole = estimate.n == wanted and not any(run.header.partial for run in runs)
     headers, directories = tuple(run.header for run in runs), tuple(run.directory for run in runs)

@@ -12,6 +12,7 @@ _BY_PROPERTY = {
     "precision": "precision",
     "tower": "tower",
     "surrogate": "surrogate",
+    "surrogate_model": "surrogate_model",
     "selection": "selection",
     "data": "data",
     "defence": "defence",

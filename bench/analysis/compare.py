@@ -3,13 +3,14 @@
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import fsum
 from typing import Any
 
-from bench.analysis.stats import Paired, holm, paired
+from bench.analysis.stats import Paired, Scores, holm, paired
 from bench.errors import UsageError
 from bench.records import Run
 from bench.records.header import differences
-from bench.records.worst import eps_label, groups_of, worst_records
+from bench.records.worst import eps_label, groups_at, scores_at, worst_records
 
 MEANING = ("task", "metric", "worst")  # runs that differ here do not measure the same thing
 CONDITIONS = (
@@ -175,9 +176,8 @@ def _at(a: Run, b: Run, eps: float, subset_allowed: bool) -> Comparison:
     header = a.header
     where = f" at {eps_label(eps, header.norm)}" if eps else ", clean"
     name = f"{header.task} / {header.dataset}{where}"
-    worst = [worst_records(run.header, run.records, eps) for run in (a, b)]
-    shared = worst[0].keys() & worst[1].keys()
-    lone = sorted(worst[0].keys() ^ worst[1].keys())
+    before, after = (scores_at(run, eps) for run in (a, b))
+    shared, lone = before.keys() & after.keys(), sorted(before.keys() ^ after.keys())
     if lone and not subset_allowed:
         raise UsageError(
             f"{name}: sample {lone[0]} is scored in one of {a.directory} and {b.directory} only ({len(lone)} such); "
@@ -185,13 +185,19 @@ def _at(a: Run, b: Run, eps: float, subset_allowed: bool) -> Comparison:
         )
     if not shared:
         raise UsageError(f"{name}: {a.directory} and {b.directory} share no scored sample")
-    first, second = ({sample: side[sample].score or 0.0 for sample in shared} for side in worst)
-    groups = groups_of(record for record in a.records if record.sample_id in shared)
-    change = paired(second, first, groups, ceiling=header.ceiling)
-    flips = [Flip(s, first[s], second[s], *(side[s].prediction for side in worst)) for s in change.flipped]
-    flips.sort(key=lambda flip: (-abs(flip.b_score - flip.a_score), _natural(flip.sample_id)))
-    before, after = (sum(side[s] for s in sorted(shared)) / len(shared) for side in (first, second))
-    return Comparison(name, a, b, eps, before, after, change, change.p, len(lone), tuple(flips))
+    first, second = ({sample: side[sample] for sample in shared} for side in (before, after))
+    change = paired(second, first, groups_at(a), ceiling=header.ceiling)
+    flips = _flips(a, b, eps, first, second, change.flipped)
+    a_value, b_value = (fsum(side.values()) / len(shared) for side in (first, second))
+    return Comparison(name, a, b, eps, a_value, b_value, change, change.p, len(lone), flips)
+
+
+def _flips(a: Run, b: Run, eps: float, first: Scores, second: Scores, flipped: Collection[str]) -> tuple[Flip, ...]:
+    """The samples that scored differently with the answers, the largest differences first."""
+    chosen = set(flipped)
+    said = [worst_records(run.header, run.records_of(chosen), eps) for run in (a, b)]
+    flips = [Flip(s, first[s], second[s], *(side[s].prediction for side in said)) for s in flipped]
+    return tuple(sorted(flips, key=lambda flip: (-abs(flip.b_score - flip.a_score), _natural(flip.sample_id))))
 
 
 def _natural(text: str) -> tuple[tuple[int, str, str], ...]:

@@ -5,7 +5,7 @@ beside ours as the same thing only where it was measured under the same conditio
 """
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -37,6 +37,11 @@ _CONDITIONS = {
     "zeroshot": ("autoattack-paper", "float32", 1000),
     "captioning": ("ensemble", "fp16", 500),
     "vqa": ("ensemble-vqa", "fp16", 500),
+}
+# How the published models were asked, by the word that their names hold: the settings of their families.
+_ASKED: Mapping[str, Mapping[str, str]] = {
+    "llava-1.5-7b": {"conversation": "vicuna_v1", "image_aspect_ratio": "pad"},
+    "openflamingo-9b": {"beams": "3", "length_counts": "prompt"},
 }
 # Clean numbers are of whole test sets: the 13 of the average together, Karpathy's images, TextVQA's validation split.
 _CLEAN_SAMPLES = {AVERAGE: 176_214, "coco": 5_000, "textvqa": 5_000}
@@ -72,7 +77,7 @@ def numbers() -> dict[Key, float]:
 def published(measure: Measure) -> Published | None:
     """The paper's number beside ours: its suite, l-inf, untargeted, not transferred, the same language model."""
     h = measure.header
-    if h.suite != SUITE or measure.surrogate or measure.target or (h.norm != "linf" and measure.radius):
+    if h.suite != SUITE or measure.surrogate or measure.target or measure.part or (h.norm != "linf" and measure.radius):
         return None
     if measure.dataset == AVERAGE and len(measure.directories) != ZERO_SHOT_SETS:
         return None
@@ -80,11 +85,11 @@ def published(measure: Measure) -> Published | None:
         if (encoder, task, dataset, eps) == (h.encoder, h.task, measure.dataset, measure.radius) and (
             model in (h.model or "").casefold()
         ):
-            return Published(value, tuple(_differences(measure)))
+            return Published(value, tuple(_differences(measure, _ASKED.get(model, {}))))
     return None
 
 
-def _differences(measure: Measure) -> Iterator[str]:
+def _differences(measure: Measure, asked: Mapping[str, str]) -> Iterator[str]:
     """Every condition under which our number was measured otherwise than the paper's."""
     h = measure.header
     attack, precision, samples = _CONDITIONS[h.task]
@@ -95,6 +100,7 @@ def _differences(measure: Measure) -> Iterator[str]:
     else:
         wanted = _CLEAN_SAMPLES[measure.dataset]
     pairs.append(("n", measure.estimate.n, wanted))
+    pairs += [(name, value, asked.get(name, "the default")) for name, value in h.victim_settings.items()]
     if h.defence is not None:
         pairs.append(("defence", h.defence, "none"))
     for name, ours, theirs in pairs:

@@ -122,6 +122,39 @@ def average_interval(
     return Estimate(value, min(low, value), max(high, value), n)
 
 
+def ratio_interval(parts: Mapping[str, tuple[float, float]], groups: Groups, seed: int = 0) -> Estimate | None:
+    """A share in percent, 100 sum(numerators) / sum(denominators), with a bootstrap interval over groups.
+
+    Resamples whose denominators sum to 0 are left out. Where all others are alike, Wilson's interval with one trial per
+    group that has a denominator.
+
+    Args:
+        parts: Sample id -> numerator and denominator, such as (1, 1) for a "yes" that is right and (0, 0) for a "no",
+            where the share of right ones among the "yes" is asked for.
+        groups: Sample id -> group.
+        seed: Seed of the resampling.
+
+    Returns:
+        The estimate, its `n` the number of samples; None if all denominators are 0.
+    """
+    over = {sample: part[0] for sample, part in parts.items()}
+    under = {sample: part[1] for sample, part in parts.items()}
+    if not (total := fsum(under.values())):
+        return None
+    value = 100 * fsum(over.values()) / total
+    tops, bottoms = _group_sums(over, groups)[0], _group_sums(under, groups)[0]
+    size = len(tops)
+    kept = RESAMPLES * size <= KEPT
+    drawn = _kept_weights(seed, (size,)) if kept else _weights(seed, (size,))
+    sums = [(weights @ tops, weights @ bottoms) for _, _, weights in drawn]
+    numerators, denominators = (np.concatenate(column) for column in zip(*sums, strict=True))
+    shares = 100 * numerators[denominators > 0] / denominators[denominators > 0]
+    low, high = map(float, np.percentile(shares, [2.5, 97.5]))
+    if high - low < 1e-9:
+        return _wilson_estimate(value, len(parts), int((bottoms > 0).sum()), 100.0)
+    return Estimate(value, min(low, value), max(high, value), len(parts))
+
+
 def paired(
     a: Scores,
     b: Scores,

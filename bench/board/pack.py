@@ -14,7 +14,7 @@ from bench.records import Run, RunHeader
 from bench.records.files import read_inside
 from bench.records.images import FOLDER, saved_paths
 from bench.records.reading import ARCHIVED
-from bench.records.worst import groups_of, scores_at
+from bench.records.worst import groups_at, scores_at
 
 
 def pack(runs: Sequence[Run], card: Card, beside: Path) -> Entry:
@@ -44,7 +44,7 @@ def pack(runs: Sequence[Run], card: Card, beside: Path) -> Entry:
 
 def claim_of(run: Run, beside: Path) -> Claim:
     """What a run says, and the digests of all that shows it."""
-    groups = groups_of(run.records)
+    groups = groups_at(run)
     left = {radius: scores_at(run, radius) for radius in sorted({0.0, *run.header.radii})}
     samples = [sample for sample in groups if all(sample in scores for scores in left.values())]
     estimates = [(measure.radius, measure.estimate) for measure in measured([run])]

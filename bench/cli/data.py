@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -129,6 +129,5 @@ def export(what: str, directory: Path, size: int | None) -> None:
     Example:
       bench data export mini /tmp/mini && bench run --encoder fare --task vqa --data-root /tmp/mini
     """  # noqa: D301
-    exporter: Any = registry.resolve("bench.exporters", what)
-    for path in exporter(directory, size):
+    for path in cast(list[Path], registry.made("bench.exporters", what, list, directory, size)):
         say(path)

@@ -228,5 +228,8 @@ def _words_of(group: str, name: str) -> str:
         thing = registry.resolve(group, name)
     except UsageError as error:
         return f"broken: {error}"
-    about = getattr(thing, "about", None) or (thing.__doc__ or "").strip()
-    return str(about).split("\n")[0]
+    try:
+        about = getattr(thing, "about", None) or thing.__doc__ or ""
+        return str(about).strip().partition("\n")[0]
+    except Exception as error:  # whatever another package raises
+        return f"broken: {registry.broken(group, name, f'it cannot say what it is: {error}')}"

@@ -25,6 +25,7 @@ ABOUT = about()
 @click.option("--norm", help=ABOUT["norm"])
 @click.option("--attack", help=ABOUT["attack"], shell_complete=attacks)
 @click.option("--surrogate", help=ABOUT["surrogate"], shell_complete=encoders)
+@click.option("--surrogate-vlm", help=ABOUT["surrogate_vlm"])
 @click.option("--limit", type=int, help=ABOUT["limit"])
 @click.option("--batch-size", metavar="N|auto", help=ABOUT["batch_size"])
 @click.option("--seed", type=int, help=ABOUT["seed"])
@@ -38,6 +39,7 @@ ABOUT = about()
 @click.option("--tower", help=ABOUT["tower"])
 @click.option("--arch", help=ABOUT["arch"])
 @click.option("--vlm", help=ABOUT["vlm"])
+@click.option("--shots", type=int, help=ABOUT["shots"])
 @click.option("--image-size", type=int, help=ABOUT["image_size"])
 @click.option("--force", is_flag=True, help=ABOUT["force"])
 @click.option("--jobs", type=int, help=ABOUT["jobs"])
@@ -55,6 +57,8 @@ def run(as_json: bool, quiet: bool, everything: bool, **options: Any) -> None:
       bench run --encoder clip,fare --task zeroshot --eps 4 --attack autoattack
       bench run --encoder fare --task vqa --surrogate clip
       bench run --encoder clip,fare --surrogate clip,fare --task vqa --attack transfer
+      bench run --encoder fare --task vqa --vlm mini-openflamingo --shots 4
+      bench run --encoder fare --task vqa --vlm mini-llava --surrogate-vlm mini-openflamingo
       bench run --encoder path/to/visual.safetensors --task all --json
       bench run --suite mini-full --all
       bench run --suite my.toml --encoder fare --task vqa
@@ -85,12 +89,12 @@ def run(as_json: bool, quiet: bool, everything: bool, **options: Any) -> None:
 
 
 def _show(runs: Any) -> None:
-    """The flat table, and the transfers where there are any."""
+    """The flat table, and the transfers between encoders and between models where there are any."""
     from bench.config.facts import SUITE_FACTS
     from bench.tables import layouts, render
 
     problems: list[str] = []
-    say("\n".join(map(render.text, layouts.tables(runs, SUITE_FACTS, ("flat", "transfer"), problems))))
+    say("\n".join(map(render.text, layouts.tables(runs, SUITE_FACTS, ("flat", "transfer", "models"), problems))))
     for problem in problems:
         say(f"bench: {problem}", err=True)
 

@@ -41,9 +41,10 @@ def table(
     LAYOUT is "flat" and RUNS are those under results/runs where only the other is given.
 
     Each number has its 95 % interval; the best are bold; "-" was not measured; "*" is of a partial run, "!" of one of
-    which a sanity check failed. With the suite "paper", the published number and the difference stand in braces, with
-    "~" where it was measured otherwise. Of one number a whole run stands for partial ones; several whole ones are all
-    shown. Runs of different protocols or norms are shown in tables of their own.
+    which a sanity check failed, "^" on images of another model with the same encoder. With the suite "paper", the
+    published number and the difference stand in braces, with "~" where it was measured otherwise. Of one number a whole
+    run stands for partial ones; several whole ones are all shown. Runs of different protocols or norms are shown in
+    tables of their own.
 
     Text, Markdown, LaTeX (booktabs) and HTML are for reading, CSV and JSON hold a line or object per number.
 

@@ -38,10 +38,6 @@ class Options:
             such runs lie apart.
         tower: encoder, or native for the image tower that the vision-language model came with. Default: encoder.
         arch: What an encoder given as a path holds: ViT-L-14-quickgelu; or ViT-B-32,TAG with the weights it began from.
-        vlm: Name (`bench list victims`), folder or hub id of the vision-language model. Default: the suite's. Without
-            --encoder it keeps its own image tower.
-        image_size: Pixels that the longer side of an image is resized to before it is attacked, for models of
-            transformers that take images of any size. Default: images as they are.
         force: Begin anew beside a run that cannot be resumed.
         jobs: Runs at once. Default: one per core on the CPU, else 1.
     """
@@ -57,8 +53,6 @@ class Options:
     compiled: bool = False
     tower: str = "encoder"
     arch: str | None = None
-    vlm: str | None = None
-    image_size: int | None = None
     force: bool = False
     jobs: int | None = None
 
@@ -76,7 +70,15 @@ class Request(Options):
         norm: linf, or l2. Default: the suite's.
         attack: Attack preset, or 'none'. Default: the suite's choice for the task.
         seed: Of all random starts. Default: the suite's.
+        vlm: Name (`bench list victims`), folder or hub id of the vision-language model, several comma-separated; with
+            settings of its family as NAME?SETTING=VALUE&SETTING=VALUE. Default: the suite's. Without --encoder it keeps
+            its own image tower.
+        image_size: Pixels that the longer side of an image is resized to before it is attacked, for models of
+            transformers that take images of any size. Default: images as they are.
+        shots: Examples with their images before each question, for models that take some: 4, 8. Default: 0.
         surrogate: Make the images on this encoder and score them on the other (transfer); several give a matrix.
+        surrogate_vlm: Make the images on this vision-language model, written as --vlm, and score them on the other;
+            several give a matrix, in which a model's own images are those of the plain attack.
         precision: Of the attack's search: float32, bf16 or fp16. Default: float32; under the paper's protocol fp16 in
             the first rounds of the ensembles on vision-language models, as there.
     """
@@ -88,7 +90,11 @@ class Request(Options):
     norm: str | None = None
     attack: str | None = None
     seed: int | None = None
+    vlm: tuple[str, ...] = ()
+    image_size: int | None = None
+    shots: int | None = None
     surrogate: tuple[str, ...] = ()
+    surrogate_vlm: tuple[str, ...] = ()
     precision: str | None = None
 
     @classmethod
@@ -144,15 +150,14 @@ def _of_header(header: RunHeader) -> dict[str, Any]:
         "precision": header.precision,
         "compiled": header.compiled,
         "tower": header.tower,
-        "vlm": header.vlm,
-        "image_size": header.image_size,
+        "vlm": [header.vlm] if header.vlm else None,
     }
 
 
 def _former(config: Mapping[str, Any]) -> dict[str, Any]:
     """What headers stored before they stored the request: the run's own settings, and where its dataset lay."""
     kept = dict(config)
-    for name in ("encoder", "task", "dataset", "surrogate"):
+    for name in ("encoder", "task", "dataset", "surrogate", "vlm"):
         if kept.get(name) is not None:
             kept[name] = [kept[name]]
     if isinstance(place := kept.pop("place", None), Mapping):
@@ -197,6 +202,13 @@ def _datasets(value: Any, option: str) -> tuple[str, ...]:
     if isinstance(value, str) and is_spec(value) and exists(value.partition(":")[2].partition("?")[0]):
         return (value,)
     return _texts([part.strip() for part in value.split(",")] if isinstance(value, str) else value, option)
+
+
+def _victims(value: Any, option: str) -> tuple[str, ...]:
+    if not isinstance(value, str):
+        return _texts(value, option)
+    parts = [value] if exists(value.partition("?")[0]) else value.split(",")
+    return _texts([part.strip() for part in parts], option)
 
 
 def _texts(value: Any, option: str) -> tuple[str, ...]:
@@ -270,6 +282,10 @@ _READERS: Mapping[str, Callable[[Any, str], Any]] = {
     **{f.name: _BY_TYPE[f.type] for f in fields(Request) if f.type in _BY_TYPE},
     "dataset": _datasets,
     "eps": _radii,
+    "vlm": _victims,
+    "surrogate_vlm": _victims,
+    "image_size": _whole,
+    "shots": _whole,
     "seed": _whole,
     "batch_size": _batch_size,
 }

@@ -1,6 +1,5 @@
 """From a request to runs: one encoder, one task, one dataset each. Never imports torch."""
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import product
@@ -9,11 +8,14 @@ from typing import NamedTuple
 
 from attacks.presets import AttackStep
 from bench import registry
+from bench.config.naming import digest, file_name, lasting, lasting_victim, placed, shortened, victim_file_name
 from bench.config.radii import HOW_TO_WRITE, NORMS, parse_eps
-from bench.config.request import DEFAULT_PROTOCOL, Options, Request, exists, flag
-from bench.config.suite import Suite, TaskPlan, is_file, load_suite, preset
+from bench.config.request import DEFAULT_PROTOCOL, Options, Request, flag
+from bench.config.suite import Suite, TaskPlan, load_suite, preset
+from bench.config.victims import Pair, asks_victims, victim_pairs
 from bench.data.specs import Place, is_spec, parse, told_apart
 from bench.errors import UsageError
+from bench.models.victims import specs
 from tasks.protocol import PROTOCOLS, SEARCH_PRECISION
 
 NO_ATTACK = "none"
@@ -22,7 +24,6 @@ TRANSFER = "transfer"  # the preset that makes sense on a surrogate only
 PRECISIONS = ("float32", "bf16", "fp16")
 TOWERS = ("encoder", NATIVE)
 ALL_TASKS = "all"
-LONGEST_NAME = 240  # bytes of a directory's name; a file system takes 255, and "--force" adds a few
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,9 @@ class RunConfig(Options):
         dataset: its name, in tables and in the directory's name.
         samples: how many the suite scores.
         eps: radii as in `Suite.eps`.
+        vlm: vision-language model, with its settings behind a "?"; None for the suite's.
         surrogate: encoder that the attacks are made on; None for ``encoder`` itself.
+        surrogate_vlm: vision-language model around that encoder, where it is another; never without ``surrogate``.
         precision: of the search for adversarial images.
         place: where the dataset lies, if the suite does not know it.
         spec: how the request named that place.
@@ -47,7 +50,9 @@ class RunConfig(Options):
     norm: str
     eps: tuple[float, ...]
     seed: int
+    vlm: str | None = None
     surrogate: str | None = None
+    surrogate_vlm: str | None = None
     precision: str = "float32"
     place: Place | None = None
     spec: str | None = None
@@ -61,17 +66,18 @@ class RunConfig(Options):
     def request(self) -> Request:
         """The request for this run alone; it means the same in any working folder."""
         same = {f.name: getattr(self, f.name) for f in fields(Options)}
-        named = {name: None if same[name] is None else _lasting(same[name]) for name in ("suite", "vlm")}
         return Request(
-            **same | named,
-            encoder=(_lasting(self.encoder),),
+            **same | {"suite": lasting(self.suite)},
+            encoder=(lasting(self.encoder),),
             task=(self.task,),
             dataset=(self._lasting_dataset(),),
             eps=self.eps,
             norm=self.norm,
             attack=self.attack,
             seed=self.seed,
-            surrogate=() if self.surrogate is None else (_lasting(self.surrogate),),
+            vlm=() if self.vlm is None else (lasting_victim(self.vlm),),
+            surrogate=() if self.surrogate is None else (lasting(self.surrogate),),
+            surrogate_vlm=() if self.surrogate_vlm is None else (lasting_victim(self.surrogate_vlm),),
             precision=self.precision,
         )
 
@@ -90,9 +96,10 @@ class RunConfig(Options):
         """The steps of the attack that the protocol has; none for a clean run."""
         if self.attack == NO_ATTACK:
             return ()
-        steps = preset(self.attack, load_suite(self.suite)).steps
-        shortcuts = PROTOCOLS[self.protocol].shortcuts
-        return tuple(step for step in steps if shortcuts or not step.shortcut)
+        chosen, protocol = preset(self.attack, load_suite(self.suite)), PROTOCOLS[self.protocol]
+        if protocol.published_attacks and chosen.published:
+            return chosen.published
+        return tuple(step for step in chosen.steps if protocol.shortcuts or not step.shortcut)
 
     @property
     def n_samples(self) -> int:
@@ -100,12 +107,20 @@ class RunConfig(Options):
         return self.samples if self.limit is None else min(self.limit, self.samples)
 
     @property
+    def source(self) -> str:
+        """What the images are made on, in the attack's name: "" for the victim itself."""
+        if self.surrogate is None:
+            return ""
+        return self.surrogate if self.surrogate_vlm is None else f"{self.surrogate}@{self.surrogate_vlm}"
+
+    @property
     def directory(self) -> Path:
         """Where the records lie; runs that differ in anything that moves a score lie apart."""
-        attack = self.attack + (f"-from-{_file_name(self.surrogate)}" if self.surrogate else "")
+        attack = self.attack + (f"-from-{file_name(self.surrogate)}" if self.surrogate else "")
+        attack += f"@{victim_file_name(self.surrogate_vlm)}" if self.surrogate_vlm else ""
         radii = "+".join(f"{e:g}" for e in self.eps) if self.attack != NO_ATTACK else "clean"
-        dataset = self.dataset if self.place is None else f"{self.dataset}-{_digest(self.place.where)}"
-        name = [_file_name(self.encoder), dataset, attack, self.norm, radii, f"seed{self.seed}"]
+        dataset = self.dataset if self.place is None else f"{self.dataset}-{digest(self.place.where)}"
+        name = [file_name(self.encoder), dataset, attack, self.norm, radii, f"seed{self.seed}"]
         if self.protocol != DEFAULT_PROTOCOL:
             name.append(self.protocol)
         if self.precision != "float32":
@@ -115,43 +130,13 @@ class RunConfig(Options):
         if self.tower != "encoder":
             name.append(self.tower)
         if self.vlm is not None:
-            name.append(_file_name(self.vlm))
-        if self.image_size is not None:
-            name.append(f"{self.image_size}px")
+            name.append(victim_file_name(self.vlm))
         if self.arch is not None:
             architecture, _, weights = self.arch.partition(",")
-            name.append(f"{architecture},{_file_name(weights)}" if "/" in weights else Path(self.arch).stem)
+            name.append(f"{architecture},{file_name(weights)}" if "/" in weights else Path(self.arch).stem)
         if self.limit is not None:
             name.append(f"limit{self.limit}")
-        return self.output / self.suite_name / self.task / _shortened("_".join(name))
-
-
-def _file_name(encoder: str) -> str:
-    """An encoder's name as part of a directory's: a path is told from others of the same stem by a digest."""
-    if "/" not in encoder:
-        return Path(encoder).stem
-    place = str(Path(encoder).resolve()) if exists(encoder) else encoder
-    return f"{Path(encoder).stem}-{_digest(place)}"
-
-
-def _shortened(name: str) -> str:
-    """The name, or what of it a file system takes with a digest of the whole."""
-    if len(name.encode()) <= LONGEST_NAME:
-        return name
-    beginning = name.encode()[: LONGEST_NAME - 7].decode(errors="ignore")
-    return f"{beginning}-{_digest(name)}"
-
-
-def _lasting(name: str) -> str:
-    """A name that means the same in any working folder: a path is made absolute, also behind ``FAMILY:``."""
-    if ("/" in name or is_file(name)) and exists(name):
-        return str(Path(name).resolve())
-    family, _, place = name.partition(":")
-    return f"{family}:{Path(place).resolve()}" if "/" in place and exists(place) else name
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:6]
+        return self.output / self.suite_name / self.task / shortened("_".join(name))
 
 
 # ---- Resolving -------------------------------------------------------------------------------------------------------
@@ -171,7 +156,9 @@ class _Cell(NamedTuple):
     encoder: str
     task: str
     dataset: _Asked
+    vlm: str | None
     surrogate: str | None
+    surrogate_vlm: str | None
 
 
 def resolve(request: Request) -> list[RunConfig]:
@@ -182,20 +169,35 @@ def resolve(request: Request) -> list[RunConfig]:
             no run would do.
     """
     suite = load_suite(request.suite)
-    if not request.encoder and not request.surrogate and request.vlm is not None:
+    if not request.encoder and not request.surrogate and request.vlm:
         request = replace(request, tower=NATIVE)
     _check_choices(request)
     request = replace(request, dataset=tuple(told_apart(request.dataset, request.data_root)))
     tasks = {task: _datasets(task, request, suite) for task in _tasks(request, suite)}
     _check_taken(request, suite, tasks)
     encoders = _encoders(request.encoder, suite) or [NATIVE]
+    if request.surrogate_vlm and not any(map(asks_victims, tasks)):
+        raise UsageError(f"--surrogate-vlm: task {', '.join(tasks)} asks no vision-language model; use --surrogate")
     surrogates: Sequence[str | None] = _encoders(request.surrogate, suite) or [None]
     return [
-        _run(_Cell(encoder, task, dataset, surrogate), request, suite)
+        _run(_with_source(encoder, task, dataset, pair, surrogate, suite), request, suite)
         for encoder in encoders
         for task, datasets in tasks.items()
+        for pair in victim_pairs(task, request, suite)
         for dataset, surrogate in product(datasets, surrogates)
     ]
+
+
+def _with_source(encoder: str, task: str, dataset: _Asked, pair: Pair, surrogate: str | None, suite: Suite) -> _Cell:
+    """What one run is about; images that another victim was to make are plain ones where it is the same victim."""
+    victim, source = pair
+    if source is None:
+        return _Cell(encoder, task, dataset, victim, surrogate, None)
+    own = specs.parse(victim or suite.vlm).identity == specs.parse(source).identity
+    maker = surrogate or encoder
+    if own:
+        return _Cell(encoder, task, dataset, victim, None if maker == encoder else maker, None)
+    return _Cell(encoder, task, dataset, victim, maker, source)
 
 
 def resolve_all(request: Request) -> list[RunConfig]:
@@ -206,7 +208,8 @@ def resolve_all(request: Request) -> list[RunConfig]:
     """
     if not (rows := load_suite(request.suite).runs):
         raise UsageError(f"suite {request.suite!r} does not say which runs its tables hold; name encoders and tasks")
-    return [config for row in rows for config in resolve(_with(request, row))]
+    configs = [config for row in rows for config in resolve(_with(request, row))]
+    return list({config.directory: config for config in configs}.values())  # rows may have runs in common
 
 
 def _with(request: Request, row: Mapping[str, str]) -> Request:
@@ -223,6 +226,11 @@ def _check_choices(request: Request) -> None:
     for name in ("task",) if request.tower == NATIVE else ("encoder", "task"):
         if not getattr(request, name):
             raise UsageError(f"give {flag(name)}, or --all for every run behind the suite's tables")
+    for name in ("shots", "image_size"):
+        if getattr(request, name) is not None and request.surrogate_vlm:
+            raise UsageError(
+                f"{flag(name)} does not say of which model: write --vlm 'NAME?{name}=N' and --surrogate-vlm likewise"
+            )
     if request.tower == NATIVE and request.surrogate:
         raise UsageError("--surrogate puts another encoder into the model, --tower native none: leave one of them out")
 
@@ -233,12 +241,7 @@ def _encoders(names: Sequence[str], suite: Suite) -> list[str]:
 
     aliases = catalogue.aliases()
     known = {*catalogue.rows(suite.encoders), *aliases, *registry.plugins("bench.encoders"), NATIVE}
-    return list(dict.fromkeys(aliases.get(name) or (name if name in known else _place(name)) for name in names))
-
-
-def _place(name: str) -> str:
-    """A path in the working folder with a slash, so that it is seen to be one; other names as they are."""
-    return f"./{name}" if "/" not in name and exists(name) else name
+    return list(dict.fromkeys(aliases.get(name) or (name if name in known else placed(name)) for name in names))
 
 
 def _tasks(request: Request, suite: Suite) -> list[str]:
@@ -304,18 +307,19 @@ def _run(cell: _Cell, request: Request, suite: Suite) -> RunConfig:
     plan, place = _plan(cell.task, suite), cell.dataset.place
     row = suite.datasets.get(cell.dataset.name, {}) if place is None else place.row
     norm, radii = _ball(request, suite)
-    vlm = {"vlm": None if request.vlm is None else _place(request.vlm)}
     return RunConfig(
-        **{f.name: getattr(request, f.name) for f in fields(Options)} | vlm,
+        **{f.name: getattr(request, f.name) for f in fields(Options)},
         encoder=cell.encoder,
         task=cell.task,
         dataset=cell.dataset.name,
         samples=row.get("samples", plan.samples),
-        attack=_attack(request.attack or plan.attack, cell, suite),
+        attack=_attack(request.attack or plan.attack, cell, request, suite),
         norm=norm,
         eps=radii,
         seed=suite.seed if request.seed is None else request.seed,
+        vlm=cell.vlm,
         surrogate=cell.surrogate,
+        surrogate_vlm=cell.surrogate_vlm,
         precision=request.precision or SEARCH_PRECISION.get((request.protocol, cell.task), "float32"),
         place=place,
         spec=cell.dataset.spec,
@@ -332,9 +336,9 @@ def _ball(request: Request, suite: Suite) -> tuple[str, tuple[float, ...]]:
     return norm, suite.eps
 
 
-def _attack(name: str, cell: _Cell, suite: Suite) -> str:
+def _attack(name: str, cell: _Cell, request: Request, suite: Suite) -> str:
     if name != NO_ATTACK:
         preset(name, suite)
-    if name == TRANSFER and cell.surrogate is None:
+    if name == TRANSFER and cell.surrogate is None and not request.surrogate_vlm:
         raise UsageError("attack 'transfer' needs --surrogate, the encoder on which the images are made")
     return name

@@ -1,8 +1,9 @@
 """Suites: what is run, as data. Those that ship with the package, and a user's own file. Never imports torch.
 
 A suite's file has the fields of `Suite` as keys, ``base`` for a suite to build on, and a table for each task
-(``[tasks.NAME]``, the fields of `TaskPlan`), dataset (``[datasets.NAME]``, see `bench.data.readers`) and attack
-schedule (``[attacks.NAME]``, the fields of `attacks.presets.Preset`) of its own.
+(``[tasks.NAME]``, the fields of `TaskPlan`), dataset (``[datasets.NAME]``, see `bench.data.readers`), attack schedule
+(``[attacks.NAME]``, the fields of `attacks.presets.Preset`) and family of victims (``[victim.FAMILY]``, its settings)
+of its own.
 """
 
 import re
@@ -24,9 +25,10 @@ from bench.data.settings import check
 from bench.errors import UsageError
 
 ENDING = ".toml"
-_TABLES = ("tasks", "datasets", "attacks")  # what a suite has on top of its base, row by row
+_TABLES = ("tasks", "datasets", "attacks", "victim")  # what a suite has on top of its base, row by row
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-CHOICES = ("encoder", "task", "dataset", "surrogate", "attack", "eps")  # of runs: keys of a row of a suite's `runs`
+CHOICES = ("encoder", "task", "dataset", "surrogate", "surrogate_vlm", "attack", "eps")  # of runs, in a suite's `runs`
+ROW_KEYS = (*CHOICES, "vlm", "shots")  # of a row of `runs`
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,9 @@ class Suite:
         eps: radii in 1/255 for "linf", in plain l2 units for "l2".
         datasets: where each dataset's files lie under a data root, and in which format.
         attacks: attack schedules of the suite's own.
-        conversation: how the vision-language model is asked: a name of `bench.models.victims.prompts.CONVERSATIONS`
-            ("vicuna_v1" for LLaVA-1.5, with its system sentence); by default the checkpoint's own chat template.
-        image_aspect_ratio: "pad" for images padded to squares before they are resized, as LLaVA-1.5 was trained; by
-            default what the checkpoint's configuration says, else the encoder's centre crop.
-        runs: what lies behind the suite's tables: rows with encoder, task and, where wanted, dataset, surrogate,
-            attack and eps.
+        victim: settings of victims by family, for all victims of that family; see `bench list victims --json`.
+        runs: what lies behind the suite's tables: rows with encoder, task and, where wanted, vlm, shots, dataset,
+            surrogate, surrogate_vlm, attack and eps.
         folder: where a user's own file lies: its datasets lie there unless a data root is given.
     """
 
@@ -74,8 +73,7 @@ class Suite:
     tasks: Mapping[str, TaskPlan]
     datasets: Mapping[str, Mapping[str, Any]]
     attacks: Mapping[str, Preset] = field(default_factory=dict)
-    conversation: str | None = None
-    image_aspect_ratio: str | None = None
+    victim: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     runs: tuple[Mapping[str, str], ...] = ()
     folder: Path | None = None
 
@@ -165,15 +163,16 @@ def _shipped_table(name: str) -> dict[str, Any]:
 
 
 def _on_top(raw: Mapping[str, Any], base: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """One table on top of another: tasks, datasets and attacks row by row, a task's row key by key."""
+    """One table on top of another: row by row, a task's row and a family's settings key by key."""
     if raw.get("norm", base.get("norm")) != base.get("norm") and "eps" not in raw:
         raise UsageError(f"{source}: norm is another than that of the base; give eps, too")
     merged = {**base, **raw}
     for table in _TABLES:
         upper, lower = _table(raw, table, source), _table(base, table, source)
         merged[table] = {**lower, **upper}
-    for task, row in _table(raw, "tasks", source).items():
-        merged["tasks"][task] = {**base.get("tasks", {}).get(task, {}), **_row(row, f"{source}, [tasks.{task}]")}
+    for table in ("tasks", "victim"):
+        for name, row in _table(raw, table, source).items():
+            merged[table][name] = {**base.get(table, {}).get(name, {}), **_row(row, f"{source}, [{table}.{name}]")}
     return merged
 
 
@@ -203,6 +202,10 @@ def _suite(raw: Mapping[str, Any], name: str, source: str, folder: Path | None) 
             dataset: _row(row, f"{source}, [datasets.{dataset}]")
             for dataset, row in _table(raw, "datasets", source).items()
         },
+        "victim": {
+            family: _settings(row, f"{source}, [victim.{family}]")
+            for family, row in _table(raw, "victim", source).items()
+        },
         "runs": tuple(_run(row, f"{source}, runs[{n}]") for n, row in enumerate(_list(raw.get("runs", ()), source))),
     }
     suite: Suite = _converted({**made, "folder": folder}, Suite, source)
@@ -229,6 +232,10 @@ def _check_values(suite: Suite, source: str) -> None:
         _check_dataset(name, row, f"{source}, [datasets.{name}]")
     if not catalogue.rows(suite.encoders):
         raise UsageError(f"{source}: encoders: the catalogue has no encoders called {suite.encoders!r}")
+    for family in suite.victim:
+        if family not in registry.names("bench.victims"):
+            known = registry.names("bench.victims")
+            raise UsageError(f"{source}, [victim.{family}]: {registry.unknown('family of victims', family, known)}")
     attacks = {"none", *PRESETS, *suite.attacks, *registry.plugins("bench.attacks")}
     for task, plan in suite.tasks.items():
         if task not in registry.names("bench.tasks"):
@@ -279,11 +286,19 @@ def _attack(name: str, row: Any, source: str) -> Preset:
 
 
 def _run(row: Any, source: str) -> Mapping[str, str]:
-    if not {"encoder", "task"} <= _row(row, source).keys() <= set(CHOICES):
-        raise UsageError(f"{source}: has encoder, task and perhaps {', '.join(CHOICES[2:])}, not {sorted(row)}")
+    if not {"encoder", "task"} <= _row(row, source).keys() <= set(ROW_KEYS):
+        raise UsageError(f"{source}: has encoder, task and perhaps {', '.join(ROW_KEYS[2:])}, not {sorted(row)}")
     if wrong := [key for key, value in row.items() if not isinstance(value, str)]:
         raise UsageError(f"{source}: {wrong[0]} must be text, not {row[wrong[0]]!r}")
     return dict(row)
+
+
+def _settings(row: Any, source: str) -> Mapping[str, str]:
+    """A family's settings; numbers as text."""
+    for key, value in _row(row, source).items():
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise UsageError(f"{source}: {key} must be text or a number, not {value!r}")
+    return {key: str(value) for key, value in row.items()}
 
 
 def _table(raw: Mapping[str, Any], key: str, source: str) -> Mapping[str, Any]:

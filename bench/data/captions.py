@@ -28,8 +28,9 @@ def karpathy(
     references: str | None = None,
     targets: Sequence[str] | Sequence[Mapping[str, Any]] | None = None,
     images_per_target: int = 25,
+    split: str = "test",
 ) -> Dataset:
-    """The test split of Karpathy's JSON for COCO and Flickr30k (Karpathy & Fei-Fei 2015).
+    """A split of Karpathy's JSON for COCO and Flickr30k (Karpathy & Fei-Fei 2015).
 
     Args:
         name: of the dataset.
@@ -43,17 +44,18 @@ def karpathy(
         targets: texts to make the model say, in the place of captions. A list of texts is dealt out in turn; a list
             of ``{text, seed}`` gives each text ``images_per_target`` images of its own.
         images_per_target: how many images numpy draws for a target that has a seed.
+        split: "test", "val" or "train".
 
     Raises:
-        UsageError: a file is missing or damaged, no image is in the test split, or an image comes twice or has no
+        UsageError: a file is missing or damaged, no image is in the split, or an image comes twice or has no
             caption.
     """
     path = root / annotations
     entries = field(read_json(path, "Karpathy annotations"), "images", list, str(path))
-    chosen = [entry for entry in entries if field(entry, "split", str, str(path)) == "test"]
+    chosen = [entry for entry in entries if field(entry, "split", str, str(path)) == split]
     if not chosen:
         splits = ", ".join(sorted({entry["split"] for entry in entries})) or "none"
-        raise UsageError(f"{path} has no image in split 'test' (splits: {splits}); use the official split file")
+        raise UsageError(f"{path} has no image in split {split!r} (splits: {splits}); use the official split file")
     base = existing_folder(root / images, f"images of dataset {name!r}")
     pictures = [_picture(entry, base, path) for entry in chosen]
     refuse_twice([picture.id for picture in pictures], "image id", path)
@@ -61,15 +63,14 @@ def karpathy(
         samples = _targeted(name, pictures, targets, prompt, images_per_target)
     else:
         scored = _references(root / references) if references is not None else None
-        samples = [
-            _captioned(entry, picture, prompt, path, scored) for entry, picture in zip(chosen, pictures, strict=True)
-        ]
+        samples = [_captioned(picture, prompt, path, scored) for picture in pictures]
     return Dataset(name, tuple(samples), max_new_tokens=max_new_tokens)
 
 
 class _Picture(NamedTuple):
     id: str
     file: Path
+    captions: tuple[str, ...]
 
 
 def _picture(entry: Any, base: Path, path: Path) -> _Picture:
@@ -78,14 +79,16 @@ def _picture(entry: Any, base: Path, path: Path) -> _Picture:
     image_id = Path(filename).stem if entry.get("cocoid") is None else identifier(entry, "cocoid", path)
     where = f"{path}, image {image_id}"
     folder = inside(base, filepath, f"{where}: filepath") if filepath else base
-    return _Picture(image_id, inside(folder, filename, f"{where}: filename"))
+    captions = tuple(field(s, "raw", str, where) for s in field({"sentences": [], **entry}, "sentences", list, where))
+    return _Picture(image_id, inside(folder, filename, f"{where}: filename"), captions)
 
 
-def _captioned(entry: Any, picture: _Picture, prompt: str, path: Path, scored: "_References | None") -> Sample:
-    where = f"{path}, image {picture.id}"
-    sentences = tuple(field(s, "raw", str, where) for s in field(entry, "sentences", list, where))
+def _captioned(picture: _Picture, prompt: str, path: Path, scored: "_References | None") -> Sample:
+    sentences = picture.captions
     if not sentences:
-        raise UsageError(f"{where} has no sentences to score against; use the official file, or remove the image")
+        raise UsageError(
+            f"{path}, image {picture.id} has no sentences to score against; use the official file, or remove the image"
+        )
     if scored is None:
         return Sample(picture.id, picture.file, prompt, sentences, picture.id)
     if picture.id not in scored.captions:
@@ -117,7 +120,10 @@ def _targeted(
 ) -> list[Sample]:
     """Samples whose reference is a target; those with seeds in turn, so that any first few hold every target."""
     if all(isinstance(target, str) for target in targets):
-        return [Sample(p.id, p.file, prompt, (targets[i % len(targets)],), p.id) for i, p in enumerate(pictures)]
+        return [
+            Sample(p.id, p.file, prompt, (targets[i % len(targets)],), p.id, captions=p.captions)
+            for i, p in enumerate(pictures)
+        ]
     if per_target > len(pictures):
         raise UsageError(
             f"dataset {name!r} has {len(pictures)} images, {per_target} are asked for each target; "
@@ -132,7 +138,8 @@ def _targeted(
 
 
 def _led_to(target: Mapping[str, Any], picture: _Picture, prompt: str) -> Sample:
-    return Sample(f"{target['seed']}-{picture.id}", picture.file, prompt, (target["text"],), picture.id)
+    key = f"{target['seed']}-{picture.id}"
+    return Sample(key, picture.file, prompt, (target["text"],), picture.id, captions=picture.captions)
 
 
 def _find(root: Path, place: Path, given: Row) -> dict[str, Any]:
@@ -164,6 +171,7 @@ KARPATHY = Reader(
         "references": Setting(PATH),
         "targets": Setting(TARGETS),
         "images_per_target": Setting(COUNT),
+        "split": Setting(TEXT),
     },
     read=karpathy,
     tasks=lambda row: ("stealth",) if "targets" in row else ("captioning",),

@@ -146,6 +146,8 @@ def _rarer(dataset: Dataset) -> dict[str, object]:
         found["labels"] = [s.label for s in dataset.samples]
     if dataset.answer_words != Dataset.answer_words:
         found["answer_words"] = dataset.answer_words
+    if any(s.captions for s in dataset.samples):
+        found["captions"] = [s.captions for s in dataset.samples]
     if any(s.choices for s in dataset.samples):
         found["choices"] = [(s.choices, s.label) for s in dataset.samples]
     if any(s.attack_references is not None for s in dataset.samples):

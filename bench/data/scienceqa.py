@@ -12,7 +12,7 @@ from bench.trust.places import inside
 from tasks.base import Dataset, Sample
 from tasks.metrics.letters import LETTERS
 
-SUBJECTS = ("natural science", "social science", "language science")
+SUBJECTS = {"natural science": "NAT", "social science": "SOC", "language science": "LAN"}  # as the official table
 YOUNGER = 6  # the last grade of the younger half in the official table
 
 
@@ -90,16 +90,15 @@ def lettered(choices: Sequence[str]) -> list[str]:
 
 
 def _categories(problem: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """The columns of the official table: subject, kind of context, half of the grades."""
+    """Those columns of the official table that a problem with an image counts in."""
     subject = str(field(problem, "subject", str, where))
     if subject not in SUBJECTS:
         raise UsageError(f"{where}: subject {subject!r} is not one of {', '.join(SUBJECTS)}")
     grade = str(field(problem, "grade", str, where)).removeprefix("grade")
     if not grade.isdecimal() or len(grade) > 2:
         raise UsageError(f"{where}: grade must be written grade1 to grade12, not {problem['grade']!r}")
-    half = "grades 1-6" if int(grade) <= YOUNGER else "grades 7-12"
-    context = "text and image" if problem.get("hint") else "image"
-    return (f"subject: {subject}", f"context: {context}", half)
+    half = "G1-6" if int(grade) <= YOUNGER else "G7-12"
+    return (SUBJECTS[subject], *(("TXT",) if problem.get("hint") else ()), "IMG", half)
 
 
 def _find(root: Path, place: Path, given: Row) -> dict[str, Any]:

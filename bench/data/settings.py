@@ -132,6 +132,7 @@ OF_EVERY_ROW: Mapping[str, Setting] = {
     "native_size": Setting(SWITCH),
     "broken_below": Setting(NUMBER),
     "scoring": Setting(SCORING),
+    "demonstrations": Setting(TEXT),
 }
 
 

@@ -7,7 +7,7 @@ from bench.mini.world import COLOURS, COUNTS, SHAPES, Scenes
 
 OPTIONS = 4
 KINDS = ("colour", "shape", "count")
-CATEGORIES = ("subject: natural science", "context: image", "grades 1-6")  # as `bench.data.scienceqa` reads the export
+CATEGORIES = ("NAT", "IMG", "G1-6")  # as `bench.data.scienceqa` reads the export
 _POOLS = {"colour": tuple(COLOURS), "shape": SHAPES, "count": (*COUNTS, "four")}
 
 

@@ -1,13 +1,14 @@
 """The mini suite's claims: what the paper's story says of its encoders, held against whole runs."""
 
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from bench.analysis.stats import Estimate, Paired, Scores, average_interval, paired
 from bench.errors import UsageError
-from bench.records import Run
-from bench.records.worst import eps_label, groups_of, scores_at
+from bench.records import Run, RunHeader
+from bench.records.worst import eps_label, groups_at, scores_at
 from bench.tables.render import markdown_table
 
 SIGNIFICANT = 0.05
@@ -23,6 +24,8 @@ class Quantity:
         radius: Radius in 1/255; 0 for clean.
         beyond_clean: Whether the clean score is subtracted, sample by sample.
         surrogate: Encoder on which the adversarial images are made; None for the encoder itself.
+        family: Of the vision-language model, a word that its name holds; empty where the encoder itself is asked.
+        dataset: Name of the dataset; None for all of the task's.
     """
 
     encoder: str
@@ -30,11 +33,14 @@ class Quantity:
     radius: float = 0.0
     beyond_clean: bool = False
     surrogate: str | None = None
+    family: str = ""
+    dataset: str | None = None
 
     def __str__(self) -> str:
         minus = " minus clean" if self.beyond_clean else ""
         made = f", images made on {self.surrogate}" if self.surrogate else ""
-        return f"{self.encoder} {self.task} {eps_label(self.radius)}{minus}{made}"
+        model = f" in {self.family}" if self.family else ""
+        return f"{self.encoder}{model} {self.task} {eps_label(self.radius)}{minus}{made}"
 
 
 @dataclass(frozen=True)
@@ -73,52 +79,67 @@ Relation = Callable[[float, float], bool]
 RELATIONS: dict[str, Relation] = {">=": operator.ge, "<=": operator.le, ">": operator.gt}
 TEXT_TASKS = ("captioning", "vqa")
 
+LLAVA, FLAMINGO = "llava", "openflamingo"
+# Of the miniature OpenFlamingo on validation images: clip clean 62.1 [55.5, 68.3] (n = 200), at 4/255 3.8 [1.5, 6.8]
+# (n = 80, APGD-100). The bounds are the ends of these intervals on the other side of the claim, in whole points. What
+# is else claimed of it was true there by far: fare4 clean 61.3, at 4/255 41.3; tecoa4 47.9 and 28.1.
+CLEAN_FLAMINGO, ATTACKED_FLAMINGO = 55, 7
+
+
+def _of_llava() -> Iterator[Claim]:
+    """C1 to C5 of the miniature LLaVA."""
+
+    def at(encoder: str, task: str, radius: float = 0.0, **more: Any) -> Quantity:
+        return Quantity(encoder, task, radius, family=LLAVA, **more)
+
+    yield Claim("C1 clean VQA", at("clip", "vqa"), ">=", offset=85)
+    yield Claim("C1 attacked VQA", at("clip", "vqa", 4), "<=", offset=5)
+    for task in TEXT_TASKS:
+        for eps in (2, 4):
+            yield _above(f"C2 {task}, FARE above TeCoA, {eps}", at(f"fare{eps}", task), at(f"tecoa{eps}", task))
+        yield Claim(f"C2 {task}, FARE2 near CLIP", at("fare2", task), ">=", at("clip", task), factor=0.9)
+    yield Claim("C3 VQA, FARE4 above CLIP", at("fare4", "vqa", 4), ">=", at("clip", "vqa", 4), offset=20)
+    for task in TEXT_TASKS:
+        for eps in (2, 4):
+            name = f"C3 {task}, FARE at least TeCoA, {eps}"
+            yield Claim(name, at(f"fare{eps}", task, eps), ">=", at(f"tecoa{eps}", task, eps))
+    shown = {"beyond_clean": True, "dataset": "mini-stealth"}  # targets that the world shows now and then
+    clip = at("clip", "stealth", 4, **shown)
+    yield Claim("C4 CLIP says the target", clip, ">=", offset=95)
+    fare = at("fare4", "stealth", 4, **shown)
+    yield Claim("C4 FARE4 at most a third", fare, "<=", clip, factor=1 / 3)
+    moved, clean = (at("fare4", "vqa", radius, surrogate="clip") for radius in (4, 0))
+    yield Claim("C5 CLIP's images on FARE4", moved, ">=", clean, offset=-10)
+
+
+def _of_flamingo() -> Iterator[Claim]:
+    """C1 to C3 of the miniature OpenFlamingo, which was not trained until it could answer every kind of question."""
+
+    def at(encoder: str, task: str, radius: float = 0.0) -> Quantity:
+        return Quantity(encoder, task, radius, family=FLAMINGO)
+
+    yield Claim("C1 clean VQA, OpenFlamingo", at("clip", "vqa"), ">=", offset=CLEAN_FLAMINGO)
+    yield Claim("C1 attacked VQA, OpenFlamingo", at("clip", "vqa", 4), "<=", offset=ATTACKED_FLAMINGO)
+    for task in TEXT_TASKS:
+        yield _above(f"C2 {task}, FARE4 above TeCoA4, OpenFlamingo", at("fare4", task), at("tecoa4", task))
+        name = f"C2 {task}, FARE4 near CLIP, OpenFlamingo"
+        yield Claim(name, at("fare4", task), ">=", at("clip", task), factor=0.9)
+    name = "C3 VQA, FARE4 above CLIP, OpenFlamingo"
+    yield Claim(name, at("fare4", "vqa", 4), ">=", at("clip", "vqa", 4), offset=20)
+    for task in TEXT_TASKS:
+        name = f"C3 {task}, FARE4 at least TeCoA4, OpenFlamingo"
+        yield Claim(name, at("fare4", task, 4), ">=", at("tecoa4", task, 4))
+
+
+def _above(name: str, left: Quantity, right: Quantity) -> Claim:
+    return Claim(name, left, ">", right, significant=True)
+
+
 CLAIMS: tuple[Claim, ...] = (
     Claim("C1 clean zero-shot", Quantity("clip", "zeroshot"), ">=", offset=85),
-    Claim("C1 clean VQA", Quantity("clip", "vqa"), ">=", offset=85),
     Claim("C1 attacked zero-shot", Quantity("clip", "zeroshot", 4), "<=", offset=10),
-    Claim("C1 attacked VQA", Quantity("clip", "vqa", 4), "<=", offset=5),
-    *(
-        Claim(
-            f"C2 {task}, FARE above TeCoA, {eps}",
-            Quantity(f"fare{eps}", task),
-            ">",
-            Quantity(f"tecoa{eps}", task),
-            significant=True,
-        )
-        for task in TEXT_TASKS
-        for eps in (2, 4)
-    ),
-    *(
-        Claim(f"C2 {task}, FARE2 near CLIP", Quantity("fare2", task), ">=", Quantity("clip", task), factor=0.9)
-        for task in TEXT_TASKS
-    ),
-    Claim("C3 VQA, FARE4 above CLIP", Quantity("fare4", "vqa", 4), ">=", Quantity("clip", "vqa", 4), offset=20),
-    *(
-        Claim(
-            f"C3 {task}, FARE at least TeCoA, {eps}",
-            Quantity(f"fare{eps}", task, eps),
-            ">=",
-            Quantity(f"tecoa{eps}", task, eps),
-        )
-        for task in TEXT_TASKS
-        for eps in (2, 4)
-    ),
-    Claim("C4 CLIP says the target", Quantity("clip", "stealth", 4, True), ">=", offset=95),
-    Claim(
-        "C4 FARE4 at most a third",
-        Quantity("fare4", "stealth", 4, True),
-        "<=",
-        Quantity("clip", "stealth", 4, True),
-        factor=1 / 3,
-    ),
-    Claim(
-        "C5 CLIP's images on FARE4",
-        Quantity("fare4", "vqa", 4, surrogate="clip"),
-        ">=",
-        Quantity("fare4", "vqa", surrogate="clip"),
-        offset=-10,
-    ),
+    *_of_llava(),
+    *_of_flamingo(),
 )
 
 
@@ -194,7 +215,7 @@ def _measure(quantity: Quantity, runs: list[Run]) -> _Measured:
         UsageError: If there are two for one dataset.
     """
     chosen = _choose(quantity, runs)
-    strata = [(_whole_scores(quantity, run), groups_of(run.records)) for run in chosen.values()]
+    strata = [(_whole_scores(quantity, run), groups_at(run)) for run in chosen.values()]
     pooled: dict[str, float] = {}
     groups: dict[str, str] = {}
     for dataset, (scores, by) in zip(chosen, strata, strict=True):
@@ -209,8 +230,13 @@ def _choose(quantity: Quantity, runs: list[Run]) -> dict[str, Run]:
     found: dict[str, list[Run]] = {}
     for run in runs:
         h = run.header
-        if (h.encoder, h.task, h.surrogate) == (quantity.encoder, quantity.task, quantity.surrogate) and (
-            quantity.radius == 0 or quantity.radius in h.radii
+        asked = (quantity.encoder, quantity.task, quantity.surrogate)
+        if (
+            (h.encoder, h.task, h.surrogate) == asked
+            and _is_plain(h)
+            and quantity.family in (h.model or "")
+            and quantity.dataset in (None, h.dataset)
+            and (quantity.radius == 0 or quantity.radius in h.radii)
         ):
             found.setdefault(h.dataset, []).append(run)
     if not found:
@@ -223,6 +249,11 @@ def _choose(quantity: Quantity, runs: list[Run]) -> dict[str, Run]:
             raise UsageError(f"two runs for {quantity}, choose one: {places}")
         chosen[dataset] = candidates[0]
     return chosen
+
+
+def _is_plain(header: RunHeader) -> bool:
+    """Whether a model was asked as it is by default, and its images are those of an attack through the same model."""
+    return not (header.is_floor or header.surrogate_model or header.victim_settings)
 
 
 def _whole_scores(quantity: Quantity, run: Run) -> dict[str, float]:

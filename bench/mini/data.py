@@ -26,10 +26,15 @@ _STREAMS = {
             "mini-sketch",
             "mini-pope",
             "mini-scienceqa",
+            "mini-stealth-unseen",
         )
     )
 }
-TARGETS = ("a sketch of a star", "a black bar")
+TARGETS = {
+    "mini-stealth": ("a sketch of a star", "a black bar"),
+    # No sketch has colours, no scene four objects, and captions, here and in training, count no shapes.
+    "mini-stealth-unseen": ("a sketch of a black bar", " and ".join(["a black bar"] * 4), "four bars"),
+}
 
 
 def build(name: str, size: int = SIZE, split: str = "test") -> Dataset:
@@ -121,9 +126,17 @@ def _choices(name: str, split: str, size: int, rng: random.Random) -> Dataset:
 
 def _stealth(name: str, split: str, size: int, rng: random.Random) -> Dataset:
     """Every target on images of its own, in turn."""
+    targets = TARGETS[name]
     scenes = _scenes(name, split, size)
     samples = [
-        Sample(str(i + 1), image, language.CAPTION_PROMPT, (TARGETS[i % len(TARGETS)],), str(i + 1))
+        Sample(
+            str(i + 1),
+            image,
+            language.CAPTION_PROMPT,
+            (targets[i % len(targets)],),
+            str(i + 1),
+            captions=_references(scenes, i, rng),
+        )
         for i, image in enumerate(_images(scenes))
     ]
     return Dataset(name, tuple(samples), max_new_tokens=20)
@@ -156,6 +169,7 @@ _BUILDERS: dict[str, Callable[[str, str, int, random.Random], Dataset]] = {
     "mini-caption": _captions,
     "mini-vqa": _questions,
     "mini-stealth": _stealth,
+    "mini-stealth-unseen": _stealth,
     "mini-pope-random": _yes_no,
     "mini-pope-popular": _yes_no,
     "mini-pope-adversarial": _yes_no,

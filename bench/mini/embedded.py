@@ -13,6 +13,7 @@ _TASKS = {  # of others "zeroshot"
     "mini-caption": "captioning",
     "mini-vqa": "vqa",
     "mini-stealth": "stealth",
+    "mini-stealth-unseen": "stealth",
     "mini-pope-random": "pope",
     "mini-pope-popular": "pope",
     "mini-pope-adversarial": "pope",

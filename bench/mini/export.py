@@ -115,9 +115,9 @@ def _save_images(dataset: Dataset, folder: Path) -> None:
 
 
 def _write_captions(dataset: Dataset, row: Mapping[str, Any], root: Path) -> None:
-    """Karpathy's JSON, and beside it COCO's own; without captions where targets take their place."""
+    """Karpathy's JSON, and beside it COCO's own; where the references are targets, what people say of the images."""
     _save_images(dataset, root / row["images"] / _SPLIT)
-    captions = [() if "targets" in row else sample.references for sample in dataset.samples]
+    captions = [sample.captions if "targets" in row else sample.references for sample in dataset.samples]
     sentences = [
         [_sentence(index, index * 100 + k, raw) for k, raw in enumerate(raws)] for index, raws in enumerate(captions)
     ]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
@@ -219,7 +220,7 @@ def export(model: OpenFlamingo, directory: Path, *, seed: int = 0) -> None:
     _write_json(directory / LANGUAGE_FOLDER / "tokenizer_config.json", {"pad_token": PAD})
     config = {"model_type": "openflamingo", "checkpoint": CHECKPOINT_FILE, "language": LANGUAGE_FOLDER}
     _write_json(directory / "config.json", config)
-    _write_json(directory / DEMONSTRATIONS_FILE, demonstrations(random.Random(seed)))
+    write_demonstrations(directory, seed=seed)
 
 
 def _plain_language(model: OpenFlamingo) -> GPTNeoXForCausalLM:
@@ -233,13 +234,29 @@ def _plain_language(model: OpenFlamingo) -> GPTNeoXForCausalLM:
 
 
 def demonstrations(rng: random.Random) -> dict[str, list[dict[str, str]]]:
-    """For each task, questions about scenes of the training split with their answers."""
+    """For each task, questions about scenes of the training split with their answers, and where each image lies."""
     turns = turns_of(world.draw_scenes("train", POOL, stream=POOL_STREAM), rng)
     found: dict[str, list[dict[str, str]]] = {}
     for task, kinds in ASKED.items():
         drawn = [rng.choice([turn for turn in own if turn.kind in kinds]) for own in turns]
-        found[task] = [{"question": turn.question, "answer": turn.answer} for turn in drawn]
+        found[task] = [
+            {"question": turn.question, "answer": turn.answer, "image": _image_name(number)}
+            for number, turn in enumerate(drawn)
+        ]
     return found
+
+
+def write_demonstrations(directory: Path, *, seed: int = 0) -> None:
+    """Write demonstrations.json, and the images that it names."""
+    _write_json(directory / DEMONSTRATIONS_FILE, demonstrations(random.Random(seed)))
+    for number, pixels in enumerate(world.render(world.draw_scenes("train", POOL, stream=POOL_STREAM))):
+        path = directory / _image_name(number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path, optimize=True)
+
+
+def _image_name(number: int) -> str:
+    return f"demonstrations/{number:02d}.png"
 
 
 def _write_json(path: Path, content: object) -> None:

@@ -9,13 +9,15 @@ A *run* is one directory: one (suite, encoder, task, dataset, attack, eps list, 
     records.torn    what a crash left half written, moved aside when the run is resumed
     lock            held (flock) by the one process that may write; names its process and machine
 
-`types` has the record, `header` the header, `ranges` what their values lie between, `store` the one writer, `reading`
-the readers, `files` what they do to files, `worst` what a sample is left with at a radius.
+`types` has the record, `header` the header, `run` a run as it was read, `columns` its records as tables ask for them,
+`ranges` what their values lie between, `store` the one writer, `reading` the readers, `files` what they do to files,
+`worst` what a sample is left with at a radius.
 """
 
 from bench.records.files import RecordsError, write_atomically
-from bench.records.header import ADDED, IDENTITY, STATUSES, VOLATILE, Run, RunHeader, former_ceiling
+from bench.records.header import ADDED, IDENTITY, STATUSES, VOLATILE, RunHeader, former_ceiling
 from bench.records.reading import ARCHIVED, archive_run, find_runs, load_run, load_runs, read_header, read_records
+from bench.records.run import Run
 from bench.records.store import RunStore, open_run, place_beside
 from bench.records.types import CLEAN, SCHEMA_VERSION, Key, Record
 

@@ -5,17 +5,23 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 import msgspec
 
 from bench.records.files import RecordsError
-from bench.records.types import CLEAN, SCHEMA_VERSION, Record, encode, number, parse_object
+from bench.records.types import CLEAN, SCHEMA_VERSION, encode, number, parse_object
 
 NORMS = ("linf", "l2")
 STATUSES = ("started", "complete", "partial", "failed")
-ADDED = ("config", "ceiling", "notes")  # fields that came after the first runs of schema version 1 were archived
+ADDED = (
+    "config",
+    "ceiling",
+    "notes",
+    "answers",
+)  # fields that came after the first runs of schema version 1 were archived
+_FORMER_ANSWERS = {"zeroshot": "class", "pope": "yes-no", "scienceqa": "choice"}  # of tasks, before headers said it
+FLOORS = {"noise"}  # kinds of attack that are no real attack but what one is set beside
 _FORMER = {"eps_255": "radii"}  # names in schema version 1
 
 
@@ -28,11 +34,14 @@ class _Chosen(msgspec.Struct, frozen=True):
     cumulative_radii: bool = True
     compiled: bool = False
     tower: str = "encoder"
-    image_size: str | None = None
     surrogate: str | None = None
+    surrogate_model: str | None = None
+    victim: dict[str, str] = {}
+    surrogate_victim: dict[str, str] = {}
     defence: str | None = None
     selection: str | None = None
     data: str | None = None
+    yes_no: str = "first-word"
 
 
 class _Place(msgspec.Struct, frozen=True):
@@ -67,6 +76,7 @@ class Step(msgspec.Struct, frozen=True):
     name: str
     goal: str = ""
     precision: str = ""
+    kind: str = ""
 
 
 T = TypeVar("T")
@@ -125,6 +135,7 @@ class RunHeader:
             from before it was kept.
         ceiling: The most that a sample can score on the metric; None where there is no bound.
         notes: What a reader of the numbers should know of the data, such as that too few people answered a question.
+        answers: What the answers are, as the task says; "" in headers that do not say it. See `answer_kind`.
     """
 
     schema_version: int
@@ -156,6 +167,7 @@ class RunHeader:
     config: dict[str, Any] = field(default_factory=dict)
     ceiling: float | None = None
     notes: tuple[str, ...] = ()
+    answers: str = ""
 
     def __post_init__(self) -> None:
         for field_name, wrong, rule in self._faults():
@@ -191,9 +203,29 @@ class RunHeader:
         return tuple(str(check["name"]) for check in self.checks if not check["ok"])
 
     @property
+    def is_cider(self) -> bool:
+        """Whether scores are CIDEr: without a ceiling, and weighed by the captions of all images together."""
+        return _is_cider(self.metric)
+
+    @property
     def surrogate(self) -> str | None:
-        """The encoder that the attacks were made on; None if it is the encoder under test."""
+        """The encoder that the attacks were made on; None if they were made on the victim itself."""
         return self._chosen.surrogate
+
+    @property
+    def surrogate_model(self) -> str | None:
+        """The vision-language model that the attacks were made on; None if it is the one under test."""
+        return self._chosen.surrogate_model
+
+    @property
+    def victim_settings(self) -> dict[str, str]:
+        """What was chosen of the vision-language model: by the protocol, the suite or the user."""
+        return self._chosen.victim
+
+    @property
+    def surrogate_settings(self) -> dict[str, str]:
+        """The same of the one that the attacks were made on."""
+        return self._chosen.surrogate_victim
 
     @property
     def protocol_name(self) -> str:
@@ -241,14 +273,24 @@ class RunHeader:
         return self._chosen.selection
 
     @property
-    def image_size(self) -> str | None:
-        """Pixels of the longer side that images were resized to before the attack; None: as they are, or otherwise."""
-        return self._chosen.image_size
-
-    @property
     def data(self) -> str | None:
         """The place of a dataset that was named by where it lies, as FORMAT:PLACE; None for a dataset of the suite."""
         return self._chosen.data
+
+    @property
+    def answer_kind(self) -> str:
+        """What the answers are: "text", "class", "yes-no", "choice", or a plugin's own word."""
+        return self.answers or former_answers(self.task)
+
+    @property
+    def yes_no_rule(self) -> str:
+        """How an answer is read as yes or no: a name of `tasks.metrics.yes_no.RULES`."""
+        return self._chosen.yes_no
+
+    @property
+    def is_floor(self) -> bool:
+        """Whether the images are random ones of the ball, and not those of an attack."""
+        return bool(self.steps) and all(step.kind in FLOORS for step in self.steps)
 
     @property
     def commit(self) -> str | None:
@@ -296,6 +338,8 @@ class RunHeader:
         data["attack_steps"] = _with_defaults(data["attack_steps"])
         if isinstance(data["metric"], str):
             data.setdefault("ceiling", former_ceiling(data["metric"]))
+        if isinstance(data["task"], str):
+            data.setdefault("answers", former_answers(data["task"]))
         if isinstance(data["radii"], list):
             data["radii"] = [number(radius) for radius in data["radii"]]
         return _typed(data, cls)
@@ -311,21 +355,20 @@ def _with_defaults(steps: Any) -> Any:
 
 def former_ceiling(metric: str) -> float | None:
     """The ceiling of a metric whose header does not say it: 100 for a percentage, None for CIDEr."""
-    return None if metric.casefold().startswith("cider") else 100.0
+    return None if _is_cider(metric) else 100.0
+
+
+def _is_cider(metric: str) -> bool:
+    return metric.casefold().startswith("cider")
+
+
+def former_answers(task: str) -> str:
+    """What the answers to a task are whose header does not say it."""
+    return _FORMER_ANSWERS.get(task, "text")
 
 
 VOLATILE = ("code", "packages", "device", "started", "ended", "status", "checks", "config", "notes")
 IDENTITY = tuple(f.name for f in fields(RunHeader) if f.name not in VOLATILE)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run as it lies on disk; `scores` remembers what `records.worst.scores_at` has computed of it."""
-
-    directory: Path
-    header: RunHeader
-    records: list[Record]
-    scores: dict[float, dict[str, float]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
 def differences(first: RunHeader, second: RunHeader, names: Iterable[str]) -> list[tuple[str, Any, Any]]:

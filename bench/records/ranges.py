@@ -15,8 +15,7 @@ class Ranges:
 
     def __init__(self, header: RunHeader) -> None:
         self._metric, self._radii = header.metric, frozenset(header.radii)
-        self._low, self._high = _bounds(header)
-        self._slack = SLACK * self._high if math.isfinite(self._high) else 0.0
+        self._low, self._high, self._slack = bounds(header)
 
     def fault(self, record: Record) -> str | None:
         """What of a record cannot be, in words; None if all of it can."""
@@ -34,8 +33,12 @@ class Ranges:
         return None
 
 
-def _bounds(header: RunHeader) -> tuple[float, float]:
-    """Between what the scores of a metric lie: nothing is known of one without a ceiling, CIDEr aside."""
-    if header.ceiling is not None:
-        return 0.0, header.ceiling
-    return (0.0, HIGHEST_CIDER) if header.metric.casefold().startswith("cider") else (-math.inf, math.inf)
+def bounds(header: RunHeader) -> tuple[float, float, float]:
+    """Between what the scores of a metric lie, and by how much rounding may leave that.
+
+    Nothing is known of a metric without a ceiling, CIDEr aside.
+    """
+    low, high = (0.0, header.ceiling) if header.ceiling is not None else (-math.inf, math.inf)
+    if header.ceiling is None and header.is_cider:
+        low, high = 0.0, HIGHEST_CIDER
+    return low, high, SLACK * high if math.isfinite(high) else 0.0

@@ -3,14 +3,18 @@
 import contextlib
 import gzip
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from bench.records import columns
 from bench.records.files import RecordsError, explained, read_inside, unlinked, write_atomically
-from bench.records.header import Run, RunHeader
+from bench.records.header import RunHeader
 from bench.records.ranges import Ranges
+from bench.records.run import Run
+from bench.records.samples import read_samples, write_samples
 from bench.records.types import FormerRecord, Key, Record
 
 ARCHIVED = "records.jsonl.gz"
@@ -114,7 +118,7 @@ def _unpacked(path: Path) -> bytes:
 
 
 def archive_run(source: Path | str, target: Path | str) -> None:
-    """Copy a complete run to `target`, its records compressed; equal records give equal bytes.
+    """Copy a complete run to `target` with what it asked, its records compressed; equal records give equal bytes.
 
     Raises:
         RecordsError: If the run is partial, damaged, or `target` cannot be written.
@@ -128,6 +132,8 @@ def archive_run(source: Path | str, target: Path | str) -> None:
         target.mkdir(parents=True, exist_ok=True)
         unlinked(target / ARCHIVED, target).write_bytes(gzip.compress(lines.encode("ascii"), mtime=0))
     write_atomically(unlinked(target / "run.json", target), run.header.to_json())
+    if asked := read_samples(run.directory):
+        write_samples(target, asked.values())
 
 
 def load_run(directory: Path | str) -> Run:
@@ -135,10 +141,19 @@ def load_run(directory: Path | str) -> Run:
     directory = Path(directory)
     header = read_header(directory)
     path, content = _content(directory, header)
-    lines, tail = split_lines(content)
+    whole, tail = content[: (end := content.rfind(b"\n") + 1)], content[end:]
     if tail and header.status == "complete":
         raise RecordsError(f"{path}: the run is complete but its last line is torn; give its command again")
-    return Run(directory, header, decode(lines, path, header))
+    if (known := columns.read(whole, header)) is not None:
+        return Run(directory, header, partial(_decoded, directory, header), known)
+    return Run(directory, header, decode(split_lines(whole)[0], path, header))
+
+
+def _decoded(directory: Path, header: RunHeader, rows: Iterable[int] | None) -> list[Record]:
+    """The records of a run whose columns have been read, all or some: their file again, for it was not kept."""
+    path, content = _content(directory, header)
+    lines = split_lines(content)[0]
+    return decode(lines if rows is None else [lines[row] for row in rows], path, header)
 
 
 def find_runs(root: Path | str) -> list[Path]:

@@ -2,12 +2,13 @@
 
     {"id": "q7", "prompt": "What colour is the bar?", "references": ["red", "dark red"]}
 
-It is for readers of the results: no score is computed from it.
+It is for readers of the results: no score of a sample is computed from it.
 """
 
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -23,19 +24,29 @@ class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         id: The sample's, as in `Record.sample_id`.
         prompt: The question; empty where a task asks none.
         references: What an answer is compared with: answers, captions, the class, the target text.
+        categories: What a table may split scores by; absent from the line where there are none.
+        captions: What people say of the image, where the references are something else.
     """
 
     id: str
     prompt: str
     references: tuple[str, ...]
+    categories: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
 
 
 def write_samples(directory: Path, samples: Iterable[Asked]) -> None:
     """Write the file, unless it is there."""
     path = unlinked(directory / FILE, directory)
     if not path.exists():
-        lines = (json.dumps({"id": s.id, "prompt": s.prompt, "references": list(s.references)}) for s in samples)
-        write_atomically(path, "".join(line + "\n" for line in lines))
+        write_atomically(path, "".join(json.dumps(_line(sample)) + "\n" for sample in samples))
+
+
+def _line(sample: Asked) -> dict[str, Any]:
+    """What JSON holds of a sample; categories and captions only where there are any."""
+    said: dict[str, Any] = {"id": sample.id, "prompt": sample.prompt, "references": list(sample.references)}
+    more = {"categories": list(sample.categories), "captions": list(sample.captions)}
+    return said | {key: value for key, value in more.items() if value}
 
 
 def read_samples(directory: Path) -> dict[str, Asked]:

@@ -4,7 +4,10 @@ import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
-from bench.records.header import Run, RunHeader
+import numpy as np
+
+from bench.records.header import RunHeader
+from bench.records.run import Run
 from bench.records.types import CLEAN, Record
 
 Direction = Literal["min", "max"]
@@ -113,10 +116,57 @@ def worst_scores(header: RunHeader, records: Iterable[Record], radius: float) ->
 
 
 def scores_at(run: Run, radius: float) -> dict[str, float]:
-    """`worst_scores` of a run as it was read: computed once per radius, however often asked."""
+    """`worst_scores` of a run that was read, from its columns; computed once per radius, however often asked.
+
+    Raises:
+        ValueError: If the run has no such radius.
+    """
     if radius not in run.scores:
-        run.scores[radius] = worst_scores(run.header, run.records, radius)
+        run.scores[radius] = _scores(run, radius)
     return run.scores[radius]
+
+
+def last_records(header: RunHeader, records: Iterable[Record], radius: float) -> dict[str, Record]:
+    """The last attack on each sample that counts at a radius, whether it did harm or not: sample id -> record.
+
+    It is the clean record of a sample that no attack has been tried on. Errors do not count.
+
+    Raises:
+        ValueError: If the run has no such radius.
+    """
+    _require_radius(header, radius)
+    counts, found = counts_of(header), dict[str, Record]()
+    for record in records:
+        if _counting_score(record) is None or not counts(record.radius, radius):
+            continue
+        if record.sample_id not in found or found[record.sample_id].radius <= record.radius:
+            found[record.sample_id] = record
+    return found
+
+
+def _scores(run: Run, radius: float) -> dict[str, float]:
+    """Of each sample with a clean score the worst that counts; unless at that radius there are errors alone."""
+    _require_radius(run.header, radius)
+    columns, counts, size = run.columns, counts_of(run.header), len(run.columns.samples)
+    here = columns.radius == radius
+    counting = [recorded for recorded in np.unique(columns.radius) if counts(float(recorded), radius)]
+    chosen = columns.scored & np.isin(columns.radius, counting) & ((columns.radius > 0) | columns.clean)
+    pick, start = (np.minimum, np.inf) if run.header.worst == "min" else (np.maximum, -np.inf)
+    worst = np.full(size, start)
+    pick.at(worst, columns.sample[chosen], columns.score[chosen])
+    kept = np.zeros(size, bool)
+    kept[columns.sample[columns.scored & columns.clean]] = True
+    if radius > 0:
+        failed, attacked = np.zeros(size, bool), np.zeros(size, bool)
+        failed[columns.sample[here & ~columns.clean & ~columns.scored]] = True
+        attacked[columns.sample[here & ~columns.clean & columns.scored]] = True
+        kept &= attacked | ~failed
+    return {columns.samples[place]: float(worst[place]) for place in np.flatnonzero(kept)}
+
+
+def groups_at(run: Run) -> dict[str, str]:
+    """`groups_of` of a run that was read."""
+    return dict(zip(run.columns.samples, run.columns.groups, strict=True))
 
 
 def kept_records(header: RunHeader, records: Iterable[Record]) -> dict[tuple[str, float], Record]:

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from bench import registry
 from bench.config.facts import SUITE_FACTS
 from bench.records import RecordsError, Run, archive_run, load_runs, write_atomically
-from bench.records.worst import eps_label, groups_of, scores_at
+from bench.records.worst import eps_label, groups_at, scores_at
 from bench.regression.compare import by_place
 from bench.tables import layouts, render
 from bench.tables.blocks import stale, write_block, write_document
@@ -24,7 +24,7 @@ def scores_text(run: Run) -> str:
     It lies next to the archive, which no reviewer can read: a change of the baseline shows as the samples that
     changed. It is checked against the records, never read for a number.
     """
-    header, groups = run.header, groups_of(run.records)
+    header, groups = run.header, groups_at(run)
     radii = [0.0, *sorted(eps for eps in set(header.radii) if eps)]
     columns = [scores_at(run, eps) for eps in radii]
     lines = [["sample", "group", *(eps_label(eps, header.norm) for eps in radii)]]
@@ -80,18 +80,17 @@ def stale_scores(runs: Sequence[Run]) -> list[Path]:
 
 def blocks(runs: Sequence[Run]) -> dict[str, str]:
     """The generated parts of BENCHMARKS.md by name: a table per task, transfers, and the claims of the runs' suite."""
-    direct = [run for run in runs if run.header.surrogate is None]
+    direct = [run for run in runs if not (run.header.surrogate or run.header.is_floor)]
     made = {}
     for task in dict.fromkeys(run.header.task for run in direct):
         chosen = [run for run in direct if run.header.task == task]
         for table in layouts.tables(chosen, SUITE_FACTS, registry.LAYOUTS)[-1:]:  # the last is the most specific
             made[task] = render.markdown(table)
-    for table in layouts.tables(runs, SUITE_FACTS, ("transfer",)):
-        made["transfer"] = render.markdown(table)
+    for table in layouts.tables(runs, SUITE_FACTS, ("transfer", "models")):
+        made[table.name] = render.markdown(table)
     suites = {run.header.suite.partition("-")[0] for run in runs}  # "mini-full" has the claims of "mini"
     for name in (name for name in registry.names("bench.claims") if name in suites):
-        claims_block: Any = registry.resolve("bench.claims", name)
-        made["claims"] = claims_block(runs)
+        made["claims"] = cast(str, registry.made("bench.claims", name, str, runs))
     return made
 
 

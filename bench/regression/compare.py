@@ -7,11 +7,11 @@ from bench.analysis.stats import Alternative, Paired, holm, paired
 from bench.errors import UsageError
 from bench.records import Run, RunHeader
 from bench.records.header import differences
-from bench.records.worst import eps_label, groups_of, scores_at
+from bench.records.worst import eps_label, groups_at, scores_at
 
 FELL_BELOW = 0.01  # Holm-corrected p-value under which a drop fails the gate
 COMPARABLE = ("task_version", "metric", "worst", "norm", "model", "protocol", "attack_steps")
-RunKey = tuple[str, str, str, str, str]
+RunKey = tuple[str, str, str, str, str, str]
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,12 @@ def compare_to_baseline(
 ) -> list[Finding]:
     """Compare runs with their baselines, sample by sample.
 
-    Runs are paired by suite, encoder, task, dataset and attack, at each radius and clean. A comparison fails
-    if the score moved the attacker's way and the one-sided paired test, Holm-corrected over all comparisons,
-    has p < 0.01. Between runs of the very same weights the test is two-sided and a rise fails too: then it is
-    the attack that has become weaker. What cannot be compared fails too: a missing baseline, a missing run or
-    radius, a partial run, an unscored sample, another task version, metric, model, protocol, attack or
-    data. So does a run whose own sanity checks failed where those of its baseline did not: a broken attack looks like
-    a robust model.
+    Runs are paired by suite, encoder, task, dataset, attack and vision-language model, at each radius and clean.
+    A comparison fails if the score moved the attacker's way and the one-sided paired test, Holm-corrected over all
+    comparisons, has p < 0.01. Between runs of the very same weights the test is two-sided and a rise fails too: then
+    it is the attack that has become weaker. What cannot be compared fails too: a missing baseline, a missing run or
+    radius, a partial run, an unscored sample, another task version, metric, model, protocol, attack or data. So does
+    a run whose own sanity checks failed where those of its baseline did not: a broken attack looks like a robust model.
 
     Args:
         new_runs: The new runs.
@@ -65,7 +64,8 @@ def compare_to_baseline(
     Raises:
         UsageError: If two runs of one side have the same place.
     """
-    new, old = by_place(new_runs), by_place(baseline_runs)
+    old = by_place(baseline_runs)
+    new = _beside(by_place(new_runs), old)
     if not old:
         return [Finding("baseline", False, "missing", "there is no baseline run: nothing was checked")]
     results: list[Finding | _Comparison] = []
@@ -81,7 +81,7 @@ def compare_to_baseline(
 
 
 def by_place(runs: Iterable[Run]) -> dict[RunKey, Run]:
-    """Runs by what pairs a run with its baseline: suite, encoder, task, dataset and attack.
+    """Runs by what pairs a run with its baseline: suite, encoder, task, dataset, attack and victim with its settings.
 
     Raises:
         UsageError: If two have the same place.
@@ -89,7 +89,7 @@ def by_place(runs: Iterable[Run]) -> dict[RunKey, Run]:
     result: dict[RunKey, Run] = {}
     for run in runs:
         h = run.header
-        key = (h.suite, h.encoder, h.task, h.dataset, h.attack)
+        key = (h.suite, h.encoder, h.task, h.dataset, h.attack, f"{h.model} {sorted(h.victim_settings.items())}")
         if key in result:
             places = f"{result[key].directory} and {run.directory}"
             raise UsageError(f"two runs of {_name(key)}, choose one: {places}")
@@ -97,8 +97,18 @@ def by_place(runs: Iterable[Run]) -> dict[RunKey, Run]:
     return result
 
 
+def _beside(new: dict[RunKey, Run], old: dict[RunKey, Run]) -> dict[RunKey, Run]:
+    """New runs by the place of their baseline: one of another model is held against the only one there is."""
+    result: dict[RunKey, Run] = {}
+    for key, run in new.items():
+        alike = [other for other in old if other[:-1] == key[:-1]]
+        alone = len(alike) == 1 and sum(other[:-1] == key[:-1] for other in new) == 1
+        result[alike[0] if alone else key] = run
+    return result
+
+
 def _name(key: RunKey) -> str:
-    _, encoder, task, dataset, _ = key
+    _, encoder, task, dataset, *_ = key
     return f"{encoder} / {task} / {dataset}"
 
 
@@ -142,7 +152,7 @@ def _compare_at(name: str, radius: float, new: Run, old: Run, allow_limit: bool,
     lower_is_better = old.header.worst == "max"
     same_weights = old.header.weights == new.header.weights
     alternative: Alternative = "two-sided" if same_weights else "greater" if lower_is_better else "less"
-    ceiling, groups = old.header.ceiling, groups_of(old.records)
+    ceiling, groups = old.header.ceiling, groups_at(old)
     change = paired(after, before, groups, seed, alternative=alternative, ceiling=ceiling)
     return _Comparison(name, _mean(before), _mean(after), change, lower_is_better, same_weights)
 

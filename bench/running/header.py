@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from bench.config import DEFAULT_PROTOCOL, RunConfig, load_suite
+from bench.config import DEFAULT_PROTOCOL, RunConfig
 from bench.data.selection import FIRST
-from bench.models.victims.catalogue import place_of
 from bench.provenance import code_state
 from bench.records import SCHEMA_VERSION, RunHeader
 from bench.running.data import selection_of
+from bench.running.victims import vlm_of
 from tasks.base import Task
 from tasks.protocol import PROTOCOLS
 
@@ -27,7 +27,7 @@ def header_of(
     weights: Mapping[str, str],
     data_digest: str,
     device: torch.device,
-    victim: Mapping[str, Any] | None = None,
+    victims: Mapping[str, Any] | None = None,
 ) -> RunHeader:
     """The header of a run that is about to begin.
 
@@ -37,9 +37,8 @@ def header_of(
         weights: sha256 of each part of the models, by its name.
         data_digest: of the samples and their pixels.
         device: where the run computes.
-        victim: how a vision-language model was asked, and what it says of itself; by default as of `how_asked`.
+        victims: what of the protocol the vision-language models brought along; see `bench.running.victims.chosen_of`.
     """
-    asked = dict(how_asked(config) if victim is None else victim) if task.model == "vlm" else {}
     return RunHeader(
         schema_version=SCHEMA_VERSION,
         suite=config.suite_name,
@@ -50,7 +49,7 @@ def header_of(
         metric=task.metric,
         worst=task.worst,
         norm=config.norm,
-        attack=config.attack + (f"-from-{config.surrogate}" if config.surrogate else ""),
+        attack=config.attack + (f"-from-{config.source}" if config.source else ""),
         radii=config.eps if config.steps else (),
         seed=config.seed,
         n_samples=len(task.dataset.samples),
@@ -59,7 +58,7 @@ def header_of(
         dataset_fingerprint=data_digest,
         weights=dict(weights),
         attack_steps=[step.as_data() for step in config.steps],
-        protocol=_protocol(config) | asked,
+        protocol=_protocol(config) | dict(victims or {}),
         code=code_state(),
         packages={name: version(name) for name in PACKAGES},
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
@@ -67,20 +66,8 @@ def header_of(
         config=config.request.as_json(),
         ceiling=task.ceiling,
         notes=tuple(task.dataset.notes),
+        answers=getattr(task, "answers", "text"),
     )
-
-
-def vlm_of(config: RunConfig) -> str:
-    """Folder or hub id of the run's vision-language model."""
-    return place_of(config.vlm or load_suite(config.suite).vlm)
-
-
-def how_asked(config: RunConfig) -> dict[str, str]:
-    """How a vision-language model is asked, where the suite says otherwise than the checkpoint."""
-    suite = load_suite(config.suite)
-    chosen = {"conversation": suite.conversation, "image_aspect_ratio": suite.image_aspect_ratio}
-    size = None if config.image_size is None else str(config.image_size)
-    return {key: value for key, value in {**chosen, "image_size": size}.items() if value is not None}
 
 
 def _protocol(config: RunConfig) -> dict[str, Any]:

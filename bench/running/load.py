@@ -1,6 +1,6 @@
 """What a run works with, loaded: data, encoder, model and task."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,16 @@ from bench.config import RunConfig, load_suite
 from bench.config.run_config import NATIVE
 from bench.data.bank import Images, ids_left_out, read_pictures
 from bench.errors import UsageError
-from bench.models.encoders.catalogue import resolve_path
 from bench.models.encoders.encoder import Encoder
 from bench.models.encoders.load import digest, load_encoder
 from bench.models.encoders.stored import compile_blocks
-from bench.models.victims.family import Setting
-from bench.models.victims.load import family_of, load_victim
 from bench.models.victims.loaded import OnPixels
 from bench.records import RunHeader, read_header
 from bench.records.files import explained
 from bench.running.data import load_dataset
-from bench.running.header import header_of, how_asked, vlm_of
+from bench.running.header import header_of
 from bench.running.plugins import task_class
+from bench.running.victims import chosen_of, load_for, source_of
 from tasks.base import Dataset, ImageTextEncoder, Sample, Task, Victim
 from tasks.protocol import PROTOCOLS
 
@@ -78,23 +76,22 @@ def prepare(config: RunConfig) -> Setup:
     """Load data, encoder and model of a run."""
     device = _device(config.device)
     task = load_task(config)
-    target = _bound(config.encoder, task, config, device)
-    source = target if config.surrogate is None else _bound(config.surrogate, task, config, device)
+    target = _bound(task, config, device)
+    source = target if config.surrogate is None else _bound(task, source_of(config), device)
     half = _in_half_precision(source, task, config)
-    weights = dict(_digests(target, source, task))
+    weights = dict(_digests(target, source, task, config))
     for part in (target, source, half) if config.compiled else ():
         _compile(part)
     on_pixels = target.model if isinstance(target.model, OnPixels) else None
     pictures = read_pictures(
         task.dataset,
-        _at_native_size if task.dataset.native_size and on_pixels is None else target.model.preprocess,
+        _at_native_size if task.dataset.native_size and on_pixels is None else _pixels(target, source, config),
         device,
         upright=PROTOCOLS[config.protocol].upright,
         left_out=_left_out(config.directory),
     )
-    facts = {} if on_pixels is None else {"victim": on_pixels.facts(pictures.images.sizes)}
-    asked = {**_settings(config), **facts} if task.model == "vlm" else {}
-    header = header_of(config, task, weights, pictures.fingerprint, device, asked)
+    brought = chosen_of(config, target.model, source.model, pictures.images.sizes) if task.model == "vlm" else None
+    header = header_of(config, task, weights, pictures.fingerprint, device, brought)
     return Setup(
         task,
         target.victim,
@@ -168,32 +165,36 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _bound(name: str, task: Task, config: RunConfig, device: torch.device) -> _Bound:
-    named = _encoder(name, task, config)
+def _bound(task: Task, config: RunConfig, device: torch.device) -> _Bound:
+    named = _encoder(config.encoder, task, config)
     if named is not None:
         named = named.to(device)
     if task.model == "encoder":
         assert named is not None, "an encoder is there, or _encoder raises"
         return _Bound(named, named, task.bind(named), named)
-    own = config.tower == NATIVE
-    settings = _settings(config) | ({"tower": config.tower} if own and "tower" in _choices(config) else {})
-    model = load_victim(vlm_of(config), None if own else named, settings, device=device)
+    model = load_for(config, config.task, None if config.tower == NATIVE else named, device)
     model.make_room(config.batch_size)
     return _Bound(model.encoder, model, task.bind(model), named)
 
 
-def _settings(config: RunConfig) -> dict[str, str]:
-    """How the model is asked; what the suite says for its own model holds for another as far as that can be chosen."""
-    asked = how_asked(config)
-    if config.vlm is None:
-        return asked
-    known = {*_choices(config), "image_size"}  # that one was asked for, and is refused where there is no such choice
-    return {key: value for key, value in asked.items() if key in known}
+def _pixels(target: _Bound, source: _Bound, config: RunConfig) -> Callable[[Image.Image], Tensor]:
+    """How the victim sees a picture: where the attack's images come from another one, that must see the very same."""
+    seen: Callable[[Image.Image], Tensor] = target.model.preprocess
+    if source is target:
+        return seen
 
+    def same(picture: Image.Image) -> Tensor:
+        pixels, others = seen(picture), source.model.preprocess(picture)
+        if pixels.shape != others.shape or not torch.equal(pixels, others):
+            sizes = [f"{shape[2]} x {shape[1]}" for shape in (others.shape, pixels.shape)]
+            raise UsageError(
+                f"images made on {config.source} cannot be shown to the victim: the two crop, pad or resize a picture "
+                f"otherwise ({sizes[0]} and {sizes[1]} pixels); choose two that see the same pixels, such as the same "
+                "image tower and image_aspect_ratio in both"
+            )
+        return pixels
 
-def _choices(config: RunConfig) -> Mapping[str, Setting]:
-    """What can be chosen of the run's model."""
-    return family_of(resolve_path(vlm_of(config)))[1].settings
+    return same
 
 
 def _encoder(name: str, task: Task, config: RunConfig) -> Encoder | None:
@@ -218,7 +219,7 @@ def _compile(used: _Bound | None) -> None:
         compile_blocks(part)
 
 
-def _digests(target: _Bound, source: _Bound, task: Task) -> Iterator[tuple[str, str]]:
+def _digests(target: _Bound, source: _Bound, task: Task, config: RunConfig) -> Iterator[tuple[str, str]]:
     """What the header says of the weights."""
     if target.named is not None:
         yield "encoder", digest(target.named.visual)
@@ -227,6 +228,8 @@ def _digests(target: _Bound, source: _Bound, task: Task) -> Iterator[tuple[str, 
         yield "surrogate", digest(source.named.visual)
     if task.model == "vlm":
         yield from target.model.digests().items()
+    if config.surrogate_vlm is not None:
+        yield from ((f"surrogate {part}", found) for part, found in source.model.digests().items())
 
 
 def _left_out(directory: Path) -> frozenset[str]:

@@ -51,7 +51,8 @@ def execute(config: RunConfig, *, display: Display | None = None) -> Path:
 def carry_out(config: RunConfig, setup: Setup, *, display: Display | None = None) -> Path:
     """Carry out a run on what is loaded already; errors as of `execute`."""
     with open_run(no_links(config.directory, config.output), setup.header, force=config.force) as run:
-        write_samples(run.directory, (Asked(s.id, s.prompt, tuple(s.references)) for s in setup.samples))
+        asked = (Asked(s.id, s.prompt, tuple(s.references), s.categories, s.captions) for s in setup.samples)
+        write_samples(run.directory, asked)
         recorded = read_records(run.directory)
         if config.save_adversarial:
             _refuse_lost_images(run.directory, recorded)

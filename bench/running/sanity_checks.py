@@ -34,7 +34,7 @@ def batch_checks(
     """Look at a batch before and after its attack, which began at the images `start`, while it is in memory."""
     found: list[SanityCheck | None] = [gradient_check(objective, start)] if kind.white_box else []
     found += [repeatable_check(objective, clean), logits_check(objective, clean)]
-    if not outcome.failed.all():
+    if not (kind.floor or outcome.failed.all()):
         found.append(noise_check(objective, clean, outcome, threat, range(len(clean))))
     return tuple(check for check in found if check is not None)
 
@@ -50,7 +50,9 @@ def run_checks(
     sound = [record for record in latest if record.error is None]
     clean = {r.sample_id: r for r in sound if r.step == CLEAN}
     attacked = [r for r in sound if r.step != CLEAN and r.sample_id in clean]
-    if attacked:
+    if attacked and all(attack_kind(step.kind).floor for step in steps):
+        checks.append(_moves(attacked))
+    elif attacked:
         checks += [_moves(attacked), _below_clean(attacked, clean, task), _grows_with_eps(attacked)]
         checks += _black_box(steps, attacked, clean, task)
         checks += _anchor(config, task, attacked, clean)

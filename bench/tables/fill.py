@@ -1,8 +1,9 @@
 """The engine: numbers to a table, by a layout's properties."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 
-from bench.analysis.cells import ALL_TARGETS, AVERAGE, Measure
+from bench.analysis.cells import ALL_TARGETS, AVERAGE, TO_CAPTIONS, Measure
 from bench.analysis.published import published
 from bench.errors import UsageError
 from bench.records.worst import eps_label
@@ -10,11 +11,43 @@ from bench.tables.table import Cell, Label, Layout, Table
 
 ENCODERS = ("clip", "tecoa2", "fare2", "tecoa4", "fare4")  # the paper's order; others stand behind
 OWN = "itself"
+PARTS = (  # of answers and of samples, in the order of their official tables
+    *("accuracy", "precision", "recall", "F1", "yes-rate"),
+    *("all", "NAT", "SOC", "LAN", "TXT", "IMG", "NO", "G1-6", "G7-12"),
+)
+NOISE = "random noise"
+
+
+def _victim(model: str | None) -> str:
+    """A vision-language model's short name: the last part of its place."""
+    return (model or "").rstrip("/").rpartition("/")[2]
+
+
+def _settings(settings: Mapping[str, str]) -> str:
+    return " ".join(f"{key}={value}" for key, value in sorted(settings.items()))
+
+
+def _made_on(measure: Measure) -> str:
+    """Where the images come from: a model with its encoder, chance, or nowhere if they are clean."""
+    header = measure.header
+    if not measure.radius:
+        return ""
+    if header.is_floor:
+        return NOISE
+    return f"{_victim(header.surrogate_model or header.model)} {header.surrogate or header.encoder}"
+
+
+LAST = (AVERAGE, ALL_TARGETS, TO_CAPTIONS)
 PROPERTIES: dict[str, Callable[[Measure], str]] = {
     "encoder": lambda m: m.header.encoder,
     "task": lambda m: m.header.task,
     "dataset": lambda m: m.dataset,
+    "victim": lambda m: _victim(m.header.model),
     "model": lambda m: m.header.model or "",
+    "settings": lambda m: _settings(m.header.victim_settings),
+    "settings there": lambda m: _settings(m.header.surrogate_settings),
+    "made on": _made_on,
+    "part": lambda m: m.part,
     "attack": lambda m: m.header.attack,
     "suite": lambda m: m.header.suite,
     "radius": lambda m: eps_label(m.radius, m.header.norm),
@@ -29,7 +62,10 @@ PROPERTIES: dict[str, Callable[[Measure], str]] = {
 }
 # Become part of the row where they are needed to tell numbers apart, the fewest and first that do; a run's directory
 # tells all of them apart.
-_OPTIONAL = ("attack", "model", "suite", "precision", "tower", "data", "seed", "samples")
+_OPTIONAL = (
+    *("victim", "attack", "settings", "settings there", "model", "suite", "precision", "tower", "data", "seed"),
+    "samples",
+)
 
 
 def fill(name: str, chosen: Layout, measures: Sequence[Measure]) -> Table:
@@ -84,9 +120,11 @@ def _whole_before_partial(chosen: Layout, measures: Sequence[Measure]) -> tuple[
 
 def _identifying(chosen: Layout, measures: Sequence[Measure]) -> Label:
     """The layout's row names, and the fewest more that tell all numbers apart."""
-    growing = (_OPTIONAL[:end] for end in range(2, len(_OPTIONAL) + 1))
-    for extra in ((), *((name,) for name in _OPTIONAL), ("attack", "suite"), *growing):
-        names = (*chosen.row_names, *(name for name in extra if name not in chosen.column_names))
+    growing = (_OPTIONAL[:end] for end in range(3, len(_OPTIONAL) + 1))
+    for extra in ((), *((name,) for name in _OPTIONAL), *combinations(_OPTIONAL, 2), *growing):
+        taken = (*chosen.row_names, *chosen.column_names)
+        more = [name for name in extra if name not in taken]
+        names = (*(name for name in more if name == "victim"), *chosen.row_names, *(n for n in more if n != "victim"))
         labels = {_label(m, (*names, *chosen.column_names)) for m in measures}
         if len(labels) == len(measures):
             return names
@@ -110,9 +148,10 @@ def _sorted_labels(measures: Sequence[Measure], names: Label) -> tuple[Label, ..
 def _ranks(measures: Sequence[Measure], name: str) -> dict[str, float]:
     if name == "radius":
         return {PROPERTIES[name](m): m.radius for m in measures}
-    known = {"encoder": ENCODERS, "images from": (OWN, *ENCODERS)}.get(name, ())
+    orders = {"encoder": ENCODERS, "images from": (OWN, *ENCODERS), "part": PARTS, "made on": ("", NOISE)}
+    known = orders.get(name, ())
     values = dict.fromkeys([*known, *(PROPERTIES[name](m) for m in measures)])
-    return {value: rank + 1e6 * (value in (AVERAGE, ALL_TARGETS)) for rank, value in enumerate(values)}
+    return {value: rank + 1e6 * (value in LAST) for rank, value in enumerate(values)}
 
 
 def _cells(chosen: Layout, measures: Sequence[Measure], row_names: Label) -> dict[tuple[Label, Label], Cell]:
@@ -124,8 +163,15 @@ def _cells(chosen: Layout, measures: Sequence[Measure], row_names: Label) -> dic
     cells = {}
     for measure in measures:
         group = rivals.get(_label(measure, chosen.rivals), [])
-        pick = min if measure.header.worst == "max" else max
-        best = measure.whole and len(group) > 1 and measure.estimate.value == pick(m.estimate.value for m in group)
+        pick = min if measure.lower_is_better else max
+        ranked = measure.whole and measure.ranked and len(group) > 1
+        best = ranked and measure.estimate.value == pick(m.estimate.value for m in group)
         place = (_label(measure, row_names), _label(measure, chosen.column_names))
-        cells[place] = Cell(measure, best, published(measure))
+        cells[place] = Cell(measure, best, published(measure), _is_grey(measure))
     return cells
+
+
+def _is_grey(measure: Measure) -> bool:
+    """Whether images come from another model that sees through the very encoder of the victim."""
+    header = measure.header
+    return measure.radius > 0 and header.surrogate_model is not None and header.surrogate == header.encoder

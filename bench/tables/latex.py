@@ -1,8 +1,10 @@
 r"""Tables as LaTeX: a ``tabular`` for \usepackage{booktabs}."""
 
 from bench.tables.notes import grouped, notes, sample_counts
-from bench.tables.table import DOUBTFUL, PARTIAL, Cell, Label, Table
+from bench.tables.table import DOUBTFUL, GREY, PARTIAL, Cell, Label, Table
 from bench.trust.text import for_latex, on_one_line
+
+MARKS = {PARTIAL: "$^*$", DOUBTFUL: "$^!$", GREY: r"$^{\wedge}$"}
 
 
 def latex(table: Table) -> str:
@@ -45,7 +47,7 @@ def _cell(cell: Cell | None) -> str:
     if cell is None:
         return "--"
     estimate = cell.measure.estimate
-    marks = cell.marks.replace(PARTIAL, "$^*$").replace(DOUBTFUL, "$^!$")
+    marks = "".join(MARKS[mark] for mark in cell.marks)
     value = rf"\textbf{{{estimate.value:.1f}}}" if cell.best else f"{estimate.value:.1f}"
     return rf"{value}{marks} {{\scriptsize [{estimate.low:.1f}, {estimate.high:.1f}]}}{_beside(cell)}"
 

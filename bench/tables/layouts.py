@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from bench import registry
-from bench.analysis.cells import Measure, averaged, by_target, measured, undefined
+from bench.analysis.cells import Measure, averaged, by_target, measured, to_captions, undefined
 from bench.analysis.facts import Facts
 from bench.errors import UsageError
 from bench.records import Run
@@ -37,7 +37,7 @@ def flat(runs: Sequence[Run], facts: Facts) -> list[Measure]:
 )
 def robustness(runs: Sequence[Run], facts: Facts) -> list[Measure]:
     """Untargeted attacks on vision-language models."""
-    return measured(r for r in runs if r.header.model and r.header.worst == "min" and not r.header.surrogate)
+    return measured(r for r in _direct(runs) if r.header.model and r.header.worst == "min")
 
 
 @layout(
@@ -48,19 +48,20 @@ def robustness(runs: Sequence[Run], facts: Facts) -> list[Measure]:
 )
 def zero_shot(runs: Sequence[Run], facts: Facts) -> list[Measure]:
     """Classification by an encoder and its text tower."""
-    chosen = [r for r in runs if r.header.task == "zeroshot" and not r.header.surrogate]
+    chosen = [r for r in _direct(runs) if r.header.answer_kind == "class"]
     return [*measured(chosen), *averaged(chosen, facts)]
 
 
 @layout(
     "Targeted attacks",
-    "attack success rate by target text; lower is better (Table 3 of the paper)",
+    "attack success rate by target text; lower is better; and CIDEr to the images' captions (Table 3 of the paper)",
     rows=("radius", "encoder"),
-    columns=("target",),
+    columns=("dataset", "target"),
 )
 def targeted(runs: Sequence[Run], facts: Facts) -> list[Measure]:
-    """Attacks that make a model say a given text."""
-    return by_target((r for r in runs if r.header.worst == "max" and not r.header.surrogate), facts)
+    """Attacks that make a model say a given text, and what is left of its captions."""
+    chosen = [r for r in _direct(runs) if r.header.worst == "max"]
+    return [*by_target(chosen, facts), *to_captions(chosen)]
 
 
 @layout(
@@ -71,17 +72,20 @@ def targeted(runs: Sequence[Run], facts: Facts) -> list[Measure]:
 )
 def transfer(runs: Sequence[Run], facts: Facts) -> list[Measure]:
     """Transferred images, and beside them those made on the encoder itself for the same question."""
-    kept = [r for r in runs if r.header.surrogate]
+    kept = [r for r in runs if r.header.surrogate and not r.header.surrogate_model]
     asked = {(r.header.suite, r.header.task, r.header.dataset) for r in kept}
     encoders = {r.header.encoder for r in kept} | {r.header.surrogate for r in kept}
     own = [
         r
-        for r in runs
-        if not r.header.surrogate
-        and (r.header.suite, r.header.task, r.header.dataset) in asked
-        and r.header.encoder in encoders
+        for r in _direct(runs)
+        if (r.header.suite, r.header.task, r.header.dataset) in asked and r.header.encoder in encoders
     ]
     return [m for m in measured([*own, *kept]) if m.radius]
+
+
+def _direct(runs: Sequence[Run]) -> list[Run]:
+    """Those whose images were made on the victim itself, and are no mere noise."""
+    return [r for r in runs if not (r.header.surrogate or r.header.is_floor)]
 
 
 def names() -> list[str]:

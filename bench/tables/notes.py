@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bench.tables.table import ABSENT, DOUBTFUL, OTHERWISE, Cell, Label, Table
+from bench.tables.table import ABSENT, DOUBTFUL, GREY, OTHERWISE, Cell, Label, Table
 
 NUMBERS = (
     "value",
@@ -13,6 +13,7 @@ NUMBERS = (
     "whole",
     "failed_checks",
     "data_notes",
+    "grey_box",
     "metric",
     "lower_is_better",
     "published",
@@ -34,8 +35,9 @@ def numbers(cell: Cell) -> dict[str, Any]:
         "whole": measure.whole,
         "failed_checks": list(measure.doubts),
         "data_notes": list(dict.fromkeys(note for header in measure.headers for note in header.notes)),
-        "metric": measure.header.metric,
-        "lower_is_better": measure.header.worst == "max",
+        "grey_box": cell.grey,
+        "metric": measure.metric,
+        "lower_is_better": measure.lower_is_better,
         "published": cell.published and cell.published.value,
         "difference": None if difference is None else round(difference, 10),
         "published_differs": list(cell.published.differs) if cell.published else [],
@@ -53,6 +55,8 @@ def notes(table: Table, *, bold: bool = True) -> list[str]:
         found.append("Bold: the best of its kind.")
     if len(cells) < len(table.rows) * len(table.columns):
         found.append(f"{ABSENT}: not measured.")
+    if any(cell.grey for cell in cells):
+        found.append(f"{GREY}: grey-box, the two models see through the same encoder.")
     if any(cell.published is not None for cell in cells):
         found.append("In braces: the published number, and ours minus it.")
     differs = dict.fromkeys(text for cell in cells if cell.published for text in cell.published.differs)
@@ -73,7 +77,7 @@ def notes(table: Table, *, bold: bool = True) -> list[str]:
 def _metrics(cells: list[Cell]) -> str:
     metrics: dict[str, list[str]] = {}
     for cell in cells:
-        metrics.setdefault(cell.measure.header.metric, []).append(cell.measure.header.task)
+        metrics.setdefault(cell.measure.metric, []).append(cell.measure.header.task)
     named = "; ".join(f"{', '.join(dict.fromkeys(tasks))}: {metric}" for metric, tasks in metrics.items())
     return f"{named}. With 95 % intervals."
 

@@ -11,9 +11,10 @@ from bench.records import Run
 BANNER = "Partial results: values marked * are not from a whole run. Do not quote them."
 PARTIAL = "*"  # behind a number of a partial run
 DOUBTFUL = "!"  # behind a number of a run of which a sanity check failed
+GREY = "^"  # behind a number on images of another model that sees through the same encoder
 OTHERWISE = "~"  # behind a published number that was measured under other conditions
 ABSENT = "-"
-RIVALS = ("suite", "task", "dataset", "model", "attack", "images from", "target", "radius")
+RIVALS = ("suite", "task", "dataset", "model", "attack", "images from", "target", "part", "radius")
 Label = tuple[str, ...]
 
 
@@ -25,11 +26,13 @@ class Cell:
         measure: the number, its interval, n and runs.
         best: the best whole number among the encoders that compete with it.
         published: the paper's number beside it.
+        grey: whether the images come from another model with the same encoder: a grey-box attack.
     """
 
     measure: Measure
     best: bool = False
     published: Published | None = None
+    grey: bool = False
 
     @property
     def difference(self) -> float | None:
@@ -45,8 +48,9 @@ class Cell:
 
     @property
     def marks(self) -> str:
-        """What stands behind the number: it is partial, it is doubtful, or neither."""
-        return (PARTIAL if not self.measure.whole else "") + (DOUBTFUL if self.measure.doubts else "")
+        """What stands behind the number: it is partial, doubtful, of a grey-box attack, or nothing of these."""
+        said = (PARTIAL, not self.measure.whole), (DOUBTFUL, bool(self.measure.doubts)), (GREY, self.grey)
+        return "".join(mark for mark, holds in said if holds)
 
 
 @dataclass(frozen=True)

@@ -74,8 +74,7 @@ def _pgd(
         images,
         threat,
         start=start if "first-gradient-outside-box" in recipe.flaws else inside,
-        steps=recipe.inner_steps,
-        step_size=recipe.step_size(step),
+        lengths=[recipe.step_size(step)] * recipe.inner_steps,
         velocity=signed_anew(INERT_DECAY if "inert-momentum" in recipe.flaws else 0.0),
         keeper=keeper,
     )

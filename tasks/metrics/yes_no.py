@@ -1,7 +1,7 @@
 """Yes or no: how an answer is read, and what POPE counts (Li et al. 2023, arXiv 2305.10355)."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 YES, NO = "yes", "no"
@@ -29,6 +29,10 @@ def anything_but_no(answer: str) -> str:
     """
     words = answer.split(".")[0].replace(",", "").split(" ")
     return NO if {"No", "no", "not"} & set(words) else YES
+
+
+RULES: Mapping[str, Callable[[str], str | None]] = {"first-word": first_word, "anything-but-no": anything_but_no}
+"""How an answer is read, by the name that a protocol gives it."""
 
 
 class YesNoCounts(NamedTuple):

@@ -20,6 +20,7 @@ TABLE = {  # kind -> a step that takes a moment
     "apgd-confirm": AttackStep("c", "apgd-confirm", 6, "untargeted", "random", 2.0),
     "pgd": AttackStep("p", "pgd", 6, "untargeted", "random", 0.3),
     "fab-t": AttackStep("f", "fab-t", 4, "untargeted", "clean", 0.0),
+    "noise": AttackStep("n", "noise", 1, "untargeted", "random", 0.0),
     "square": AttackStep("s", "square", 150, "untargeted", "clean", 0.0),
 }
 COUNT = 10
@@ -87,6 +88,10 @@ def test_a_kind_with_a_loss_curve_asks_its_objective_once_per_step(name):
         calls.append(len(rows))
         return Progress((images * images).sum((1, 2, 3)), torch.zeros_like(rows, dtype=torch.bool))
 
+    if kind.floor:
+        kind.run(objective, toy_images(3), THREATS["linf"], StepContext(step, toy_images(3), [0, 1, 2]))
+        assert calls == [3]
+        return
     if not kind.loss_curve:
         with pytest.raises(ValueError, match="logits of a classifier"):
             kind.run(objective, toy_images(3), THREATS["linf"], StepContext(step, toy_images(3), [0, 1, 2]))
@@ -106,6 +111,8 @@ def test_a_kind_with_a_loss_curve_asks_its_objective_once_per_step(name):
         ("apgd", {"restarts": True}, "must be a whole number above 0, not True"),
         ("pgd", {"restarts": 1.5}, "must be a whole number above 0, not 1.5"),
         ("pgd", {"momentum": 1.0}, "option momentum of kind 'pgd' must be a number from 0 to below 1, not 1.0"),
+        ("pgd", {"schedule": "sine"}, "option schedule of kind 'pgd' must be 'constant' or 'cosine', not 'sine'"),
+        ("pgd", {"schedule": []}, "must be 'constant' or 'cosine'"),
         ("pgd", {"momentum": "0.5"}, "must be a number from 0 to below 1"),
         ("pgd", {"momentum": float("nan")}, "must be a number from 0 to below 1"),
     ],

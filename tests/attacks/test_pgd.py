@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from attacks.objective import Classification, evaluate_with_gradient
-from attacks.pgd import BestIterate, LastIterate, accumulated, ascend, pgd, signed_anew
+from attacks.pgd import BestIterate, LastIterate, accumulated, ascend, constant, cosine, pgd, signed_anew
 from attacks.threat import ThreatModel
 from tests.toys import Scripted, toy_images, trained_toy
 
@@ -61,6 +61,15 @@ def test_without_momentum_it_is_sign_ascent():
     torch.testing.assert_close(outcome.images, torch.stack(images)[best, rows], rtol=0, atol=1e-6)
 
 
+def test_a_falling_step_covers_its_share_of_the_way():
+    """Under a constant gradient the way is the sum of the steps: 1 + 0.75 + 0.25 of the first one for three."""
+    clean = toy_images(1)
+    for schedule, way in ((constant, 0.03), (cosine, 0.02)):
+        rising = Scripted(torch.arange(4.0)[:, None], torch.ones(4, 3, 8, 8))
+        found = pgd(rising, clean, WIDE, steps=3, step_size=0.01, schedule=schedule)
+        torch.testing.assert_close(found.images, clean + way)
+
+
 @pytest.mark.parametrize("step_size", [-0.1, float("nan")])
 def test_bad_step_sizes_are_refused(step_size):
     with pytest.raises(ValueError, match="step_size"):
@@ -79,8 +88,7 @@ def ascended(keeper, objective, start, images, velocity=None, steps=3):
         images,
         WIDE,
         start=start,
-        steps=steps,
-        step_size=0.01,
+        lengths=[0.01] * steps,
         velocity=velocity or accumulated(0.0),
         keeper=keeper,
     )

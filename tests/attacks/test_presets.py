@@ -63,10 +63,23 @@ def test_ensembles_follow_the_published_rounds():
     assert {(step.steps, step.first_step) for step in PRESETS["ensemble-vqa"].steps} == {(100, 1.0)}
 
 
-def test_stealth_is_one_long_climb_after_a_short_one():
-    opening, step = PRESETS["stealth"].steps
-    assert opening.steps <= step.steps / 20
+def test_the_published_stealth_attack_is_one_long_climb():
+    (step,) = PRESETS["stealth"].published
     assert (step.kind, step.steps, step.start, step.first_step) == ("apgd", 10_000, "clean", 1.0)
+
+
+def test_stealth_gathers_momentum_then_tries_otherwise():
+    steps = PRESETS["stealth"].steps
+    assert [(step.kind, step.goal, step.start) for step in steps] == [
+        ("pgd", "target", "clean"),
+        ("pgd", "target", "random"),
+        ("apgd", "target", "random"),
+        ("pgd", "own-words", "clean"),
+    ]
+    assert {tuple(step.options.items()) for step in steps if step.kind == "pgd"} == {
+        (("momentum", 0.9), ("schedule", "cosine"))
+    }
+    assert PRESETS["stealth-500"].steps[0].options == steps[0].options
 
 
 def test_presets_load_without_torch():

@@ -33,6 +33,13 @@ def test_eps_in_grey_levels_is_refused():
         ThreatModel("linf", 4)
 
 
+def test_the_pixel_box_is_the_widest_linf_ball_and_no_bound_of_an_l2_ball():
+    assert ThreatModel("linf", 1.0).eps == 1.0
+    assert ThreatModel("l2", 1.5).eps == 1.5
+    with pytest.raises(ValueError, match="pixel units"):
+        ThreatModel("linf", 1.5)
+
+
 def test_unknown_norm_is_refused():
     with pytest.raises(ValueError, match="l1"):
         ThreatModel("l1", 0.1)  # type: ignore[arg-type]
@@ -101,6 +108,25 @@ def test_random_starts_have_length_eps_and_differ(threat):
     assert len({tuple((s - c).flatten().tolist()) for s, c in zip(start, clean, strict=True)}) == 6
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_random_start_is_the_generators_noise_stretched_to_the_radius(norm):
+    clean = toy_images(3)
+    starts = ThreatModel(norm, 0.1).random_start(clean, generators(3))
+    for start, image, generator in zip(starts, clean, generators(3), strict=True):
+        if norm == "linf":  # as AutoAttack draws: uniform on [-1, 1], the largest entry brought to 1
+            noise = 2 * torch.rand(3, 8, 8, generator=generator) - 1
+            noise /= noise.abs().max()
+        else:
+            noise = torch.randn(3, 8, 8, generator=generator)
+            noise /= noise.square().sum().sqrt()
+        assert noise.min() < 0 < noise.max()
+        torch.testing.assert_close(start, image + 0.1 * noise)
+
+
+def test_no_images_have_no_random_starts():
+    assert ThreatModel("linf", 0.1).random_start(toy_images(0), []).shape == (0, 3, 8, 8)
+
+
 @pytest.mark.parametrize("threat", BALLS, ids=str)
 def test_random_starts_depend_on_the_generator_only(threat):
     clean = toy_images(5)
@@ -143,11 +169,21 @@ def test_contains_has_an_exact_box(pixel, allowed):
     assert threat.contains(one_image(pixel, 0.5, 0.5), one_image(0.5, 0.5, 0.5)).tolist() == [allowed]
 
 
-def test_contains_judges_each_image_alone():
+@pytest.mark.parametrize("pixel", [0.05, 1.5, math.nan])
+def test_contains_judges_each_image_alone(pixel):
     clean = toy_images(3)
     candidate = clean.clone()
-    candidate[1, 0, 0, 0] += 0.05
+    candidate[1, 0, 0, 0] += pixel
     assert ThreatModel("linf", 0.04).contains(candidate, clean).tolist() == [True, False, True]
+
+
+def test_each_pixel_may_round_so_that_a_long_l2_delta_may_round_more():
+    """Three pixels: an l2 ball may be exceeded by sqrt(3) ulp, an linf ball by one."""
+    clean = one_image(0.5, 0.5, 0.5)
+    for ulps, allowed in ((0.5, (True, True)), (1.5, (False, True)), (3.0, (False, False))):
+        candidate = one_image(0.9 + ulps * PIXEL_ULP, 0.5, 0.5)
+        found = [ThreatModel(norm, 0.4).contains(candidate, clean).item() for norm in ("linf", "l2")]
+        assert tuple(found) == allowed
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -173,3 +209,17 @@ def test_a_start_is_checked():
         checked_start(clean * 3, None, threat)
     with pytest.raises(ValueError, match="init"):
         checked_start(clean, clean[:1], threat)
+    with pytest.raises(ValueError, match=r"\(B, 3, H, W\)"):
+        checked_start(clean[0], None, threat)
+
+
+def test_a_start_is_moved_into_the_ball_and_a_broken_pixel_passes():
+    threat, clean = ThreatModel("linf", 0.1), toy_images(2)
+    assert torch.equal(checked_start(clean, None, threat), clean)
+    torch.testing.assert_close(checked_start(clean, clean + 0.3, threat), clean + 0.1)
+    broken = clean.clone()
+    broken[1, 0, 0, 0] = math.nan
+    start = checked_start(broken, None, threat)
+    assert start.isnan().sum() == 1
+    assert torch.equal(start[0], clean[0])
+    assert not checked_start(clean.clone().requires_grad_(), None, threat).requires_grad

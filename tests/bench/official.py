@@ -14,7 +14,7 @@ WDS = {"cifar10": "mini-shape", "cars": "mini-colour", "pcam": "mini-count"}
 
 
 def write_official(root: Path) -> Path:
-    """COCO, Flickr30k, VQAv2, TextVQA, VizWiz and three clip-benchmark folders under ``root``."""
+    """COCO, Flickr30k, VQAv2, TextVQA, VizWiz, POPE, ScienceQA and three clip-benchmark folders under ``root``."""
     mini = root.parent / f"{root.name}-mini"
     export_mini(mini, SIZE, progress=False)
     _write_coco(mini / "mini-caption", root)
@@ -28,6 +28,11 @@ def write_official(root: Path) -> Path:
                     lambda i: f"00af{i:012x}.jpg")  # fmt: skip
     write_questions(source, root / "vizwiz", root / "vizwiz/val", *vqa_format, lambda i: f"VizWiz_val_{i:08d}.jpg",
                     lambda i: f"VizWiz_val_{i:08d}.jpg")  # fmt: skip
+    for name in ("random", "popular", "adversarial"):
+        shutil.copytree(mini / f"mini-pope-{name}/val2014", root / "coco/val2014", dirs_exist_ok=True)
+        (root / "pope").mkdir(exist_ok=True)
+        shutil.copy(mini / f"mini-pope-{name}/coco_pope_{name}.json", root / "pope")
+    shutil.copytree(mini / "mini-scienceqa", root / "scienceqa")
     for name, world in WDS.items():
         shutil.copytree(mini / f"wds_{world}", root / load_suite("paper").datasets[name]["folder"])
     return root

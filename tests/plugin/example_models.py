@@ -10,6 +10,7 @@ class Parrot:
 
     about = "says the word that is nearest to the image"
     settings: Mapping[str, Setting] = {"manner": Setting("how it says it", ("plain", "loud"))}
+    protocols: Mapping[str, Mapping[str, str]] = {"paper": {"manner": "loud"}}
 
     def owns(self, source: Source) -> bool:
         return source.model_type == "parrot"

@@ -149,6 +149,45 @@ def test_stealth_is_won_by_the_target_and_ascends_towards_it():
     assert progress.fooled.tolist() == [False, True]
 
 
+class _Ending(Scripted):
+    """Its answers' loss is 2 with the end token, the image's mean without."""
+
+    def answers(self, prompts, answers):
+        score = super().answers(prompts, answers)
+        return lambda images, rows: score(images, rows)._replace(
+            nll=torch.full((len(rows),), 2.0), text_nll=images.flatten(1).mean(1)
+        )
+
+
+@pytest.mark.parametrize(("protocol", "loss"), [(STRICT, -0.25), (PAPER, -2.0)])
+def test_only_the_papers_protocol_wants_an_answer_to_end_with_the_target(protocol, loss):
+    sample = make_sample(["Reset"])
+    victim = Stealth(Dataset("d", (sample,)), protocol).bind(_Ending())
+    images, rows = torch.full((1, 3, 4, 4), 0.25), torch.tensor([0])
+    assert victim.objective(images, [sample], "target")(images, rows).loss.item() == loss
+    without_end = Stealth(Dataset("d", (sample,)), protocol).bind(Scripted()).objective(images, [sample], "target")
+    assert without_end(images, rows).loss.item() == -0.25, "a model whose loss knows no end has one loss"
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ("a red bar and a blue ring and a star", "a red bar and TARGET"),
+        ("a red bar", "a red bar and TARGET"),
+        ("sand and water", "sand and TARGET"),
+        ("", "TARGET"),
+    ],
+)
+def test_the_target_may_follow_what_the_model_says_first_of_the_clean_image(said, wanted):
+    sample, model = make_sample(["TARGET"], prompt="describe"), Scripted(said)
+    victim = Stealth(Dataset("d", (sample,))).bind(model)
+    victim.objective(torch.zeros(1, 3, 4, 4), [sample], "own-words")
+    assert model.wanted == [wanted]
+    assert model.asked == ["describe"]
+    victim.objective(torch.zeros(1, 3, 4, 4), [sample], "target")
+    assert model.wanted == ["TARGET"]
+
+
 class _Axes:
     """A CLIP whose embedding is the first pixel and whose classes lie along the axes."""
 

@@ -57,6 +57,9 @@ class Source:
 class Family(Protocol):
     """One kind of victim. Registered as a class that is made without arguments; its module must import no torch.
 
+    A family may have an attribute ``protocols`` beside: the settings that a protocol brings, by the protocol's name. A
+    suite's and the user's own settings count before them.
+
     Attributes:
         about: one line for `bench list victims`.
         settings: what can be chosen, by name.

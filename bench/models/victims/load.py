@@ -48,6 +48,25 @@ def load_victim(
     return found.load(source, encoder, chosen, device or _device(encoder))
 
 
+def settings_of(
+    place: str, protocol: str, of_suite: Mapping[str, Mapping[str, str]], chosen: Mapping[str, str]
+) -> dict[str, str]:
+    """Settings of a victim: those that its family's protocol brings, those of a suite, those that were chosen.
+
+    Args:
+        place: as of `load_victim`.
+        protocol: name of the run's protocol.
+        of_suite: what the suite says, by family.
+        chosen: what the user says; it counts before all others.
+
+    Raises:
+        UsageError: no family reads the place.
+    """
+    name, found, _ = family_of(resolve_path(place_of(place)))
+    brought: Mapping[str, Mapping[str, str]] = getattr(found, "protocols", {})
+    return {**brought.get(protocol, {}), **of_suite.get(name, {}), **chosen}
+
+
 def family_of(place: str) -> tuple[str, Family, Source]:
     """The name of the family that reads a place, the family, and the place without the family's name.
 

@@ -1,12 +1,12 @@
 """What a loaded victim gives to tasks and runs."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from tasks.base import VisionLanguageModel
+from tasks.base import Sample, VisionLanguageModel
 
 
 class ImageEncoder(Protocol):
@@ -45,6 +45,17 @@ class LoadedVictim(VisionLanguageModel, Protocol):
         Raises:
             UsageError: it does not fit; names a batch size that does.
         """
+
+
+@runtime_checkable
+class ShowsExamples(Protocol):
+    """A victim that shows examples of a task before a question, and may have to be given them."""
+
+    def wants_examples(self, task: str) -> Literal["texts", "images"] | None:
+        """Whether examples for a task must still be given, and if texts are enough; None: it has some."""
+
+    def show(self, task: str, samples: Sequence[Sample]) -> None:
+        """Give samples of a training split to draw examples of a task from."""
 
 
 @runtime_checkable

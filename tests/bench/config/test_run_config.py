@@ -35,14 +35,23 @@ def test_every_suite_loads_and_names_known_things():
 
 def test_every_run_behind_the_mini_tables_is_asked_for_at_once():
     configs = resolve_all(Request.of(suite="mini-full", limit=3))
-    suite = load_suite("mini-full")
-    direct = {(c.encoder, c.dataset) for c in configs if c.surrogate is None}
-    shown = suite.tasks.keys() - {"scienceqa"}  # asked for by name only
+    suite, flamingo = load_suite("mini-full"), "mini-openflamingo"
+    plain = [c for c in configs if c.surrogate is None and c.attack != "noise"]
+    shown = suite.tasks.keys() - {"scienceqa"}  # LLaVA is asked it by name only
     datasets = [dataset for task in shown for dataset in suite.tasks[task].datasets]
-    assert direct == {(e, d) for e in catalogue.rows(suite.encoders) for d in datasets}
-    assert [(c.encoder, c.surrogate, c.task) for c in configs if c.surrogate] == [("fare4", "clip", "vqa")]
+    direct = {(e, d, None) for e in catalogue.rows(suite.encoders) for d in datasets}
+    asked = [d for task in ("captioning", "vqa", "pope", "scienceqa") for d in suite.tasks[task].datasets]
+    direct |= {(e, d, flamingo) for e in ("clip", "tecoa4", "fare4") for d in asked}
+    direct |= {(e, "mini-stealth-unseen", None) for e in ("clip", "fare4")}
+    assert {(c.encoder, c.dataset, c.vlm) for c in plain} == direct
+    assert [(c.encoder, c.vlm, c.surrogate, c.surrogate_vlm) for c in configs if c.surrogate] == [
+        ("fare4", None, "clip", None), ("clip", None, "clip", flamingo), ("clip", flamingo, "clip", "mini-llava"),
+    ]  # fmt: skip
+    assert [(c.encoder, c.vlm, c.task) for c in configs if c.attack == "noise"] == [
+        ("clip", None, "vqa"), ("clip", flamingo, "vqa"),
+    ]  # fmt: skip
     assert {c.eps for c in configs} == {(2.0, 4.0)}
-    assert len({c.directory for c in configs}) == len(configs) == len(direct) + 1
+    assert len({c.directory for c in configs}) == len(configs) == len(direct) + 5
     assert {c.limit for c in configs} == {3}
 
 

@@ -33,9 +33,11 @@ def test_flickr_has_neither_folders_nor_coco_ids(tmp_path):
 
 
 def test_targets_are_dealt_out_in_turn(tmp_path):
-    make_karpathy(tmp_path, [entry(i, captions=()) for i in (1, 2, 3)])
+    make_karpathy(tmp_path, [entry(1), *(entry(i, captions=()) for i in (2, 3))])
     row = {**KARPATHY, "targets": ["x", "y"]}
-    assert [s.references for s in load("stealth", row, tmp_path).samples] == [("x",), ("y",), ("x",)]
+    samples = load("stealth", row, tmp_path).samples
+    assert [s.references for s in samples] == [("x",), ("y",), ("x",)]
+    assert [bool(s.captions) for s in samples] == [True, False, False]
     refused(lambda: load("stealth", {**KARPATHY, "targets": "x"}, tmp_path), "targets must be a list of texts")
     refused(lambda: load("stealth", {**KARPATHY, "targets": []}, tmp_path), "targets must be a list of texts")
 

@@ -34,8 +34,8 @@ def test_problems_with_an_image_are_read_in_the_order_of_the_split(tmp_path):
     assert (first.id, first.prompt) == ("1", "Look.\nWhich is red?\nA. the sea\nB. the rose")
     assert (first.label, first.choices, first.references) == (1, ("the sea", "the rose"), ("the rose",))
     assert first.image == tmp_path / "images" / "test" / "1" / "image.png"
-    assert first.categories == ("subject: natural science", "context: text and image", "grades 7-12")
-    assert second.categories == ("subject: natural science", "context: image", "grades 1-6")
+    assert first.categories == ("NAT", "TXT", "IMG", "G7-12")
+    assert second.categories == ("NAT", "IMG", "G1-6")
     (longer, _) = _read(tmp_path, lecture=True, hint=False).samples
     assert longer.prompt.startswith("Colours differ.\nWhich is red?")
 

@@ -18,6 +18,10 @@ TRANSFER = {"protocol": {"surrogate": "clip"}, "attack": "apgd-from-clip"}
 STEALTH = {"clip": (0, 50, 99), "fare4": (0, 1, 5)}
 
 
+FLAMINGO = {"clip": (62, 20, 4), "fare4": (61, 50, 40), "tecoa4": (48, 40, 25)}
+MODELS = {"llava": "package:mini/weights/llava", "openflamingo": "package:mini/weights/openflamingo"}
+
+
 def percent(value, n=200):
     """Scores with the given mean; those of a smaller mean are a subset, as in a real attack."""
     return [100.0] * round(n * value / 100) + [0.0] * (n - round(n * value / 100))
@@ -27,14 +31,15 @@ def story(**changes) -> list[Run]:
     """Runs of which all claims hold, but for `changes`: encoder_task -> (clean, 2/255, 4/255)."""
     plan = {f"{e}_{task}": values for e, values in STORY.items() for task in DATASETS}
     plan |= {f"{e}_stealth": values for e, values in STEALTH.items()} | {"fare4_transfer": (84, 84, 80)}
+    plan |= {f"{e}_{task}_openflamingo": values for e, values in FLAMINGO.items() for task in ("vqa", "captioning")}
     runs = []
     for name, values in (plan | changes).items():
-        encoder, task = name.split("_")
-        for dataset in DATASETS.get(task, (task,)):
+        encoder, task, *family = name.split("_")
+        for dataset in DATASETS.get(task, (f"mini-{task}",)):
             scores = {eps: percent(value) for eps, value in zip((0, 2, 4), values, strict=True)}
-            changes = {"worst": "max" if task == "stealth" else "min"}
+            changes = {"worst": "max" if task == "stealth" else "min", "model": MODELS[(family or ["llava"])[0]]}
             if task == "transfer":
-                task, dataset, changes = "vqa", "mini-vqa", TRANSFER
+                task, dataset, changes = "vqa", "mini-vqa", changes | TRANSFER
             runs.append(in_memory(scores, name=name, encoder=encoder, task=task, dataset=dataset, **changes))
     return runs
 
@@ -46,7 +51,7 @@ def failing(runs):
 def test_the_story_holds_and_every_statement_has_numbers():
     results = evaluate_claims(story())
     assert failing(story()) == []
-    assert len(results) == len(CLAIMS) == 18
+    assert len(results) == len(CLAIMS) == 27
     assert len({result.name for result in results}) == len(results)
     assert {result.name[:2] for result in results} == {"C1", "C2", "C3", "C4", "C5"}
     assert all("n = " in result.statement for result in results)
@@ -55,6 +60,11 @@ def test_the_story_holds_and_every_statement_has_numbers():
 @pytest.mark.parametrize(
     ("changes", "broken"),
     [
+        ({"clip_vqa_openflamingo": (54, 20, 4)}, ["C1 clean VQA, OpenFlamingo"]),
+        ({"clip_vqa_openflamingo": (62, 20, 8)}, ["C1 attacked VQA, OpenFlamingo"]),
+        ({"tecoa4_captioning_openflamingo": (60, 40, 25)}, ["C2 captioning, FARE4 above TeCoA4, OpenFlamingo"]),
+        ({"fare4_vqa_openflamingo": (55, 50, 40)}, ["C2 vqa, FARE4 near CLIP, OpenFlamingo"]),
+        ({"tecoa4_captioning_openflamingo": (48, 44, 41)}, ["C3 captioning, FARE4 at least TeCoA4, OpenFlamingo"]),
         ({"clip_zeroshot": (84, 20, 2)}, ["C1 clean zero-shot"]),
         ({"clip_zeroshot": (90, 20, 11)}, ["C1 attacked zero-shot"]),
         ({"clip_vqa": (84, 20, 2)}, ["C1 clean VQA"]),
@@ -87,10 +97,12 @@ def test_robust_ties_are_enough_and_their_significance_is_said():
 
 
 def test_a_statement_has_both_numbers_the_bound_and_the_test():
-    claim = Claim("x", Quantity("fare4", "vqa", 4), ">=", Quantity("clip", "vqa", 4), offset=20)
+    claim = Claim(
+        "x", Quantity("fare4", "vqa", 4, family="llava"), ">=", Quantity("clip", "vqa", 4, family="llava"), offset=20
+    )
     (result,) = evaluate_claims(story(), [claim])
     assert result.statement.startswith(
-        "fare4 vqa 4/255 40.0 [33.5, 46.9] (n = 200), claimed >= 22.0 = clip vqa 4/255 2.0 ["
+        "fare4 in llava vqa 4/255 40.0 [33.5, 46.9] (n = 200), claimed >= 22.0 = clip in llava vqa 4/255 2.0 ["
     )
     assert "+20; paired +38.0 [" in result.statement
 
@@ -118,7 +130,7 @@ def test_what_was_not_measured_does_not_hold_and_is_named():
         ({"limit": 200}, "is partial (--limit 200)"),
         ({"status": "partial"}, "is partial (status partial)"),
         ({"n_samples": 201}, "scored 200 of 201 samples"),
-        ({"radii": (2.0,)}, "there is no run for fare4 vqa 4/255, images made on clip"),
+        ({"radii": (2.0,)}, "there is no run for fare4 in llava vqa 4/255, images made on clip"),
     ],
 )
 def test_a_partial_run_carries_no_claim(changes, words):
@@ -128,6 +140,16 @@ def test_a_partial_run_carries_no_claim(changes, words):
     (result,) = [result for result in evaluate_claims(runs) if result.name.startswith("C5")]
     assert not result.holds
     assert words in result.statement
+
+
+def test_noise_shots_and_images_of_another_model_are_no_evidence():
+    """Nor do they count as a second run."""
+    runs, scores = story(), {0: percent(90), 4: percent(90)}
+    steps = [{"name": "noise", "kind": "noise", "steps": 1}]
+    runs.append(in_memory(scores, encoder="clip", attack="noise", attack_steps=steps, model=MODELS["llava"]))
+    for protocol in ({"victim": {"shots": "4"}}, {"surrogate": "clip", "surrogate_model": MODELS["llava"]}):
+        runs.append(in_memory(scores, encoder="clip", protocol=protocol, model=MODELS["openflamingo"]))
+    assert failing(runs) == []
 
 
 def test_two_runs_for_one_claim_are_refused():
@@ -146,4 +168,4 @@ def test_claims_as_markdown():
     lines = claims_markdown(evaluate_claims(story(clip_vqa=(84, 20, 2)))).splitlines()
     assert len(lines) == 2 + len(CLAIMS)
     assert lines[2].startswith("| C1 clean zero-shot | yes | clip zeroshot clean 90.0 [")
-    assert lines[3].startswith("| C1 clean VQA | **no** | clip vqa clean 84.0 [")
+    assert lines[4].startswith("| C1 clean VQA | **no** | clip in llava vqa clean 84.0 [")

@@ -31,7 +31,9 @@ def test_an_exported_data_set_reads_back_equal(exported, name):
     built, read = build(name, SIZE), load(name, ROWS[name], exported)
     bare = [replace(dataset, samples=()) for dataset in (built, read)]
     assert bare[0] == bare[1]
-    texts = [[(s.id, s.prompt, s.references, s.group) for s in dataset.samples] for dataset in (built, read)]
+    texts = [
+        [(s.id, s.prompt, s.references, s.group, s.captions) for s in dataset.samples] for dataset in (built, read)
+    ]
     assert texts[0] == texts[1]
     for a, b in zip(built.samples, read.samples, strict=True):
         assert np.array_equal(np.asarray(open_image(a.image)), np.asarray(open_image(b.image)))

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.cli import main
-from bench.records import ARCHIVED, RecordsError, RunHeader, archive_run, load_run
+from bench.records import ARCHIVED, Record, RecordsError, RunHeader, archive_run, load_run
+from bench.records.reading import decode
 from bench.records.samples import FILE, Asked, read_samples, write_samples
-from bench.records.worst import groups_of, kept_records, unscored, worst_scores
+from bench.records.worst import groups_at, groups_of, kept_records, scores_at, unscored, worst_scores
 from bench.regression.baseline import scores_text
 from bench.regression.compare import compare_to_baseline
 from tests.bench.runs import make_run
@@ -99,6 +100,13 @@ def sound(tmp_path_factory):
     return root
 
 
+def exactly(directory: Path, header: RunHeader) -> list[Record]:
+    """The records by the reader that looks at each line by itself."""
+    path = directory / "records.jsonl"
+    content = path.read_bytes() if path.exists() else gzip.decompress((directory / ARCHIVED).read_bytes())
+    return decode(content.split(b"\n")[:-1], path, header)
+
+
 def use(directory: Path) -> None:
     """Everything that the showing wing asks of a run; only what is refused at reading may be refused at all."""
     run = load_run(directory)
@@ -106,8 +114,12 @@ def use(directory: Path) -> None:
     assert RunHeader.from_json(header.to_json()) == header
     names = [name for name, value in vars(RunHeader).items() if isinstance(value, property)]
     assert len([getattr(header, name) for name in names]) > 10
+    exact = exactly(directory, header)
+    assert records == exact
+    assert groups_at(run) == groups_of(exact)
     for radius in (0.0, *header.radii):
-        scores = worst_scores(header, records, radius)
+        scores = worst_scores(header, exact, radius)
+        assert scores_at(run, radius) == scores
         assert scores.keys().isdisjoint(unscored(header, records, radius))
         assert all(abs(score) < 1e300 for score in scores.values())
     assert kept_records(header, records).keys() <= {(r.sample_id, r.radius) for r in records}

@@ -141,6 +141,7 @@ def test_free_form_fields_may_be_nested_but_not_deeply(run, levels):
         ({"distance": "inf"}, "distance is inf"),
         ({"distance": "nan"}, "distance is nan"),
         ({"distance": 2.1}, "distance is 2.1, beyond the radius 2"),
+        ({"distance": 2.003}, "distance is 2.003, beyond the radius 2"),
         ({"radius": 3.0}, "radius is 3, and the run's are 2.0, 4.0"),
         ({"radius": "inf"}, "radius is inf"),
         ({"seconds": -1.0}, "seconds is -1"),
@@ -163,7 +164,7 @@ def test_a_record_that_cannot_be_is_refused_naming_file_line_and_field(run, chan
 
 def test_values_at_the_edges_of_their_ranges_are_taken(run):
     rewrite_record(run, 1, score=0.0)
-    rewrite_record(run, 3, score=100.00000001, distance=2.0001)
+    rewrite_record(run, 3, score=100.00000001, distance=2.0015)
     rewrite_record(run, 4, score="nan", error="NaN", distance="nan")
     assert [r.error for r in load_run(run).records] == [None, None, None, "NaN", None, None]
 
@@ -172,6 +173,13 @@ def test_values_at_the_edges_of_their_ranges_are_taken(run):
     ("header", "score", "fits"),
     [
         ({"metric": "CIDEr"}, 250.0, True),
+        ({"metric": "CIDEr"}, 1000.0005, True),  # rounding
+        ({"metric": "CIDEr"}, 1000.01, False),
+        ({"metric": "cider-d"}, 1001.0, False),
+        ({"metric": "accuracy (%)"}, 100.00005, True),
+        ({"metric": "accuracy (%)"}, 100.001, False),
+        ({"metric": "accuracy (%)"}, -0.00005, True),
+        ({"metric": "accuracy (%)"}, -0.001, False),
         ({"metric": "CIDEr"}, -1.0, False),
         ({"metric": "CIDEr"}, 1e308, False),
         ({"metric": "log-likelihood", "ceiling": None}, -1e6, True),

@@ -5,7 +5,10 @@ import pytest
 from bench.records import RecordsError
 from bench.records.samples import FILE, Asked, read_samples, write_samples
 
-ASKED = [Asked("q1", "What is\u2028it?", ("a bar", "a b\u00e4r")), Asked("caf\udce9", "", ())]
+ASKED = [
+    Asked("q1", "What is\u2028it?", ("a bar", "a b\u00e4r"), captions=("a b\u00e4r here",)),
+    Asked("caf\udce9", "", ()),
+]
 
 
 def test_what_is_written_is_read_and_never_replaced(tmp_path):

@@ -12,6 +12,7 @@ from bench.records.worst import (
     WorstSoFar,
     groups_of,
     kept_records,
+    last_records,
     unscored,
     worst_attacks,
     worst_records,
@@ -50,6 +51,28 @@ def test_worst_scores_take_the_maximum_of_an_attack_success():
     scores = worst_scores(make_header(worst="max", radii=(2.0, 4.0, 8.0)), RECORDS, 4.0)
     assert scores["stood"] == 90.0
     assert scores["two steps"] == 70.0
+
+
+def test_the_last_attack_counts_even_where_it_did_no_harm():
+    """The largest radius that counts, of equal ones the later record; never an error."""
+
+    def last(radius, **protocol):
+        records = last_records(make_header(radii=(2.0, 4.0, 8.0), protocol=protocol), RECORDS, radius)
+        return {sample: (r.step, r.radius) for sample, r in records.items()}
+
+    assert last(4.0) == {
+        "stood": ("apgd", 4.0),
+        "fell clean": ("clean", 0.0),
+        "fell at 2": ("apgd", 2.0),
+        "two steps": ("b", 4.0),
+        "no clean": ("apgd", 4.0),
+        "attack error": ("clean", 0.0),
+        "one step failed": ("a", 4.0),
+    }
+    assert last(4.0, cumulative_radii=False)["fell at 2"] == ("clean", 0.0)
+    assert set(last(0).values()) == {("clean", 0.0)}
+    with pytest.raises(ValueError, match="no radius"):
+        last(3.0)
 
 
 def test_radius_zero_is_clean():
@@ -109,14 +132,19 @@ def recorded(draw):
     return records
 
 
+@pytest.mark.parametrize("cumulative", [True, False])
 @pytest.mark.parametrize(("worst", "sign"), [("min", 1), ("max", -1)])
 @given(recorded())
-def test_every_query_agrees_with_the_plain_definition(worst, sign, records):
-    header = make_header(worst=worst, radii=RADII)
+def test_every_query_agrees_with_the_plain_definition(worst, sign, cumulative, records):
+    header = make_header(worst=worst, radii=RADII, protocol={"cumulative_radii": cumulative})
+
+    def counts(record, radius):
+        return record.radius <= radius if cumulative else record.radius in (0, radius)
+
     for radius in (0.0, *RADII):
         wanted = {}
         for sample in "ab":
-            mine = [r for r in records if r.sample_id == sample and r.radius <= radius]
+            mine = [r for r in records if r.sample_id == sample and counts(r, radius)]
             here = [r for r in mine if r.radius == radius and radius]
             if not (here and all(r.error for r in here)):
                 left = sorted((sign * r.score, k) for k, r in enumerate(mine) if r.error is None)
@@ -125,7 +153,7 @@ def test_every_query_agrees_with_the_plain_definition(worst, sign, records):
         assert worst_scores(header, records, radius) == {sample: r.score for sample, r in wanted.items()}
     kept = {}
     for number, record in enumerate(records):
-        before = [r for r in records[:number] if r.sample_id == record.sample_id and r.radius <= record.radius]
+        before = [r for r in records[:number] if r.sample_id == record.sample_id and counts(r, record.radius)]
         attack = record.step != CLEAN and record.error is None
         if attack and all(sign * record.score < sign * r.score for r in before if r.error is None):
             kept[record.sample_id, record.radius] = record

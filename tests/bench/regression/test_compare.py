@@ -54,6 +54,14 @@ def test_a_rise_with_the_same_weights_is_a_weaker_attack():
     assert finding.words.endswith("the attack is weaker or the scoring has changed")
 
 
+def test_runs_of_several_models_are_each_held_against_their_own():
+    fell = [in_memory({0: LOW}, model="one"), in_memory({0: HIGH}, model="other")]
+    before = [in_memory({0: HIGH}, model="one"), in_memory({0: HIGH}, model="other")]
+    assert outcomes(compare_to_baseline(fell, before)) == ["fell", "ok"]
+    assert outcomes(compare_to_baseline(fell[1:], before)) == ["missing", "ok"]
+    assert outcomes(compare_to_baseline(fell, before[1:])) == ["ok", "missing"]
+
+
 def test_p_values_are_corrected_for_the_number_of_comparisons():
     """Eight losses of eight flips: p = 0.0039 alone, 0.0156 among four comparisons."""
     before, after = [100.0] * 50, [0.0] * 8 + [100.0] * 42
@@ -80,7 +88,7 @@ def test_p_values_are_corrected_for_the_number_of_comparisons():
         ([{"worst": "max"}], [{}], "not comparable", "worst"),
         ([{"norm": "l2"}], [{}], "not comparable", "norm"),
         ([{"dataset_fingerprint": "x"}], [{}], "not comparable", "dataset_fingerprint"),
-        ([{"model": "another"}], [{}], "not comparable", "model was 'mini-llava' in the baseline and is 'another'"),
+        ([{"model": "another"}], [{}], "missing", "was not run"),
         ([{"attack_steps": []}], [{}], "not comparable", "attack_steps was"),
         (
             [{"protocol": {"precision": "bf16", "name": "paper"}}],

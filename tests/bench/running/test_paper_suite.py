@@ -1,5 +1,7 @@
 """The paper's suite from command to table, on model folders and data files in the official formats."""
 
+import json
+import shutil
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -10,10 +12,14 @@ import pytest
 import bench
 from attacks.presets import PRESETS, Preset
 from bench.config import Request, load_suite, resolve
+from bench.config.facts import SUITE_FACTS
 from bench.data.readers import load
 from bench.data.templates import imagenet_classnames, imagenet_templates
-from bench.running.load import load_dataset
-from tests.bench.official import SIZE, WDS, write_official
+from bench.errors import UsageError
+from bench.records.samples import read_samples
+from bench.running.load import load_dataset, prepare
+from bench.tables import layouts
+from tests.bench.official import SIZE, WDS, write_official, write_questions
 
 WEIGHTS = Path(str(resources.files("bench"))) / "mini/weights"
 ENCODER, VLM = str(WEIGHTS / "clip"), str(WEIGHTS / "llava")
@@ -110,6 +116,60 @@ def test_questions_find_their_images_under_each_sets_names(root):
         assert all(s.image.is_file() for s in dataset.samples)
         assert dataset.prompt_suffix.endswith("\nAnswer the question using a single word or phrase.")
         assert dataset.max_new_tokens == (10 if name == "textvqa" else 5)
+
+
+def test_hallucination_and_reasoning_are_measured_without_an_attack(root, tmp_path):
+    names = [f"pope-{name}" for name in ("random", "popular", "adversarial")]
+    runs = _run(root, tmp_path, task="pope,scienceqa").runs
+    assert [run.header.dataset for run in runs] == [*names, "scienceqa"]
+    assert {(run.header.status, run.header.n_samples, run.header.radii) for run in runs} == {("complete", LIMIT, ())}
+    assert [run.header.answer_kind for run in runs] == ["yes-no"] * 3 + ["choice"]
+    parts = {m.part for m in layouts.find("pope").measures(runs, SUITE_FACTS)}
+    assert {"accuracy", "recall", "yes-rate"} <= parts
+    assert {m.part for m in layouts.find("scienceqa").measures(runs, SUITE_FACTS)} == {"all", "NAT", "IMG", "G1-6"}
+    asked = read_samples(runs[0].directory)
+    assert {one.references for one in asked.values()} == {("yes",), ("no",)}
+    configs = resolve(Request.of(encoder=ENCODER, suite="paper", task="pope,scienceqa", data_root=root))
+    assert [config.samples for config in configs] == [2910, 3000, 3000, 2017]
+
+
+def test_openflamingos_examples_come_from_the_training_split(root, tmp_path, monkeypatch):
+    """What is missing is named; without images only the questions and answers are read."""
+    folder = tmp_path / "flamingo"
+    shutil.copytree(WEIGHTS / "openflamingo", folder)
+    (folder / "demonstrations.json").unlink()
+    (config,) = resolve(
+        Request.of(suite="paper", encoder=ENCODER, vlm=str(folder), task="vqa", dataset="vqav2", data_root=root,
+                   limit=2, attack="none", protocol="paper", device="cpu", output=tmp_path)
+    )  # fmt: skip
+    with pytest.raises(UsageError, match=r"vqav2/v2_OpenEnded_mscoco_train2014_questions\.json"):
+        prepare(config)
+    train = tmp_path / "train"
+    shutil.copytree(root, train)
+    write_questions(root.parent / f"{root.name}-mini/mini-vqa", train / "vqav2", tmp_path / "elsewhere",
+                    "v2_OpenEnded_mscoco_train2014_questions.json", "v2_mscoco_train2014_annotations.json",
+                    lambda i: 9000 + i, lambda i: f"COCO_train2014_{9000 + i:012d}.jpg")  # fmt: skip
+    setup = prepare(replace(config, data_root=train))
+    asked = json.loads((train / "vqav2/v2_OpenEnded_mscoco_train2014_questions.json").read_text())["questions"]
+    *shown, _ = setup.victim.model.prompt(setup.victim.prompts(setup.samples)[0]).text.split("<|endofchunk|>")
+    questions = {entry["question"] for entry in asked}
+    assert len(shown) == 2
+    assert {text.removeprefix("Question:").partition(" Short answer:")[0] for text in shown} <= questions
+    assert setup.header.victim_settings == {"beams": "3", "length_counts": "prompt"}
+    with pytest.raises(UsageError, match=r"train2014"):
+        prepare(replace(config, data_root=train, vlm=f"{folder}?shots=4"))
+    captions = resolve(replace(config.request, task=("captioning",), dataset=("flickr30k",)))[0]
+    with pytest.raises(UsageError, match="has no image in split 'train'"):
+        prepare(captions)
+
+
+def test_a_dataset_that_names_no_training_split_says_what_to_do(tmp_path):
+    folder = tmp_path / "flamingo"
+    shutil.copytree(WEIGHTS / "openflamingo", folder)
+    (folder / "demonstrations.json").unlink()
+    (config,) = resolve(Request.of(encoder="clip", vlm=str(folder), task="vqa", attack="none", limit=2))
+    with pytest.raises(UsageError, match=r"add demonstrations = NAME to its row.*\?demonstrations=FILE"):
+        prepare(config)
 
 
 def test_the_thirteen_sets_have_the_papers_templates():

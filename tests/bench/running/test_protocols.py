@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from attacks.kinds import run_apgd
-from attacks.presets import AttackStep
+from attacks.presets import PRESETS, AttackStep
 from bench.config import Request, resolve
 from bench.records import CLEAN
 from bench.records.images import saved_paths
@@ -95,15 +95,24 @@ def test_the_best_goal_is_that_of_the_radius_where_each_counts_by_itself():
     assert best_goal(steps, records, 4.0, "min", lambda recorded, radius: recorded in (0, radius)) == "reference-0"
 
 
-@pytest.mark.parametrize(
-    ("task", "attack", "shortcuts"), [("stealth", "stealth", {"opening"}), ("zeroshot", "autoattack", {"apgd-ce-10"})]
-)
-def test_shortcuts_are_left_out_under_the_papers_protocol(task, attack, shortcuts):
-    strict, paper = (
+def of_both_protocols(task, attack):
+    return (
         resolve(Request.of(encoder="clip", task=task, attack=attack, protocol=protocol))[0]
         for protocol in ("strict", "paper")
     )
-    assert {step.name for step in strict.steps} - {step.name for step in paper.steps} == shortcuts
+
+
+def test_the_papers_protocol_has_the_published_steps():
+    strict, paper = of_both_protocols("stealth", "stealth")
+    assert strict.steps == PRESETS["stealth"].steps
+    assert paper.steps == PRESETS["stealth"].published
+    strict, paper = of_both_protocols("stealth", "stealth-500")  # nothing of it is published
+    assert strict.steps == paper.steps
+
+
+def test_shortcuts_are_left_out_under_the_papers_protocol():
+    strict, paper = of_both_protocols("zeroshot", "autoattack")
+    assert {step.name for step in strict.steps} - {step.name for step in paper.steps} == {"apgd-ce-10"}
     assert [step for step in strict.steps if not step.shortcut] == list(paper.steps)
     assert all("shortcut" not in step.as_data() for step in strict.steps)
 

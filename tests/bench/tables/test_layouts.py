@@ -4,15 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from bench.analysis.cells import averaged
+from bench.analysis.cells import TO_CAPTIONS, averaged
 from bench.config import load_suite
 from bench.config.facts import SUITE_FACTS
 from bench.errors import UsageError
-from bench.records import load_run, load_runs
+from bench.records import archive_run, load_run, load_runs
 from bench.records.samples import Asked, write_samples
 from bench.registry import LAYOUTS
 from bench.tables import layouts, render
 from bench.tables.layouts import build
+from tasks.metrics import Cider
 from tests.bench.runs import make_record, make_run
 from tests.bench.tables.made import BAD, GOOD, TARGETS, stealth_run, vlm_run
 
@@ -61,8 +62,8 @@ def test_targets_are_told_apart_and_lower_is_better(tmp_path):
         stealth_run(tmp_path / "fare4", "fare4", {0.0: clean, 4.0: [TARGETS[0], "no", "no", "no"]}),
     ]
     table = build("targeted", runs, SUITE_FACTS)
-    assert table.columns == ((TARGETS[0],), (TARGETS[1],), ("all targets",))
-    at = {(row, column[0]): cell for (row, column), cell in table.cells.items()}
+    assert table.columns == tuple(("mini-stealth", name) for name in (*TARGETS, "all targets"))
+    at = {(row, column[1]): cell for (row, column), cell in table.cells.items()}
     values = {key: cell.measure.estimate.value for key, cell in at.items()}
     assert values[("4/255", "clip"), TARGETS[0]] == 100
     assert values[("4/255", "clip"), TARGETS[1]] == 50
@@ -168,24 +169,56 @@ def test_no_average_is_made_of_two_runs_of_one_dataset(tmp_path):
 def test_targets_of_an_unknown_suite_are_told_apart_where_the_run_wrote_them_down(tmp_path):
     said = {0.0: ["no"] * 2, 4.0: [TARGETS[0], "no"]}
     table = build("targeted", [stealth_run(tmp_path, "clip", said, suite="my-own")], SUITE_FACTS)
-    assert table.columns == (("all targets",),)
+    assert table.columns == (("mini-stealth", "all targets"),)
     write_samples(tmp_path, [Asked("s0", "?", (TARGETS[0],)), Asked("s1", "?", (TARGETS[1],))])
     table = build("targeted", [load_run(tmp_path)], SUITE_FACTS)
-    assert table.columns == ((TARGETS[0],), (TARGETS[1],), ("all targets",))
-    assert table.cells[("4/255", "clip"), (TARGETS[0],)].measure.estimate.value == 100
+    assert table.columns == tuple(("mini-stealth", name) for name in (*TARGETS, "all targets"))
+    assert table.cells[("4/255", "clip"), ("mini-stealth", TARGETS[0])].measure.estimate.value == 100
+
+
+def test_what_is_left_of_the_captions_stands_beside_the_success_rate(tmp_path):
+    """The last attack counts, whether it reached its target or not; higher is better there."""
+    captions = (("a red bar",), ("a blue ring and a star",))
+    said = {0.0: ["a red bar", "a blue ring and a star"], 4.0: [TARGETS[0], "a blue ring and a star"]}
+    runs = [
+        stealth_run(tmp_path / "clip", "clip", said),
+        stealth_run(tmp_path / "fare4", "fare4", {**said, 4.0: ["a green cross", "a white bar"]}),
+    ]
+    assert ("mini-stealth", TO_CAPTIONS) not in build("targeted", runs, SUITE_FACTS).columns
+    for run in runs:
+        asked = [Asked(f"s{i}", "?", (TARGETS[i],), captions=captions[i]) for i in (0, 1)]
+        write_samples(run.directory, asked)
+    table = build("targeted", runs, SUITE_FACTS)
+    assert table.columns[-1] == ("mini-stealth", TO_CAPTIONS)
+    cells = {row: cell for (row, column), cell in table.cells.items() if column == table.columns[-1]}
+    values = {row: cell.measure.estimate.value for row, cell in cells.items()}
+    cider = Cider({"g0": captions[0], "g1": captions[1]})
+    whole = [cider.score(f"g{i}", captions[i][0]) for i in (0, 1)]
+    assert values["clean", "clip"] == values["clean", "fare4"] == pytest.approx(sum(whole) / 2)
+    assert values["4/255", "clip"] == pytest.approx((cider.score("g0", TARGETS[0]) + whole[1]) / 2)
+    assert values["4/255", "fare4"] < values["4/255", "clip"]
+    assert cells["4/255", "clip"].best
+    assert not cells["4/255", "fare4"].best
+    assert {cell.measure.metric for cell in cells.values()} == {"CIDEr"}
+    assert "stealth: attack success rate (%); stealth: CIDEr." in render.text(table)
+    archived = tmp_path / "archive"
+    archive_run(runs[0].directory, archived)
+    assert ("mini-stealth", TO_CAPTIONS) in build("targeted", [load_run(archived)], SUITE_FACTS).columns
 
 
 def test_the_papers_targets_are_known(tmp_path):
     texts = [target["text"] for target in load_suite("paper").datasets["coco-stealth"]["targets"]]
     run = make_run(tmp_path, {0: [0.0] * 12}, suite="paper", task="stealth", dataset="coco-stealth", worst="max")
     table = build("targeted", [run], SUITE_FACTS)
-    assert table.columns == (*((text,) for text in texts), ("all targets",))
-    assert {cell.measure.estimate.n for (_, column), cell in table.cells.items() if column[0] in texts} == {2}
+    assert table.columns == tuple(("coco-stealth", text) for text in (*texts, "all targets"))
+    assert {cell.measure.estimate.n for (_, column), cell in table.cells.items() if column[1] in texts} == {2}
 
 
 def test_the_committed_results_fill_every_layout():
     runs = load_runs([ROOT / "results" / "mini"])
-    assert [table.name for table in layouts.tables(runs, SUITE_FACTS)] == list(LAYOUTS)
+    found = [table.name for table in layouts.tables(runs, SUITE_FACTS)]
+    assert found == [name for name in LAYOUTS if name in found]
+    assert {"flat", "robustness", "zeroshot", "targeted", "transfer"} <= set(found)
     for table in layouts.tables(runs, SUITE_FACTS):
         assert table.banner is None
         assert all(cell.published is None for cell in table.cells.values())

@@ -24,6 +24,10 @@ CHOICES = ["red", "dark blue", "green."]
         ("the answer is (C)", 2, None),
         ("The answer is A. The answer is B.", None, None),
         ("The answer is A. The answer is A.", 0, None),
+        ("the answer is b", 1, None),
+        ("The answer is Z.", None, None),
+        (" B", 1, None),
+        (" Dark blue. ", 1, None),
         ("Dark blue", 1, None),
         ("green", 2, None),
         ("A red circle", None, None),  # an article, not a letter
@@ -40,3 +44,8 @@ def test_the_two_rules(answer, stated, published):
 def test_two_options_of_one_text_are_not_told_apart_by_it():
     assert stated_letter("red", ["red", "red"]) is None
     assert stated_letter("B", ["red", "red"]) == 1
+
+
+def test_capitals_and_margins_of_an_option_do_not_matter():
+    assert stated_letter("green", ["red", " GREEN. "]) == 1
+    assert stated_letter("Red", [" green", " Red "]) == 1

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tasks.metrics import normalise, vqa_accuracy
+from tasks.metrics import exact_match, normalise, vqa_accuracy
 from tasks.metrics.vqa_accuracy import CONTRACTIONS
 
 
@@ -23,6 +23,7 @@ from tasks.metrics.vqa_accuracy import CONTRACTIONS
         ("None", "0"),
         ("zero", "0"),
         ("Two dogs", "2 dogs"),
+        ("three four five six seven eight nine", "3 4 5 6 7 8 9"),
         ("ten", "10"),
         ("eleven", "eleven"),
         ("twenty-one", "twenty 1"),
@@ -137,6 +138,17 @@ def test_how_many_periods_vanish_is_a_choice() -> None:
     assert normalise(text, most_periods=None) == "p" * 33 + "m"
     assert vqa_accuracy(text, ["p" * 33 + "m"] * 10) == 0
     assert vqa_accuracy(text, ["p" * 33 + "m"] * 10, most_periods=None) == 100
+    assert vqa_accuracy("p" * 33 + "m", [text] * 10) == 0
+    assert vqa_accuracy("p" * 33 + "m", [text] * 10, most_periods=None) == 100
+
+
+def test_an_exact_match_is_one_of_the_answers_as_the_official_evaluation_writes_them() -> None:
+    assert exact_match("the Two!", ["red", "2"]) == 100
+    assert exact_match("red", ["crimson", "blue"]) == 0
+    text, plain = "p." * 33 + "m", "p" * 33 + "m"
+    for said, answer in ((text, plain), (plain, text)):
+        assert exact_match(said, [answer]) == 0
+        assert exact_match(said, [answer], most_periods=None) == 100
 
 
 def test_no_answers() -> None:

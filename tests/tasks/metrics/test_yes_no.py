@@ -18,6 +18,7 @@ from tasks.metrics.yes_no import anything_but_no, first_word, yes_no_counts
         ("A cat. No dog.", None, "yes"),  # after the first period nothing counts
         ("yes,no", "yes", "yes"),  # commas are deleted, not replaced by spaces
         ("nothing", None, "yes"),
+        ("There is\nno dog", None, "yes"),  # words are what stands between spaces
         ("¿?", None, "yes"),
     ],
 )
@@ -38,6 +39,14 @@ def test_counts_of_a_worked_example():
     assert counts.unreadable == pytest.approx(10.0)
 
 
+def test_each_count_is_divided_by_its_own_whole():
+    """Four times "yes", of which one is right; two questions want "yes", of which one is found."""
+    said = ["yes", "yes", "yes", "yes", "no", "no", "no", None]
+    wanted = ["yes", "no", "no", "no", "yes", "no", "no", "no"]
+    counts = yes_no_counts(said, wanted)
+    assert counts == pytest.approx((37.5, 25.0, 50.0, 100 * 2 / 6, 50.0, 12.5))
+
+
 def test_where_nothing_can_be_divided_there_is_no_number():
     never = yes_no_counts(["no", "no"], ["no", "no"])
     assert (never.precision, never.recall, never.f1) == (None, None, None)
@@ -45,7 +54,7 @@ def test_where_nothing_can_be_divided_there_is_no_number():
     assert (missed.precision, missed.recall, missed.f1) == (None, 0.0, 0.0)
 
 
-@pytest.mark.parametrize(("said", "wanted"), [([], []), (["yes"], [])])
+@pytest.mark.parametrize(("said", "wanted"), [([], []), (["yes"], []), (["yes"], ["yes", "no"])])
 def test_answers_and_questions_must_be_as_many(said, wanted):
     with pytest.raises(ValueError, match="answers to"):
         yes_no_counts(said, wanted)

@@ -60,4 +60,6 @@ class PreparedAnswers:
         said = logits.argmax(-1)
         greedy = ((said == wanted) | ~counted)[:, :-1].all(dim=1)  # whether the end token follows is no matter
         first = said.gather(1, self.begins[rows, None]).squeeze(1)
-        return AnswerScores((nll * counted).sum(1) / counted.sum(1), greedy, first)
+        text, of_text = nll[:, :-1], counted[:, :-1]
+        text_nll = (text * of_text).sum(1) / of_text.sum(1)
+        return AnswerScores((nll * counted).sum(1) / counted.sum(1), greedy, first, text_nll)

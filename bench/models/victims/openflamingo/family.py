@@ -45,8 +45,17 @@ class OpenFlamingoFamily:
     settings: Mapping[str, Setting] = {
         "language": Setting("folder or hub id of the language model; by default what the folder or the release says"),
         "demonstrations": Setting("JSON file of questions and answers to show; by default the folder's own"),
-        "demonstrations_seed": Setting("of the draw of two for each sample; by default 0"),
+        "demonstrations_seed": Setting("of the draw for each sample; by default 0"),
+        "shots": Setting("examples with their images before a question, 4 or 8; by default 0: two without images"),
+        "beams": Setting("of beam search; by default 1, greedy decoding"),
+        "length_penalty": Setting("of beam search; by default -2 for captions and 0 for answers, as published"),
+        "length_counts": Setting(
+            "tokens that the length penalty counts: those generated (transformers of today, the default), or the "
+            "prompt's too (transformers of 2023, as published)",
+            ("generated", "prompt"),
+        ),
     }
+    protocols: Mapping[str, Mapping[str, str]] = {"paper": {"beams": "3", "length_counts": "prompt"}}
 
     def owns(self, source: Source) -> bool:
         """Whether its config says so, or it is a release by name or by its file."""

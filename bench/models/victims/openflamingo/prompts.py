@@ -16,6 +16,7 @@ from bench.errors import UsageError
 from bench.models.victims.openflamingo.vocabulary import END, IMAGE
 from tasks.base import Sample
 from tasks.captioning import clean_caption
+from tasks.metrics.letters import LETTERS
 from tasks.vqa import first_phrase
 
 TEXT_ONLY = 2  # demonstrations without their images where no shots are asked for
@@ -76,7 +77,7 @@ class Demonstrations:
     an attack, from a generator that is never seeded.)
 
     Args:
-        samples: of the training split; the first reference of each is its answer.
+        samples: of the training split; see `shown_answer`.
         seed: of the draws.
     """
 
@@ -130,11 +131,18 @@ class Asker:
         return Prompt(context + self._query(question), tuple(self.preprocess(s) for s in shown))
 
     def _demonstration(self, sample: Sample) -> str:
-        answer = without_colons(sample.references[0].strip())
+        answer = without_colons(shown_answer(sample).strip())
         return self._query(sample.prompt) + plain(answer) + END
 
     def _query(self, question: str) -> str:
         return self.style.query.replace("{question}", plain(question))
+
+
+def shown_answer(sample: Sample) -> str:
+    """What an example answers: the first reference, or of a multiple-choice question the letter of the right option."""
+    if sample.choices and sample.label is not None:
+        return LETTERS[sample.label]
+    return sample.references[0]
 
 
 def plain(text: str) -> str:

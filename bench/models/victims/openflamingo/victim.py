@@ -1,13 +1,10 @@
-"""OpenFlamingo as a victim: tasks' questions in its own prompts, with two demonstrations of the same task before each.
+"""OpenFlamingo as a victim: tasks' questions in its own prompts, with examples of the same task before each.
 
-Demonstrations are shown without their images ("0-shot" in the paper). Answers are greedy.
+Without shots two examples are shown without their images ("0-shot" in the paper); else so many, with their images.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from PIL import Image
@@ -18,8 +15,10 @@ from bench.models.encoders.encoder import Encoder
 from bench.models.encoders.load import digest
 from bench.models.victims import memory as room
 from bench.models.victims.openflamingo.answers import PreparedAnswers
+from bench.models.victims.openflamingo.choices import Choices
+from bench.models.victims.openflamingo.demonstrations import digest_of, picture, read_demonstrations
 from bench.models.victims.openflamingo.family import Place
-from bench.models.victims.openflamingo.memory import estimate, shapes
+from bench.models.victims.openflamingo.memory import Text, estimate, shapes
 from bench.models.victims.openflamingo.model import OpenFlamingo, load_openflamingo
 from bench.models.victims.openflamingo.prompts import CAPTION, VQA, Asker, Demonstrations, Prompt, Style
 from tasks import base
@@ -33,44 +32,12 @@ def load(place: Place, encoder: Encoder, settings: Mapping[str, str], device: to
     """Load an OpenFlamingo around ``encoder``; the victim goes to ``device``.
 
     Raises:
-        UsageError: a part cannot be read, or there are no demonstrations.
+        UsageError: a part cannot be read, or a setting is no number of its kind.
     """
-    if place.demonstrations is None:
-        raise UsageError(
-            f"{place.checkpoint.parent} has no demonstrations.json: questions with answers of a training split, as "
-            '{"captioning": [{"question": "", "answer": "a dog"}, ...], "vqa": [...]}; OpenFlamingo is asked after two '
-            "of them"
-        )
-    seed = settings.get("demonstrations_seed", "0")
-    if not seed.isdecimal():
-        raise UsageError(f"demonstrations_seed must be a whole number, not {seed!r}")
-    shown = read_demonstrations(place.demonstrations, int(seed))
+    choices = Choices.of(settings)
+    shown = {} if place.demonstrations is None else read_demonstrations(place.demonstrations, choices.seed)
     model = load_openflamingo(str(place.checkpoint), place.language, encoder, every=place.every)
-    return OpenFlamingoVictim(model.to(device), shown, settings)
-
-
-def read_demonstrations(path: Path, seed: int) -> dict[str, Demonstrations]:
-    """Demonstrations by task.
-
-    Raises:
-        UsageError: the file is no JSON of that form.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return {task: Demonstrations([_sample(n, row) for n, row in enumerate(rows)], seed)
-                for task, rows in content.items()}  # fmt: skip
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"{path} holds no demonstrations ({error}); it must be a JSON object of tasks, each with a list of "
-            '{"question": ..., "answer": ...}'
-        ) from error
-
-
-def _sample(number: int, row: Mapping[str, str]) -> Sample:
-    question, answer = row["question"], row["answer"]
-    if not isinstance(question, str) or not isinstance(answer, str):
-        raise TypeError(f"question and answer must be text, not {row!r}")
-    return Sample(f"demonstration {number}", Path(), question, (answer,), "")
+    return OpenFlamingoVictim(model.to(device), shown, choices, settings)
 
 
 class OpenFlamingoVictim(nn.Module):
@@ -78,17 +45,23 @@ class OpenFlamingoVictim(nn.Module):
 
     Args:
         model: the network.
-        demonstrations: by task; other tasks than these get those of "vqa".
-        settings: that were chosen, for the header.
+        demonstrations: by task; other tasks than these get those of "vqa", but captions do not.
+        choices: how many are shown, and how answers are decoded.
+        settings: the same as texts, for the header.
     """
 
     settings: Mapping[str, str]
 
     def __init__(
-        self, model: OpenFlamingo, demonstrations: Mapping[str, Demonstrations], settings: Mapping[str, str]
+        self,
+        model: OpenFlamingo,
+        demonstrations: Mapping[str, Demonstrations],
+        choices: Choices,
+        settings: Mapping[str, str],
     ) -> None:
         super().__init__()
-        self.model, self.demonstrations, self.settings = model, demonstrations, dict(settings)
+        self.model, self.demonstrations = model, dict(demonstrations)
+        self.choices, self.settings = choices, dict(settings)
 
     @property
     def device(self) -> torch.device:
@@ -102,7 +75,21 @@ class OpenFlamingoVictim(nn.Module):
 
     def at(self, precision: str) -> Self:
         """See `OpenFlamingo.at`."""
-        return type(self)(self.model.at(precision), self.demonstrations, self.settings)
+        return type(self)(self.model.at(precision), self.demonstrations, self.choices, self.settings)
+
+    def wants_examples(self, task: str) -> Literal["texts", "images"] | None:
+        """See `bench.models.victims.loaded.ShowsExamples`."""
+        if self._shown(task) is not None:
+            return None
+        return "images" if self.choices.shots else "texts"
+
+    def show(self, task: str, samples: Sequence[Sample]) -> None:
+        """See `bench.models.victims.loaded.ShowsExamples`; the published pool of the samples is drawn from."""
+        self.demonstrations[task] = Demonstrations.of(samples, self.choices.seed)
+
+    def _shown(self, task: str) -> Demonstrations | None:
+        found = self.demonstrations.get(task)
+        return self.demonstrations.get(QUESTIONS) if found is None and task != CAPTIONING else found
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """See `OpenFlamingo.preprocess`."""
@@ -117,38 +104,44 @@ class OpenFlamingoVictim(nn.Module):
         return self.model.answers([self.prompt(asked) for asked in prompts], answers)
 
     def generate(self, images: Tensor, prompts: Sequence[str], *, max_new_tokens: int) -> list[Answer]:
-        """Greedy answers."""
-        return self.model.generate(images, [self.prompt(asked) for asked in prompts], max_new_tokens=max_new_tokens)
+        """Answers by greedy decoding or beam search, all of one kind of question."""
+        asked = [self.prompt(one) for one in prompts]
+        decoding = self.choices.decoding(_style(_task_of(prompts[0])))
+        return self.model.generate(images, asked, max_new_tokens=max_new_tokens, decoding=decoding)
 
     def prompt(self, asked: str) -> Prompt:
-        """A task's prompt after two demonstrations; a plain text is a question.
+        """A task's prompt after its examples; a plain text is a question.
 
-        The dataset's suffix, which tells other models how to answer, is left out: demonstrations show it.
+        The dataset's suffix, which tells other models how to answer, is left out: examples show it.
 
         Raises:
-            UsageError: there are none for this task.
+            UsageError: there are no examples for this task, too few, or one lacks the image that is to be shown.
         """
-        if not isinstance(asked, base.Prompt):
-            asked = base.Prompt.of(QUESTIONS, asked, asked)
-        shown = self.demonstrations.get(asked.task)
-        if shown is None and asked.task != CAPTIONING:
-            shown = self.demonstrations.get(QUESTIONS)
-        if shown is None:
-            raise UsageError(f"there are no demonstrations for the task {asked.task!r}; add some")
-        return Asker(STYLES.get(asked.task, VQA), shown, 0, _no_image).prompt(asked.sample_id, asked.question)
+        task = _task_of(asked)
+        if (shown := self._shown(task)) is None:
+            raise UsageError(f"there are no demonstrations for the task {task!r}; add some")
+        asker = Asker(_style(task), shown, self.choices.shots, self._example)
+        if isinstance(asked, base.Prompt):
+            return asker.prompt(asked.sample_id, asked.question)
+        return asker.prompt(asked, asked)
+
+    def _example(self, sample: Sample) -> Tensor:
+        """The pixels of an example."""
+        return self.model.preprocess(picture(sample))
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of perceiver, of the language model with its gated blocks, and of what can be shown."""
-        shown = {task: [(s.prompt, s.references) for s in d.samples] for task, d in self.demonstrations.items()}
         return {
             "perceiver": digest(self.model.perceiver),
             "language": digest(self.model.lang_encoder),
-            "demonstrations": hashlib.sha256(repr(sorted(shown.items())).encode()).hexdigest(),
+            "demonstrations": digest_of(self.demonstrations, images=bool(self.choices.shots)),
         }
 
     def need(self, batch: int, *, checkpointing: bool) -> room.Need:
         """See `memory.estimate`."""
-        return estimate(shapes(self.model), batch, checkpointing=checkpointing)
+        usual = Text()
+        text = Text(prefix=max(usual.prefix, usual.rest * self.choices.shots))
+        return estimate(shapes(self.model), batch, checkpointing=checkpointing, text=text)
 
     def checkpoint_activations(self) -> None:
         """See `OpenFlamingo.checkpoint_activations`."""
@@ -159,5 +152,9 @@ class OpenFlamingoVictim(nn.Module):
         return room.make_room(self, batch, self.device)
 
 
-def _no_image(sample: Sample) -> Tensor:
-    raise UsageError(f"{sample.id} has no image; demonstrations are text alone")
+def _task_of(asked: str) -> str:
+    return asked.task if isinstance(asked, base.Prompt) else QUESTIONS
+
+
+def _style(task: str) -> Style:
+    return STYLES.get(task, VQA)

@@ -49,13 +49,13 @@ def test_a_run_with_the_native_tower_sees_through_it():
 
 
 def test_how_a_suite_asks_is_recorded_where_it_differs_from_the_checkpoint(monkeypatch):
-    assert "conversation" not in _prepared().header.protocol
-    suite = replace(load_suite("mini"), conversation="vicuna_v1", image_aspect_ratio="pad")
-    for module in ("load", "header"):
-        monkeypatch.setattr(f"bench.running.{module}.load_suite", lambda name: suite)
-    run = _prepared()
-    asked = {key: run.header.protocol[key] for key in ("conversation", "image_aspect_ratio")}
-    assert asked == {"conversation": "vicuna_v1", "image_aspect_ratio": "pad"}
+    assert "victim" not in _prepared().header.protocol
+    of_families = {"llava": {"conversation": "vicuna_v1", "image_aspect_ratio": "pad"}, "openflamingo": {"shots": "4"}}
+    suite = replace(load_suite("mini"), victim=of_families)
+    monkeypatch.setattr("bench.running.victims.load_suite", lambda name: suite)
+    assert _prepared().header.victim_settings == of_families["llava"]
+    native = _prepared(vlm="mini-llava?conversation=vicuna_v1", tower="native")
+    assert (native.header.victim_settings, native.header.tower) == (of_families["llava"], "native")
 
 
 # ---- Refusals --------------------------------------------------------------------------------------------

@@ -31,10 +31,10 @@ def test_both_paths_are_recorded_and_the_header_says_what_moves_a_number(folder,
     assert [r.png_score is not None for r in run.records] == [True] * len(run.records)
     assert {r.step for r in run.records} == {"clean", "apgd"}
     assert {check["name"]: check["ok"] for check in run.header.checks}["attack_survives_8_bits"]
-    victim = run.header.protocol["victim"]
+    victim = run.header.protocol["victim_facts"]
     assert victim["model_type"] == "idefics3"
     assert victim["image_processor"]["size"] == {"longest_edge": 56}
-    assert (run.header.encoder, run.header.tower, run.header.image_size) == ("native", "native", None)
+    assert (run.header.encoder, run.header.tower, run.header.victim_settings) == ("native", "native", {})
     assert set(run.header.weights) == {"model"}
 
 
@@ -68,8 +68,7 @@ def test_images_cannot_be_asked_for_after_an_attack_that_kept_none(folder, tmp_p
 def test_an_image_size_lies_apart_and_is_recorded(folder, tmp_path):
     runs = [_run(folder, tmp_path / "data", *more) for more in ((), ("--image-size", "30"))]
     assert runs[0].directory != runs[1].directory
-    assert runs[1].header.image_size == "30"
-    assert runs[1].header.config["image_size"] == 30
+    assert runs[1].header.victim_settings == {"image_size": "30"}
 
 
 def test_other_families_have_no_image_size():
@@ -106,5 +105,5 @@ def test_an_encoder_can_be_put_into_a_model_from_the_command_line(tmp_path, monk
     path.write_text(json.dumps(config))
     runs = [_run(folder, tmp_path / "data", "--encoder", name) for name in ("clip", "fare4")]
     assert [run.header.encoder for run in runs] == ["clip", "fare4"]
-    assert {run.header.protocol["victim"]["tower"] for run in runs} == {"encoder"}
+    assert {run.header.protocol["victim_facts"]["tower"] for run in runs} == {"encoder"}
     assert runs[0].header.weights["model"] != runs[1].header.weights["model"]

@@ -63,7 +63,12 @@ def test_a_release_knows_its_language_model_and_gates_and_a_setting_overrides_it
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: (f / "demonstrations.json").unlink(), r"has no demonstrations\.json"),
+        (
+            lambda f: (f / "demonstrations.json").write_text(
+                '{"vqa": [{"question": "q", "answer": "", "image": "../x"}]}'
+            ),
+            r"image of demonstration 0 '\.\./x' leaves",
+        ),
         (lambda f: (f / "demonstrations.json").write_text("[]"), "holds no demonstrations"),
         (lambda f: (f / "demonstrations.json").write_text('{"vqa": [{"question": "q"}]}'), "holds no demonstrations"),
         (lambda f: (f / "demonstrations.json").write_text('{"vqa": [{"question": 1, "answer": ""}]}'), "must be text"),
@@ -81,7 +86,7 @@ def test_a_folder_that_is_not_whole_is_refused(folder, clip, change, message):
 def test_without_an_encoder_or_with_a_seed_that_is_none_it_is_refused(clip):
     with pytest.raises(UsageError, match="no image tower of its own; give an encoder"):
         load_victim(MINI, None)
-    with pytest.raises(UsageError, match="demonstrations_seed must be a whole number, not 'x'"):
+    with pytest.raises(UsageError, match="demonstrations_seed must be a whole number from 0, not 'x'"):
         load_victim(MINI, clip, {"demonstrations_seed": "x"})
 
 
