@@ -66,7 +66,7 @@ def run(encoder: Names | None = None, task: Names | None = None, *, progress: bo
         RecordsError: a run directory is in use, holds another run, or cannot be written.
     """
     request = Request.of(encoder=encoder, task=task, **options)
-    return _carried_out(resolve(request), request.jobs, progress)
+    return _carried_out(resolve(request), request, progress)
 
 
 def run_all(*, progress: bool = True, **options: Any) -> Result:
@@ -81,13 +81,14 @@ def run_all(*, progress: bool = True, **options: Any) -> Result:
         RecordsError: as of `run`.
     """
     request = Request.of(**options)
-    return _carried_out(resolve_all(request), request.jobs, progress)
+    return _carried_out(resolve_all(request), request, progress)
 
 
-def _carried_out(configs: list[RunConfig], jobs: int | None, progress: bool) -> Result:
+def _carried_out(configs: list[RunConfig], request: Request, progress: bool) -> Result:
     from bench.running.engines import execute_all
 
-    return Result(tuple(load_run(directory) for directory in execute_all(configs, jobs=jobs, progress=progress)))
+    directories = execute_all(configs, jobs=request.jobs, progress=progress, on=request.on)
+    return Result(tuple(load_run(directory) for directory in directories))
 
 
 def _describe_options() -> None:

@@ -136,13 +136,18 @@ class Lines:
         self.done, self.detail = self.done + count, detail
         if self.clock() - self.spoke >= LINE_EVERY and self.done < self.total:
             self.spoke = self.clock()
-            left = (self.spoke - self.began) * (self.total - self.done) / (self.done - self.first)
-            self._say(f"about {_duration(left)} left")
+            self._say(self._left())
+
+    def _left(self) -> str:
+        """At the pace so far."""
+        if self.done == self.first:
+            return "time left unknown"
+        return f"about {duration((self.spoke - self.began) * (self.total - self.done) / (self.done - self.first))} left"
 
     def end(self) -> None:
         """One line of what was done, and how long it took."""
         if self.done > self.first:
-            self._say(f"took {_duration(self.clock() - self.began)}")
+            self._say(f"took {duration(self.clock() - self.began)}")
 
     def _say(self, last: str) -> None:
         words = [f"{self.label}: {self.done} of {self.total}", *([self.detail] if self.detail else []), last]
@@ -196,7 +201,7 @@ def relayed(queue: Any, stream: TextIO | None = None) -> Iterator[None]:
         thread.join(timeout=5)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Seconds in words: "42 s", "3 min 10 s", "2 h 5 min"."""
     whole = max(0, round(seconds))
     if whole < 60:

@@ -38,6 +38,7 @@ READERS = {
     "table": "bench.data.columns:TABLE",
     "parquet": "bench.data.columns:TABLE",
     "hf": "bench.data.columns:HUB",
+    "tsv": "bench.data.columns:TSV",
     "mini": "bench.mini.embedded:READER",
 }
 EXPORTERS = {"mini": "bench.mini.export:export_mini"}
@@ -52,6 +53,8 @@ ATTACK_KINDS = {
 ENGINES = {
     "processes": "bench.running.engines.processes:Processes",
     "inline": "bench.running.engines.inline:Inline",
+    "ray": "bench.running.engines.ray:Ray",
+    "slurm": "bench.running.engines.slurm:Slurm",
 }
 CLAIMS = {"mini": "bench.mini.claims:claims_block"}
 LAYOUTS = {

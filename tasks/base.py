@@ -152,7 +152,7 @@ class TextClassifier(Protocol):
 
     @property
     def scale(self) -> float | Tensor:
-        """The factor from cosine similarity to logit."""
+        """The factor from cosine similarity to logit; a tower may add a ``bias``, as SigLIP's does."""
 
     def classifier(self, classnames: Sequence[str], templates: Sequence[str]) -> Tensor:
         """Class weights (D, K), unit columns: the mean embedding of a name in all templates."""

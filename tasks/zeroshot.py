@@ -42,7 +42,8 @@ class ZeroShot:
     def bind(self, model: ImageTextEncoder) -> "_Classifier":
         """Embed the class names once."""
         weights = model.text.classifier(self.dataset.classnames, self.dataset.templates)
-        return _Classifier(model, weights, float(model.text.scale), self.classes)
+        bias = float(getattr(model.text, "bias", 0.0))
+        return _Classifier(model, weights, float(model.text.scale), self.classes, bias)
 
     def score(self, prediction: str, sample: Sample) -> float:
         """100 if the class is right, else 0."""
@@ -111,10 +112,11 @@ class _Classifier:
     weights: Tensor  # (D, K), unit columns
     scale: float
     classes: Sequence[str]  # distinct
+    bias: float = 0.0  # of a SigLIP: it moves all logits alike, and so neither the nearest class nor an attack's loss
 
     def logits(self, images: Tensor) -> Tensor:
         """(b, 3, H, W) -> (b, K)."""
-        return self.scale * normalize(self.encoder(images), dim=-1) @ self.weights
+        return self.scale * normalize(self.encoder(images), dim=-1) @ self.weights + self.bias
 
     def predict(self, images: Tensor, samples: Sequence[Sample]) -> list[Answer]:
         """Class names; of logits that are not finite, the largest says nothing."""

@@ -148,9 +148,21 @@ def list_suites(as_json: bool) -> None:
 
 @list_group.command(name="datasets")
 @click.option("--suite", default="mini", show_default=True)
+@click.option("--formats", is_flag=True, help="Published tables whose columns are known, in the place of a suite's.")
 @_json_option
-def list_datasets(suite: str, as_json: bool) -> None:
-    """Datasets of a suite: the task that asks them, samples, file format. Some are run only when they are named."""
+def list_datasets(suite: str, formats: bool, as_json: bool) -> None:
+    """Datasets of a suite: the task that asks them, samples, file format. Some are run only when they are named.
+
+    With --formats: the evaluation sets whose columns are known, as lmms-eval and VLMEvalKit publish them, and how
+    --dataset names one. docs/data.md has a command for each.
+
+    \b
+    Examples:
+      bench list datasets --suite paper
+      bench list datasets --formats
+    """  # noqa: D301
+    if formats:
+        return _print_rows(_column_maps(as_json), as_json)
     chosen = load_suite(suite)
     rows = [
         {
@@ -164,7 +176,19 @@ def list_datasets(suite: str, as_json: bool) -> None:
         for task, plan in chosen.tasks.items()
         for d in (*plan.datasets, *plan.optional)
     ]
-    _print_rows(rows, as_json)
+    return _print_rows(rows, as_json)
+
+
+def _column_maps(as_json: bool) -> list[dict[str, Any]]:
+    """All that is known of each; in words, how --dataset names one."""
+    from dataclasses import asdict
+
+    from bench.data.column_maps import column_maps
+
+    found = column_maps().values()
+    if as_json:
+        return [asdict(one) for one in found]
+    return [{"name": one.name, "task": one.task, "dataset": one.spec, "about": one.about} for one in found]
 
 
 @list_group.command(name="victims")

@@ -43,6 +43,8 @@ ABOUT = about()
 @click.option("--image-size", type=int, help=ABOUT["image_size"])
 @click.option("--force", is_flag=True, help=ABOUT["force"])
 @click.option("--jobs", type=int, help=ABOUT["jobs"])
+@click.option("--shards", type=int, metavar="N", help=ABOUT["shards"])
+@click.option("--on", help=ABOUT["on"])
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array on stdout and nothing else.")
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 def run(as_json: bool, quiet: bool, everything: bool, **options: Any) -> None:
@@ -62,6 +64,7 @@ def run(as_json: bool, quiet: bool, everything: bool, **options: Any) -> None:
       bench run --encoder path/to/visual.safetensors --task all --json
       bench run --suite mini-full --all
       bench run --suite my.toml --encoder fare --task vqa
+      bench run --suite paper --all --on slurm?partition=gpu --shards 4
     \b
     Data of your own, relative to --data-root if that is given, or a .toml file with one row as in a suite:
       bench run --encoder fare --task vqa --dataset vqa:FOLDER

@@ -19,6 +19,7 @@ from bench.records import RunHeader
 
 DEFAULT_OUTPUT = Path("results/runs")
 DEFAULT_PROTOCOL = "strict"
+DEFAULT_ENGINE = "processes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,10 @@ class Options:
         tower: encoder, or native for the image tower that the vision-language model came with. Default: encoder.
         arch: What an encoder given as a path holds: ViT-L-14-quickgelu; or ViT-B-32,TAG with the weights it began from.
         force: Begin anew beside a run that cannot be resumed.
-        jobs: Runs at once. Default: one per core on the CPU, else 1.
+        jobs: Runs at once. Default: one per core on the CPU; on accelerators as many as their memory holds.
+        shards: Split each run into N shards of samples, which can be carried out at once; never changes a result.
+        on: Where runs are carried out: processes, inline, ray[:ADDRESS], slurm; then "?" and the engine's options, such
+            as slurm?partition=gpu&time=120. Default: processes.
     """
 
     suite: str = "mini"
@@ -55,6 +59,8 @@ class Options:
     arch: str | None = None
     force: bool = False
     jobs: int | None = None
+    shards: int | None = None
+    on: str = DEFAULT_ENGINE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from bench.config.victims import Pair, asks_victims, victim_pairs
 from bench.data.specs import Place, is_spec, parse, told_apart
 from bench.errors import UsageError
 from bench.models.victims import specs
+from bench.records.shards import Shard
 from tasks.protocol import PROTOCOLS, SEARCH_PRECISION
 
 NO_ATTACK = "none"
@@ -40,6 +41,7 @@ class RunConfig(Options):
         precision: of the search for adversarial images.
         place: where the dataset lies, if the suite does not know it.
         spec: how the request named that place.
+        shard: the part of the run's samples that this is about; None for all.
     """
 
     encoder: str
@@ -56,6 +58,7 @@ class RunConfig(Options):
     precision: str = "float32"
     place: Place | None = None
     spec: str | None = None
+    shard: Shard | None = None
 
     @property
     def root(self) -> Path | None:
@@ -112,6 +115,11 @@ class RunConfig(Options):
         if self.surrogate is None:
             return ""
         return self.surrogate if self.surrogate_vlm is None else f"{self.surrogate}@{self.surrogate_vlm}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the records are written: the run's directory, or the shard's in it."""
+        return self.directory if self.shard is None else self.shard.folder(self.directory)
 
     @property
     def directory(self) -> Path:

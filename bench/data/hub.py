@@ -4,6 +4,10 @@ What a folder says of itself (which files belong to it, where an image lies) is 
 all must lie inside the folder, and nothing is loaded from the network.
 """
 
+import base64
+import binascii
+import csv
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +16,12 @@ from typing import Any, NamedTuple
 import yaml
 
 from bench.data.files import field, read_json
+from bench.data.images import LARGEST
 from bench.errors import UsageError
 from bench.progress import no_bars_in_logs
 from bench.trust.places import inside
 
+_QUOTED = re.compile(r"""["']([^"']*)["']""")
 SAVED, SAVED_SPLITS = "state.json", "dataset_dict.json"  # what `save_to_disk` writes of a Dataset, of a DatasetDict
 _CARDS = ("README.md", ".huggingface.yaml")  # may say which files are a dataset's
 
@@ -36,8 +42,8 @@ def local_table(source: str, root: Path, split: str, config: str | None = None) 
     """A table that is here already; nothing is downloaded.
 
     Args:
-        source: a parquet file, a folder that the library can load or has saved (``save_to_disk``), or the hub id of a
-            dataset that is in the local cache of the hub.
+        source: a parquet or TSV file, a folder that the library can load or has saved (``save_to_disk``), or the hub
+            id of a dataset that is in the local cache of the hub. Every column of a TSV file holds texts.
         root: the folder that a path is relative to.
         split: which split; of a parquet file and of a single saved Dataset the only one.
         config: which configuration of the dataset.
@@ -53,7 +59,9 @@ def local_table(source: str, root: Path, split: str, config: str | None = None) 
         check_folder(folder)
     try:
         with _quiet():
-            if place.is_file():
+            if place.is_file() and place.suffix.lower() == ".tsv":
+                rows = _tsv(place)
+            elif place.is_file():
                 rows = datasets.load_dataset("parquet", data_files=str(place), split="train")
             elif (folder / SAVED).is_file():
                 rows = datasets.load_from_disk(str(folder))
@@ -68,6 +76,17 @@ def local_table(source: str, root: Path, split: str, config: str | None = None) 
             "and configuration"
         ) from error
     return LocalTable(undecoded(rows), folder)
+
+
+def _tsv(path: Path) -> Any:
+    """The rows of a TSV file, all cells as texts: "NA" and "None" are words, an empty cell is an empty text."""
+    import datasets
+
+    with path.open(encoding="utf-8", newline="") as file:
+        names = next(csv.reader(file, delimiter="\t"))
+    features = datasets.Features({name: datasets.Value("large_string") for name in names})
+    options = {"sep": "\t", "keep_default_na": False, "na_filter": False, "features": features, "chunksize": 500}
+    return datasets.load_dataset("csv", data_files=str(path), split="train", **options)
 
 
 @contextmanager
@@ -106,24 +125,52 @@ def undecoded(rows: Any) -> Any:
     return rows
 
 
-def image_bytes(cell: Any, folder: Path, where: str) -> bytes:
+def image_bytes(cell: Any, folder: Path, where: str, *, text: str = "path") -> bytes:
     """The image file in a cell: bytes, or what the ``datasets`` library makes of an image or its path.
 
     Args:
         cell: of a table.
         folder: where the table lies: an image that is named by its path must lie there too.
         where: the cell, for messages.
+        text: what a text is: the "path" of an image, or its bytes in "base64".
 
     Raises:
-        UsageError: the cell holds no image, or one that lies elsewhere.
+        UsageError: the cell holds no image, several, or one that lies elsewhere.
     """
     if isinstance(cell, Mapping):
         cell = cell.get("bytes") or cell.get("path")
+    if isinstance(cell, str) and text == "base64":
+        return _from_base64(cell, where)
     if isinstance(cell, str):
         return _inside(folder, cell, where).read_bytes()
     if not isinstance(cell, bytes):
         raise UsageError(f"{where} holds no image; choose another column")
     return cell
+
+
+def _from_base64(said: str, where: str) -> bytes:
+    """One image: bare, behind ``data:image/png;base64,``, or alone in a list."""
+    said = said.strip()
+    if said.startswith("["):
+        said = _only(said, where)
+    if said.startswith("data:"):
+        said = said.partition(",")[2]
+    if len(said) > 4 * (LARGEST // 3):
+        raise UsageError(f"{where} has {len(said)} characters; an image file has at most {LARGEST} bytes: is it one?")
+    try:
+        return base64.b64decode(said, validate=True)
+    except (binascii.Error, ValueError):
+        raise UsageError(
+            f"{where} holds {said[:40]!r}, which is no image in base64; choose another column, or image_text=path"
+        ) from None
+
+
+def _only(said: str, where: str) -> str:
+    """The one text of a list as Python or JSON writes it, without an evaluation: base64 holds no quotation marks."""
+    parts: list[str] = _QUOTED.findall(said)
+    if len(parts) != 1:
+        raise UsageError(f"{where} holds {len(parts)} images; questions about one image are read: remove the row")
+    return parts[0]
 
 
 def _inside(folder: Path, name: str, where: str) -> Path:

@@ -16,6 +16,7 @@ from tasks.base import Dataset, StoredImage
 
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _SIXTEEN_BITS = 65535
+LARGEST = 1 << 28  # bytes of an image file
 GREY = "greyscale"  # in the `info` of an opened picture: its file holds nothing but greys (PIL's mode L)
 
 
@@ -52,6 +53,8 @@ def open_image(source: Image.Image | Path | StoredImage, *, upright: bool = True
         content = source.read_bytes() if isinstance(source, Path) else source.read()
         if not content:
             raise UsageError(f"{label} is empty (0 bytes); download it again")
+        if len(content) > LARGEST:
+            raise UsageError(f"{label} has {len(content)} bytes; an image file has at most {LARGEST}: is it one?")
         with Image.open(BytesIO(content)) as image:
             return _rgb(image, label, upright)
     except UsageError:

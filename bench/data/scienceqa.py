@@ -1,10 +1,11 @@
 """ScienceQA's files (Lu et al. 2022): problems.json, pid_splits.json, and a folder of images per problem."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.data.files import check_text, existing_folder, field, identifier, read_json, refuse_twice
+from bench.data.prompts import lettered
 from bench.data.reader import Reader, Row, existing
 from bench.data.settings import COUNT, PATH, SWITCH, TEXT, Setting
 from bench.errors import UsageError
@@ -82,11 +83,6 @@ def _sample(key: str, problem: Mapping[str, Any], folder: Path, where: str, *, l
         key, image, "\n".join(lines), (choices[answer],), key, answer,
         choices=choices, categories=_categories(problem, where),
     )  # fmt: skip
-
-
-def lettered(choices: Sequence[str]) -> list[str]:
-    """A line an option, "A. red", as LLaVA is asked."""
-    return [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
 
 
 def _categories(problem: Mapping[str, Any], where: str) -> tuple[str, ...]:

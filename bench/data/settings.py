@@ -122,6 +122,7 @@ TEXTS = Kind("a list of texts", _are_texts, _texts)
 PROMPTS = Kind("'imagenet' or a list of texts", lambda v: _is_text(v) or _are_texts(v), _texts_or_word)
 TARGETS = Kind("a list of texts, or of {text = ..., seed = ...}", _are_targets, _texts)
 SCORING = Kind("annotators or exact", lambda value: value in ("annotators", "exact"), _one)
+IMAGE_TEXT = Kind("path or base64", lambda value: value in ("path", "base64"), _one)
 COLUMNS = Kind("a table of ROLE = COLUMN", _are_columns, _one)
 
 OF_EVERY_ROW: Mapping[str, Setting] = {

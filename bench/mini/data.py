@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from bench.data.scienceqa import lettered
+from bench.data.prompts import lettered
 from bench.mini import choices, language, world, yes_no
 from bench.mini.world import Scenes
 from tasks.base import Dataset, Sample

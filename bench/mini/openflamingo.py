@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from bench.data.scienceqa import lettered
+from bench.data.prompts import lettered
 from bench.mini import choices, language, world
 from bench.models.encoders.encoder import Encoder
 from bench.models.victims.openflamingo import checkpoint

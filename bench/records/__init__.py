@@ -7,6 +7,7 @@ A *run* is one directory: one (suite, encoder, task, dataset, attack, eps list, 
     samples.jsonl   what was asked: questions and expected answers, for readers of the results
     adversarial/    saved images: see `images`
     records.torn    what a crash left half written, moved aside when the run is resumed
+    shards/         the parts of a run in shards, each a directory like this one, until they are joined: see `shards`
     lock            held (flock) by the one process that may write; names its process and machine
 
 `types` has the record, `header` the header, `run` a run as it was read, `columns` its records as tables ask for them,

@@ -71,12 +71,13 @@ class _Check(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """What is asked of a recorded attack step: its name, what it wants, and the precision it has."""
+    """What is asked of a recorded attack step: its name, what it wants, its precision and how many steps it takes."""
 
     name: str
     goal: str = ""
     precision: str = ""
     kind: str = ""
+    steps: int = 0
 
 
 T = TypeVar("T")

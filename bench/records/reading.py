@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import zlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import msgspec
 
 from bench.records import columns
 from bench.records.files import RecordsError, explained, read_inside, unlinked, write_atomically
-from bench.records.header import RunHeader
+from bench.records.header import IDENTITY, RunHeader, differences
 from bench.records.ranges import Ranges
 from bench.records.run import Run
 from bench.records.samples import read_samples, write_samples
+from bench.records.shards import run_of, shards_in
 from bench.records.types import FormerRecord, Key, Record
 
 ARCHIVED = "records.jsonl.gz"
@@ -70,12 +72,14 @@ def _parsed(lines: list[bytes], path: Path) -> list[Record]:
 
 
 def read_header(directory: Path | str) -> RunHeader:
-    """The header of the run in `directory`.
+    """The header of the run in `directory`; before its shards are joined that of the first, as of a run under way.
 
     Raises:
         RecordsError: If it is absent or damaged.
     """
     path = Path(directory) / "run.json"
+    if not path.exists() and (folders := _shard_folders(path.parent)):
+        return replace(read_header(folders[0]), status="started", ended=None, checks=[])
     text = read_inside(path)
     try:
         return RunHeader.from_json(text)
@@ -137,9 +141,15 @@ def archive_run(source: Path | str, target: Path | str) -> None:
 
 
 def load_run(directory: Path | str) -> Run:
-    """Header and records of the run in `directory`; errors as of `read_records`."""
+    """Header and records of the run in `directory`, or of its shards until they are joined.
+
+    Raises:
+        RecordsError: As of `read_records`; or shards are of different runs, or hold the same sample.
+    """
     directory = Path(directory)
     header = read_header(directory)
+    if not (directory / "run.json").exists():
+        return Run(directory, header, union([load_run(folder) for folder in _shard_folders(directory)]))
     path, content = _content(directory, header)
     whole, tail = content[: (end := content.rfind(b"\n") + 1)], content[end:]
     if tail and header.status == "complete":
@@ -156,8 +166,37 @@ def _decoded(directory: Path, header: RunHeader, rows: Iterable[int] | None) -> 
     return decode(lines if rows is None else [lines[row] for row in rows], path, header)
 
 
+def _shard_folders(directory: Path) -> list[Path]:
+    """The folders of a run's shards that have begun."""
+    folders = [shard.folder(directory) for shard in shards_in(directory)]
+    return [folder for folder in folders if (folder / "run.json").exists()]
+
+
+def union(shards: Sequence[Run]) -> list[Record]:
+    """The records of all shards of one run, shard by shard.
+
+    Raises:
+        RecordsError: If their headers differ in what identifies a run, or two hold the same sample.
+    """
+    owners: dict[str, Run] = {}
+    for shard in shards:
+        if other := differences(shards[0].header, shard.header, IDENTITY):
+            name, first, second = other[0]
+            raise RecordsError(
+                f"{shard.directory} is a shard of another run than {shards[0].directory}: {name} is {second!r} there "
+                f"and {first!r} here; delete one of them and give the command again"
+            )
+        for record in shard.records:
+            if (owner := owners.setdefault(record.sample_id, shard)) is not shard:
+                raise RecordsError(
+                    f"sample {record.sample_id!r} is recorded in both {owner.directory} and {shard.directory}; "
+                    "delete one of them and give the command again"
+                )
+    return [record for shard in shards for record in shard.records]
+
+
 def find_runs(root: Path | str) -> list[Path]:
-    """The run directories at and below `root`, sorted.
+    """The run directories at and below `root`, sorted; of a run in shards, its own.
 
     Raises:
         RecordsError: If there is no such directory.
@@ -165,7 +204,7 @@ def find_runs(root: Path | str) -> list[Path]:
     root = Path(root)
     if not root.is_dir():
         raise RecordsError(f"no directory {root}; check the path")
-    return sorted(path.parent for path in root.rglob("run.json"))
+    return sorted({run_of(path.parent) for path in root.rglob("run.json")})
 
 
 def load_runs(roots: Sequence[Path]) -> list[Run]:

@@ -40,7 +40,7 @@ class RunStore:
             unlinked(place, directory.parent)
         with explained("create", directory):
             directory.mkdir(parents=True, exist_ok=True)
-        self._lock = _acquire(directory / "lock")
+        self._lock = acquire_lock(directory / "lock")
         try:
             self.header = self._begin(header)
             self._done = {record.key for record in self._recover() if record.error is None}
@@ -244,7 +244,7 @@ def _alike(name: str, old: Any, new: Any) -> bool:
     return old == new or ("/" in old and "/" in new and Path(old).name == Path(new).name)
 
 
-def _acquire(path: Path) -> int:
+def acquire_lock(path: Path) -> int:
     """The descriptor of the locked file at `path`; the system frees the lock when its holder dies."""
     with explained("lock", path):
         descriptor = open_inside(path, os.O_RDWR | os.O_CREAT)

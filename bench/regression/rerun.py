@@ -11,7 +11,7 @@ from bench.regression.compare import Finding, by_place, compare_to_baseline
 
 GUARDED_ENCODERS = ("clip", "fare4")
 GUARDED_DATASETS = ("mini-shape", "mini-vqa")
-HERE = {"device": None, "batch_size": None, "save_adversarial": None, "force": None}  # what moves no number: as here
+HERE = dict.fromkeys(("device", "batch_size", "save_adversarial", "force", "shards", "on"))  # moves no number: as here
 
 
 def load_baseline(baseline: Path) -> list[Run] | Finding:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from bench.models.encoders.stored import compile_blocks
 from bench.models.victims.loaded import OnPixels
 from bench.records import RunHeader, read_header
 from bench.records.files import explained
+from bench.records.shards import shards_in
 from bench.running.data import load_dataset
 from bench.running.header import header_of
 from bench.running.plugins import task_class
@@ -88,7 +88,7 @@ def prepare(config: RunConfig) -> Setup:
         _at_native_size if task.dataset.native_size and on_pixels is None else _pixels(target, source, config),
         device,
         upright=PROTOCOLS[config.protocol].upright,
-        left_out=_left_out(config.directory),
+        left_out=_left_out(config),
     )
     brought = chosen_of(config, target.model, source.model, pictures.images.sizes) if task.model == "vlm" else None
     header = header_of(config, task, weights, pictures.fingerprint, device, brought)
@@ -232,9 +232,12 @@ def _digests(target: _Bound, source: _Bound, task: Task, config: RunConfig) -> I
         yield from ((f"surrogate {part}", found) for part, found in source.model.digests().items())
 
 
-def _left_out(directory: Path) -> frozenset[str]:
-    """Samples whose pictures were broken when the run in this directory began: they may have been fixed since."""
-    with explained("read", directory):
-        if not (directory / "run.json").is_file():
-            return frozenset()
-    return ids_left_out(read_header(directory).dataset_fingerprint)
+def _left_out(config: RunConfig) -> frozenset[str]:
+    """Samples whose pictures were broken when a run, or its first shard, began: they may have been fixed since."""
+    begun = [] if config.shard is None else [shard.folder(config.directory) for shard in shards_in(config.directory)]
+    for directory in (config.folder, *begun):
+        with explained("read", directory):
+            there = (directory / "run.json").is_file()
+        if there:
+            return ids_left_out(read_header(directory).dataset_fingerprint)
+    return frozenset()

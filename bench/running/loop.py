@@ -25,11 +25,12 @@ from bench.records.samples import Asked, write_samples
 from bench.records.worst import Counts, Direction, WorstSoFar, counts_of, eps_label, is_worse, up_to
 from bench.running.attack_batch import AttackedImage, Attacker, scored, threat_model
 from bench.running.certify import AttackBatch, Conditions
+from bench.running.ending import checks_of, failures
 from bench.running.history import History
 from bench.running.images import ImageStore
 from bench.running.load import Setup, prepare
 from bench.running.plugins import blaming_plugins
-from bench.running.sanity_checks import BATCH_CHECK, run_checks
+from bench.running.sanity_checks import BATCH_CHECK
 from bench.running.volley import Volley
 from bench.trust.places import no_links
 from bench.trust.text import on_one_line
@@ -38,7 +39,7 @@ from tasks.protocol import PROTOCOLS
 
 
 def execute(config: RunConfig, *, display: Display | None = None) -> Path:
-    """Carry out one run, resuming what is recorded already; returns its directory.
+    """Carry out one run, or one shard of it, resuming what is recorded already; returns its directory.
 
     Raises:
         UsageError: something that was asked for cannot be loaded, or a folder in the output folder is a link.
@@ -50,7 +51,7 @@ def execute(config: RunConfig, *, display: Display | None = None) -> Path:
 
 def carry_out(config: RunConfig, setup: Setup, *, display: Display | None = None) -> Path:
     """Carry out a run on what is loaded already; errors as of `execute`."""
-    with open_run(no_links(config.directory, config.output), setup.header, force=config.force) as run:
+    with open_run(no_links(config.folder, config.output), setup.header, force=config.force) as run:
         asked = (Asked(s.id, s.prompt, tuple(s.references), s.categories, s.captions) for s in setup.samples)
         write_samples(run.directory, asked)
         recorded = read_records(run.directory)
@@ -59,7 +60,8 @@ def carry_out(config: RunConfig, setup: Setup, *, display: Display | None = None
         runner = _Runner(config, setup, run, recorded, display or Silent())
         runner.clean()
         runner.attack()
-        run.finish("failed" if runner.failures() else "complete", runner.checks())
+        failed = failures(runner.history, setup.task)
+        run.finish("failed" if failed else "complete", runner.checks())
     return run.directory
 
 
@@ -108,6 +110,7 @@ class _Runner:
         self.history = History(setup.header, recorded)
         self.display = display
         self.samples = {sample.id: sample for sample in setup.samples}
+        self.rows = range(len(setup.samples)) if config.shard is None else config.shard.of(len(setup.samples))
         self.batches = BatchSize(config.batch_size, setup.images.device, max(map(max, setup.images.sizes)))
         self.steps: Sequence[AttackStep] = config.steps
         keep = config.save_adversarial or any(step.start == "best" for step in self.steps)
@@ -127,7 +130,7 @@ class _Runner:
 
     def clean(self) -> None:
         """Ask every sample unattacked."""
-        rows = [i for i, s in enumerate(self.setup.samples) if (s.id, CLEAN, 0.0) not in self.history.done]
+        rows = [i for i in self.rows if (self.setup.samples[i].id, CLEAN, 0.0) not in self.history.done]
         rows = self._without_unreadable(rows)
         self._give_up(self._in_batches(rows, self._ask, CLEAN, 0.0), CLEAN, 0.0)
 
@@ -171,7 +174,8 @@ class _Runner:
         """Rows by the steps they are to take; the goal "best" becomes that of the worst result so far."""
         scores = self.history.sound_scores(eps)
         by_steps: dict[tuple[AttackStep, ...], list[int]] = {}
-        for row, sample in enumerate(self.setup.samples):
+        for row in self.rows:
+            sample = self.setup.samples[row]
             if sample.id not in scores or self.setup.task.broken(scores[sample.id], sample):
                 continue
             settled = [replace(step, goal=self._goal(step, sample, eps)) for step in volley]
@@ -279,24 +283,11 @@ class _Runner:
         mean = sum(scores.values()) / len(scores)
         return f"{robust} of {len(scores)} robust, {self.setup.task.metric} {mean:.1f}"
 
-    def failures(self) -> int:
-        """Samples whose last word is an error."""
-        latest = {record.key: record for record in self._without_moot_errors()}
-        return sum(record.error is not None for record in latest.values())
-
-    def _without_moot_errors(self) -> list[Record]:
-        """All records but the errors of steps that were not taken again, for another one broke the sample."""
-        scores = {eps: self.history.scores(eps) for eps in (0.0, *self.setup.header.radii)}
-
-        def is_moot(record: Record) -> bool:
-            score = scores[record.radius].get(record.sample_id)
-            return score is not None and self.setup.task.broken(score, self.samples[record.sample_id])
-
-        return [r for r in self.history.records if r.error is None or not is_moot(r)]
-
     def checks(self) -> list[dict[str, Any]]:
-        """Sanity checks on the finished run, to be stored with it."""
+        """Sanity checks on the finished run, to be stored with it; of a shard, those that need no other."""
         task = self.setup.task
         of_task = task.checks(self.setup.victim) if hasattr(task, "checks") else []
         first = [*of_task, *(self.attacker.checks or ())]
-        return run_checks(self.config, task, self.steps, self._without_moot_errors(), first)
+        if self.config.shard is not None:
+            return [asdict(check) for check in first]
+        return checks_of(self.config, task, self.history, first)

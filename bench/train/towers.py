@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-import torch
+from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.errors import UsageError
-from bench.models.encoders.encoder import Encoder
+from bench.models.encoders.encoder import Encoder, precise
 from bench.train.objectives import Features, TrainingObjective
 
 READ_BY_LLAVA = -2  # hidden states that LLaVA-1.5 reads: the output of the last block but one
@@ -24,23 +23,20 @@ class EmbeddingTower(nn.Module):
 
     def forward(self, images: Tensor) -> Features:
         """Features without patches, in float32 at least."""
-        return Features(_precise(self.tower(images)))
+        return Features(precise(self.tower(images)))
 
 
 class PatchTower(nn.Module):
-    """Embedding and patch tokens in one forward pass, of a ViT of open_clip.
+    """Embedding and patch tokens in one forward pass, of a ViT.
 
     Raises:
-        UsageError: the tower is not a ViT whose intermediate tokens open_clip gives out.
+        UsageError: the tower has no patch tokens.
     """
 
     def __init__(self, tower: Encoder) -> None:
         super().__init__()
         self.tower = tower
-        visual: Any = tower.visual
-        if not hasattr(visual, "forward_intermediates") or not hasattr(visual, "transformer"):
-            raise UsageError(f"patch tokens need a ViT of open_clip; this tower is a {type(visual).__name__}")
-        self._index = len(visual.transformer.resblocks) + READ_BY_LLAVA
+        self._index = tower.block(READ_BY_LLAVA)
 
     def forward(self, images: Tensor) -> Features:
         """Features with patches (b, N, W), in float32 at least."""
@@ -48,12 +44,7 @@ class PatchTower(nn.Module):
         found = tower.visual.forward_intermediates(
             (images - tower.mean) / tower.std, indices=[self._index], output_fmt="NLC"
         )
-        return Features(_precise(found["image_features"]), _precise(found["image_intermediates"][0]))
-
-
-def _precise(values: Tensor) -> Tensor:
-    """In float32, or in the float64 of a tower that is compared with another implementation."""
-    return values if values.dtype == torch.float64 else values.float()
+        return Features(precise(found["image_features"]), precise(found["image_intermediates"][0]))
 
 
 def feature_tower(tower: nn.Module, objective: TrainingObjective) -> nn.Module:
@@ -103,6 +94,6 @@ def checkpoint_activations(tower: nn.Module) -> None:
         UsageError: the architecture does not offer it.
     """
     setter = getattr(trained_part(tower), "set_grad_checkpointing", None)
-    if setter is None:
+    if setter is None or isinstance(trained_part(tower), ModifiedResNet):  # whose setter does nothing
         raise UsageError(f"{type(trained_part(tower)).__name__} has no activation checkpointing; leave that option out")
     setter(True)

@@ -112,6 +112,14 @@ def config_of(place: str) -> dict[str, Any]:
     return _read(path) if path is not None and path.is_file() else {}
 
 
+def folder_of(place: str) -> Path | None:
+    """The folder that a folder's name or a hub id stands for; None where nothing of it is on this machine."""
+    if Path(place).is_dir():
+        return Path(place)
+    found = _hub_file(place, "config.json") if place.count("/") == 1 else None
+    return None if found is None else found.parent
+
+
 def _of_hub(name: str) -> list[Path]:
     found = (_hub_file(name, file) for file in _HUB_CONFIGS)
     return [path for path in found if path is not None]

@@ -16,6 +16,7 @@ from attacks.objective import (
     evaluate,
     evaluate_with_gradient,
     runner_up,
+    side_by_side,
     squared_l2,
     targeted_dlr,
 )
@@ -161,6 +162,39 @@ def test_a_detached_loss_is_refused():
         )
 
 
-def test_a_batch_mean_is_refused():
-    with pytest.raises(ValueError, match=r"loss \(b,\)"):
-        evaluate(lambda images, rows: Progress(images.mean(), rows == 0), toy_images(2), torch.arange(2))
+@pytest.mark.parametrize(
+    "progress",
+    [
+        Progress(torch.zeros(()), torch.zeros(2, dtype=torch.bool)),
+        Progress(torch.zeros(2), torch.zeros((), dtype=torch.bool)),
+        Progress(torch.zeros(2), torch.zeros(2)),
+    ],
+    ids=["a mean", "one word for all", "numbers"],
+)
+def test_anything_but_one_loss_and_one_word_a_sample_is_refused(progress):
+    with pytest.raises(ValueError, match=r"loss \(b,\) and fooled \(b,\) bool for b = 2"):
+        evaluate(lambda images, rows: progress, toy_images(2), torch.arange(2))
+
+
+def test_losses_of_half_precision_logits_are_taken_in_float32():
+    logits, labels, targets = torch.tensor([[4.0, 1.3, 2.1, 0.2]]), torch.tensor([0]), torch.tensor([2])
+    half = logits.half()
+    for loss in (cross_entropy, dlr, lambda z, y: targeted_dlr(z, y, targets), lambda z, y: squared_l2(z, half * 3)):
+        assert torch.equal(loss(half, labels), loss(half.float(), labels))
+    found = evaluate(lambda images, rows: Progress(half[0, :1], rows > 0), toy_images(1), torch.arange(1))
+    assert found.loss.dtype == torch.float32
+
+
+def test_equal_logits_have_a_dlr():
+    logits, labels = torch.ones(1, 4), torch.tensor([0])
+    assert dlr(logits, labels).tolist() == targeted_dlr(logits, labels, torch.tensor([1])).tolist() == [0.0]
+
+
+def test_only_targeted_goals_on_one_model_go_side_by_side():
+    labels = torch.tensor([0, 0])
+    goals = [TargetedClassification(abs, labels, labels + rank) for rank in (1, 2)]
+    assert side_by_side(goals[:1]) is goals[0]
+    assert side_by_side(goals).labels.tolist() == [0, 0, 0, 0]
+    for other in (TargetedClassification(round, labels, labels + 1), Classification(abs, labels)):
+        with pytest.raises(TypeError, match="side by side"):
+            side_by_side([*goals, other])

@@ -71,3 +71,24 @@ def test_rows_name_the_samples_and_only_wanted_gradients_are_counted():
     assert outcome.evaluations.tolist() == [0, 0, 0, 1]
     assert outcome.fooled.tolist() == [False, True, False, False]
     assert torch.equal(outcome.images, torch.stack([start[0], seen[1], start[2], seen[0]]))
+
+
+def test_a_gradient_whose_sum_overflows_is_finite_and_one_infinite_entry_is_not():
+    images, gradient = toy_images(3), torch.zeros(3, 3, 8, 8)
+    gradient[0] = 3e38
+    gradient[1, 0, 0, 0], gradient[1, 0, 0, 1] = math.inf, -math.inf
+    ledger = Ledger(images, stop_when_fooled=True)
+    _, active = ledger.record(torch.arange(3), images, look([1.0] * 3, [False] * 3), gradient)
+    assert active.tolist() == [True, False, True]
+    assert ledger.outcome().failed.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_a_gradient_that_nobody_needs_may_be_anything(stop):
+    images = toy_images(1)
+    ledger = Ledger(images, stop_when_fooled=stop)
+    ledger.record(torch.arange(1), images, look([1.0], [True]), torch.full_like(images, NAN))
+    outcome = ledger.outcome()
+    assert outcome.fooled.tolist() == [stop]
+    assert outcome.failed.tolist() == [not stop]
+    assert outcome.evaluations.tolist() == [int(not stop)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = "package:"
+FILES = ("catalogue.toml", "others.toml")
 FORMATS = ("open_clip", "transformers")
 ACTIVATIONS = ("gelu", "quick_gelu")
 _TRAINING = {"method", "norm", "eps_255", "data"}
@@ -18,11 +19,12 @@ _TABLES = {"aliases", "preprocessing"}
 
 @dataclass(frozen=True)
 class PixelFacts:
-    """The pixel pipeline that published weights were trained with."""
+    """The pixel pipeline that published weights were trained with; a ``resize_mode`` of None is not published."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: str
+    resize_mode: str | None = None
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class EncoderRow:
         base: row whose image tower is replaced by the state dict ``visual``, or by the file that ``url`` names.
         sha256: of the weights file.
         training: method, norm, eps_255 and data of the robust training.
+        verified: what of the row was tried, and what was not; empty where nothing is said of it.
         zero_shot: published average accuracy (%) over the 13 zero-shot datasets, by eps in 1/255; "0" is clean.
     """
 
@@ -57,6 +60,7 @@ class EncoderRow:
     training: Mapping[str, Any] = field(default_factory=dict)
     licence: str = "unknown"
     source: str = ""
+    verified: str = ""
     zero_shot: Mapping[str, float] = field(default_factory=dict)
     about: str = ""
 
@@ -71,7 +75,12 @@ class EncoderRow:
 
 @cache
 def _catalogue() -> dict[str, dict[str, Any]]:
-    return tomllib.loads(resources.files("bench.models.encoders").joinpath("catalogue.toml").read_text())
+    """The tables of both files; of a table that stands in both, the rows of both."""
+    folder, whole = resources.files("bench.models.encoders"), dict[str, dict[str, Any]]()
+    for name in FILES:
+        for table, entries in tomllib.loads(folder.joinpath(name).read_text()).items():
+            whole[table] = whole.get(table, {}) | entries
+    return whole
 
 
 def aliases() -> dict[str, str]:
@@ -106,8 +115,8 @@ def _row(name: str, row: Mapping[str, Any], pipelines: Mapping[str, Any]) -> Enc
         if pipeline not in pipelines:
             raise ValueError(f"catalogue row {name}: no [preprocessing.{pipeline}]")
         facts = pipelines[pipeline]
-        pixels = PixelFacts(tuple(facts["mean"]), tuple(facts["std"]), facts["interpolation"])
-        row = {**row, "preprocessing": pixels}
+        mean, std = tuple(facts["mean"]), tuple(facts["std"])
+        row = {**row, "preprocessing": PixelFacts(mean, std, facts["interpolation"], facts.get("resize_mode"))}
     return EncoderRow(name, **row)
 
 

@@ -21,6 +21,9 @@ TRANSFORMERS_FILES = (
     ("model.safetensors", "model.safetensors.index.json"),
     ("pytorch_model.bin", "pytorch_model.bin.index.json"),
 )
+PARENTS = ("model.", "vision_encoder.", "visual.")
+"""Modules that an image tower is saved as a part of, as Sim-CLIP's in ``model.vision_encoder``."""
+
 _DTYPES = (
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool),
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
@@ -63,6 +66,17 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path} holds tensors whose names differ in module. and _orig_mod. only; save one model alone"
         )
     return named
+
+
+def tower_alone(state: dict[str, Tensor]) -> dict[str, Tensor] | None:
+    """The tensors of an image tower under its own names; None for those of a whole model.
+
+    `PARENTS` are taken off where every name begins with them.
+    """
+    for prefix in PARENTS:
+        if all(name.startswith(prefix) for name in state):
+            return tower_alone({name.removeprefix(prefix): tensor for name, tensor in state.items()})
+    return None if any(name.startswith("visual.") for name in state) else state
 
 
 def _plain(name: object, value: object) -> bool:

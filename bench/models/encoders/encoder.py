@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from open_clip.transformer import VisionTransformer
 from PIL import Image
 from torch import Tensor, nn
 
@@ -14,6 +13,7 @@ from bench.models.encoders.attention import fold_attention
 from bench.models.encoders.pixels import Preprocessing
 from bench.models.encoders.shapes import TowerShapes
 from bench.models.encoders.stored import PRECISIONS
+from bench.models.encoders.tokens import token_facts
 
 
 class TextTower(nn.Module):
@@ -30,6 +30,12 @@ class TextTower(nn.Module):
     def scale(self) -> Tensor:
         """The learned factor on cosine similarities, about 100 for OpenAI's weights."""
         return cast(Tensor, self.clip.logit_scale.exp())
+
+    @property
+    def bias(self) -> Tensor | float:
+        """What SigLIP adds to a scaled similarity before its sigmoid, about -10; 0 for others."""
+        bias = getattr(self.clip, "logit_bias", None)
+        return 0.0 if bias is None else cast(Tensor, bias)
 
     @torch.no_grad()
     def embed(self, texts: Sequence[str]) -> Tensor:
@@ -88,6 +94,11 @@ def _is_patch_embedding(module: object) -> bool:
     )
 
 
+def precise(values: Tensor) -> Tensor:
+    """In float32, or in the float64 of a tower that is compared with another implementation."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
 class Encoder(nn.Module):
     """An open_clip image tower with the pixel preprocessing it was trained with.
 
@@ -117,7 +128,7 @@ class Encoder(nn.Module):
         Raises:
             UsageError: the tower has no patch tokens.
         """
-        return int(self._transformer.conv1.out_channels)
+        return token_facts(self.visual).width
 
     @property
     def n_patches(self) -> int:
@@ -126,17 +137,7 @@ class Encoder(nn.Module):
         Raises:
             UsageError: the tower has no patch tokens.
         """
-        rows, columns = self._transformer.grid_size
-        return int(rows * columns)
-
-    @property
-    def _transformer(self) -> Any:
-        if not isinstance(self.visual, VisionTransformer):
-            raise UsageError(
-                f"this image tower ({type(self.visual).__name__}) is no vision transformer, so it has no patch tokens "
-                "for a vision-language model; choose a ViT encoder (see `bench list encoders`)"
-            )
-        return self.visual
+        return token_facts(self.visual).n_patches
 
     def at(self, precision: str) -> "Encoder":
         """This encoder with its image tower in "bf16" or "fp16"; "float32" is the encoder itself.
@@ -154,31 +155,31 @@ class Encoder(nn.Module):
         return self.preprocessing(image)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> (B, D) float32: projected, not normalised to unit length.
+        """(B, 3, H, W) in [0, 1] -> (B, D), `precise`: projected, not normalised to unit length.
 
         Square images of another size than the encoder's are resized inside, so that small images can be attacked at
         their native resolution: bicubic, without antialiasing, not clamped (the paper's code on CIFAR and STL-10).
         """
-        return cast(Tensor, self.visual(self._inputs(images)).float())
+        return precise(self.visual(self._inputs(images)))
 
     def patch_tokens(self, images: Tensor, layer: int = -2) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> (B, N, W) float32: hidden states after a block, before the final layer norm.
+        """(B, 3, H, W) in [0, 1] -> (B, N, W), `precise`: hidden states after a block, before the final layer norm.
 
         ``layer`` counts as transformers counts hidden states: -2 is the output of the last block but one, which
-        LLaVA-1.5 reads (Liu et al. 2023, arXiv 2310.03744). The class token is left out.
+        LLaVA-1.5 reads (Liu et al. 2023, arXiv 2310.03744). The class token is left out; SigLIP has none.
 
         Raises:
             UsageError: the tower is no vision transformer, or has too few blocks.
         """
-        block = self._block(layer)
-        found = self._transformer.forward_intermediates(
+        block = self.block(layer)
+        found = self.visual.forward_intermediates(
             self._inputs(images),
             indices=[block],
             stop_early=True,
             intermediates_only=True,
             output_fmt="NLC",
         )
-        return cast(Tensor, found["image_intermediates"][0].float())
+        return precise(found["image_intermediates"][0])
 
     def shapes(self, layer: int = -2) -> TowerShapes:
         """What the memory of `patch_tokens` and its gradient depends on.
@@ -186,17 +187,20 @@ class Encoder(nn.Module):
         Raises:
             UsageError: as for `patch_tokens`.
         """
-        mlp = self._transformer.transformer.resblocks[0].mlp
-        kept = 1 if isinstance(mlp.gelu, nn.GELU) else 2  # QuickGELU keeps its sigmoid, too
-        return TowerShapes(self._block(layer) + 1, mlp.c_fc.in_features, kept * mlp.c_fc.out_features, pixels=0)
+        facts = token_facts(self.visual)
+        return TowerShapes(self.block(layer) + 1, facts.width, facts.kept, pixels=0)
 
     def checkpoint_activations(self) -> None:
         """Trade time for memory: blocks run a second time in each backward pass."""
         self.visual.set_grad_checkpointing(True)
 
-    def _block(self, layer: int) -> int:
-        """Index of the block whose output transformers counts as this hidden state."""
-        depth = len(self._transformer.transformer.resblocks)
+    def block(self, layer: int) -> int:
+        """Index of the block whose output transformers counts as this hidden state.
+
+        Raises:
+            UsageError: as for `patch_tokens`.
+        """
+        depth = token_facts(self.visual).depth
         block = depth + layer if layer < 0 else layer - 1
         if not 0 <= block < depth:
             raise UsageError(f"layer {layer} is asked for, the image tower has {depth} blocks")

@@ -18,7 +18,14 @@ from transformers.utils import logging as bars
 
 from bench.errors import UsageError
 from bench.models.encoders.catalogue import PixelFacts
-from bench.models.encoders.checkpoint import check_file, check_sizes, load_fitting, read_state_dict, weights_files
+from bench.models.encoders.checkpoint import (
+    check_file,
+    check_sizes,
+    load_fitting,
+    read_state_dict,
+    tower_alone,
+    weights_files,
+)
 from bench.models.encoders.convert import activation_of, to_open_clip, to_open_clip_tower
 from bench.models.encoders.hub import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS
 from bench.models.encoders.pixel_configs import of_open_clip, of_transformers, square
@@ -68,10 +75,7 @@ def open_clip_folder(folder: Path, weights: Path | None = None) -> LoadedClip:
     clip = _built(identifier, f"{folder / OPEN_CLIP_CONFIG}")
     load_whole(clip, state, weights)
     preprocessing = of_open_clip(config["preprocess_cfg"], clip.visual.image_size, folder / OPEN_CLIP_CONFIG)
-    try:
-        tokenizer = open_clip.get_tokenizer(identifier, **options)
-    except Exception as error:  # tokenizers raise anything at all on damaged files
-        raise UsageError(f"{folder} holds no tokenizer that can be read: {trust.reason(error)}") from error
+    tokenizer = _tokenizer(identifier, options, str(folder))
     return LoadedClip(clip, tokenizer, preprocessing, str(folder / OPEN_CLIP_CONFIG), config["model_cfg"])
 
 
@@ -86,9 +90,19 @@ def open_clip_builtin(architecture: str, weights: Path, facts: PixelFacts) -> Lo
     clip = _built(architecture, f"architecture {architecture!r}")
     load_whole(clip, read_state_dict(weights), weights)
     size = square(clip.visual.image_size, architecture)
-    preprocessing = Preprocessing(size, facts.mean, facts.std, facts.interpolation)
-    tokenizer = open_clip.get_tokenizer(architecture, **options)
-    return LoadedClip(clip, tokenizer, preprocessing, str(weights), config)
+    preprocessing = Preprocessing(size, facts.mean, facts.std, facts.interpolation, facts.resize_mode or "shortest")
+    return LoadedClip(clip, _tokenizer(architecture, options, architecture), preprocessing, str(weights), config)
+
+
+def _tokenizer(identifier: str, options: dict[str, Any], what: str) -> Any:
+    """The tokenizer of one of open_clip's identifiers."""
+    try:
+        return open_clip.get_tokenizer(identifier, **options)
+    except Exception as error:  # tokenizers raise anything at all on damaged files
+        raise UsageError(
+            f"{what} holds no tokenizer that can be read, nor is one in the hub's cache: {trust.reason(error)}; "
+            "download tokenizer.json and tokenizer_config.json with the weights"
+        ) from error
 
 
 def known_architecture(name: str) -> dict[str, Any]:
@@ -125,10 +139,10 @@ def load_file(clip: Any, weights: Path) -> None:
         UsageError: see `read_state_dict` and `load_fitting`.
     """
     state = read_state_dict(weights)
-    if any(name.startswith("visual.") for name in state):
-        load_whole(clip, state, weights)
+    if tower := tower_alone(state):
+        load_fitting(clip.visual, tower, weights, "the image tower")
     else:
-        load_fitting(clip.visual, state, weights, "the image tower")
+        load_whole(clip, state, weights)
 
 
 def replace_tower(base: LoadedClip, weights: Path) -> LoadedClip:
@@ -160,9 +174,10 @@ def _check_not_larger(identifier: str, state: dict[str, Tensor], config: Path) -
     """Refuse a configuration of a model much larger than its weights before memory is taken for it."""
     try:
         with torch.device("meta"):
-            parameters = sum(parameter.numel() for parameter in _built(identifier, str(config)).parameters())
+            model = _built(identifier, str(config), device="meta")
     except UsageError:
         return  # some of timm's models cannot be built without memory; what is wrong is said when it is built
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     held = sum(tensor.numel() for tensor in state.values())
     if parameters > 2 * held:
         raise UsageError(
@@ -170,10 +185,10 @@ def _check_not_larger(identifier: str, state: dict[str, Tensor], config: Path) -
         )
 
 
-def _built(identifier: str, what: str) -> Any:
+def _built(identifier: str, what: str, device: str = "cpu") -> Any:
     try:
         with _without_warning(), trust.never_asking():
-            return open_clip.create_model(identifier, load_weights=False, pretrained_text=False)
+            return open_clip.create_model(identifier, load_weights=False, pretrained_text=False, device=device)
     except Exception as error:  # open_clip raises anything at all on a damaged configuration
         raise UsageError(f"open_clip {open_clip.__version__} cannot build {what}: {trust.reason(error)}") from error
 
@@ -243,7 +258,8 @@ def _pretrained(kind: Any, folder: Path) -> Any:
     found = config.get("model_type")
     check_sizes(config, folder / "config.json")
     if found != expected:
-        raise UsageError(f"{folder / 'config.json'} describes a {found!r} model, not a {expected!r} one")
+        siglip = "; of a SigLIP, timm's repository on the hub is read" if "siglip" in str(found) else ""
+        raise UsageError(f"{folder / 'config.json'} describes a {found!r} model, not a {expected!r} one{siglip}")
     try:
         with transformers_bars():
             model, report = kind.from_pretrained(

@@ -129,7 +129,7 @@ def check_facts(row: EncoderRow, loaded: LoadedClip) -> None:
     """Compare what a checkpoint says of itself with what its publisher says in the catalogue.
 
     Raises:
-        UsageError: they differ in architecture, activation, image size, mean, std or interpolation.
+        UsageError: they differ in architecture, activation, image size, mean, std, interpolation or resize mode.
     """
     pixels, visual = loaded.preprocessing, loaded.clip.visual
     pairs: list[tuple[str, Any, Any]] = [("image size", pixels.size, row.image_size)]
@@ -140,6 +140,7 @@ def check_facts(row: EncoderRow, loaded: LoadedClip) -> None:
             ("mean", pixels.mean, row.preprocessing.mean),
             ("std", pixels.std, row.preprocessing.std),
             ("interpolation", pixels.interpolation, row.preprocessing.interpolation),
+            ("resize mode", pixels.resize_mode, row.preprocessing.resize_mode),
         ]
     if row.architecture is not None and loaded.architecture:
         expected = known_architecture(row.architecture)
@@ -248,6 +249,7 @@ def _tagged(name: str, tag: str) -> EncoderRow:
         )
     full = name + QUICK if quick and not name.endswith(QUICK) else name
     repository, _, file = config["hf_hub"].rpartition("/")
-    pixels = PixelFacts(tuple(config["mean"]), tuple(config["std"]), config["interpolation"])
+    mode = config.get("resize_mode")
+    pixels = PixelFacts(tuple(config["mean"]), tuple(config["std"]), config["interpolation"], mode)
     row = EncoderRow(f"{name},{tag}", hub=repository, pretrained=tag, architecture=full, preprocessing=pixels)
     return replace(row, weights=file or None, activation="quick_gelu" if quick else "gelu")

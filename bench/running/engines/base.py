@@ -10,7 +10,9 @@ from bench.config import RunConfig
 class Engine(Protocol):
     """Carries out runs somewhere. Runs share nothing but the disk, and each can be resumed.
 
-    Whatever becomes of an engine, `bench.running.loop.execute(config)` on some machine is what carries out a run.
+    Whatever becomes of an engine, `bench.running.loop.execute(config)` on some machine is what carries out a run. A run
+    in shards comes as one configuration per shard. What ``--on NAME:ADDRESS?key=value`` says beside the name arrives as
+    further keyword arguments, ``address`` among them; an engine takes those that its class names.
     """
 
     def __init__(self, *, jobs: int | None, progress: bool) -> None:
@@ -24,5 +26,8 @@ class Engine(Protocol):
     def submit(self, configs: Sequence[RunConfig]) -> None:
         """Begin to carry out runs, or put them where they will be; does not wait for them."""
 
-    def watch(self) -> list[Path]:
-        """Wait until all are carried out; returns their directories in the order of `submit`."""
+    def watch(self) -> Sequence[Path | Exception]:
+        """Wait until all have ended; returns the directory of each, or why it failed, in the order of `submit`.
+
+        A run that fails does not stop the others.
+        """

@@ -19,6 +19,12 @@ class Inline:
         """Take note of the runs."""
         self.configs = tuple(configs)
 
-    def watch(self) -> list[Path]:
+    def watch(self) -> list[Path | Exception]:
         """Carry them out."""
-        return [execute(config, display=self.display) for config in self.configs]
+        return [self._outcome(config) for config in self.configs]
+
+    def _outcome(self, config: RunConfig) -> Path | Exception:
+        try:
+            return execute(config, display=self.display)
+        except Exception as error:
+            return error

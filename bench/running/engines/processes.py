@@ -6,9 +6,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
@@ -18,68 +19,83 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from bench.config import RunConfig
-from bench.errors import UsageError
 from bench.progress import Display, Relay, Silent, choose, relayed
+from bench.running.engines.devices import devices_for
+from bench.running.engines.driving import Drive, unknown_need
 from bench.running.engines.inline import Inline
+from bench.running.engines.need import need_of
+from bench.running.engines.places import SHARING, Place, Places
 from bench.running.loop import execute
+
+PATIENCE = 5.0  # seconds in which workers may record that they were interrupted
 
 
 class Processes:
     """The default engine.
 
     Small models leave most of a CPU idle when one process uses all cores; as many processes as cores, with one thread
-    each, finish about 1.5 times as soon. On an accelerator runs go one after the other unless ``jobs`` says otherwise.
+    each, finish about 1.5 times as soon. On accelerators there are as many runs at once as their memory has room for.
     """
+
+    killed: tuple[type[Exception], ...] = (BrokenProcessPool,)
 
     def __init__(self, *, jobs: int | None = None, progress: bool = True) -> None:
         self.jobs, self.progress = jobs, progress
         self._inline = Inline(progress=progress)
-        self._running = ExitStack()
-        self._pending: list[Future[Path]] = []
+        self._drive: Drive | None = None
+        self._pools: dict[int, ProcessPoolExecutor] = {}  # one of a single process for each slot
+        self._futures: list[Future[Path]] = []
         self._workers: list[BaseProcess] = []
+        self._context = multiprocessing.get_context("spawn")
 
     def submit(self, configs: Sequence[RunConfig]) -> None:
-        """Start the processes; a single run is carried out in this one."""
-        workers = min(len(configs), self.jobs or _default_jobs(configs))
-        if workers <= 1:
+        """Plan where each run goes; a single run is carried out in this process."""
+        slots = min(len(configs), self.jobs or os.cpu_count() or 1)
+        if slots <= 1:
             self._inline.submit(configs)
             return
-        context = multiprocessing.get_context("spawn")
-        strangers = set(multiprocessing.active_children())
-        events = context.Queue()
-        events.cancel_join_thread()  # a worker that was killed may have held its lock
-        threads = max(1, (os.cpu_count() or 1) // workers)
-        begin = (threads, events, self.progress)
-        self._pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=begin)
-        self._running.enter_context(self._pool)
-        self._running.enter_context(relayed(events))
-        with _without_script():
-            self._pending = [self._pool.submit(_execute_in_worker, config) for config in configs]
-        self._workers = [child for child in multiprocessing.active_children() if child not in strangers]
+        devices = devices_for(configs[0].device)
+        sharing = SHARING if self.jobs is None or not devices else -(-self.jobs // len(devices))
+        self.threads = max(1, (os.cpu_count() or 1) // slots)
+        self._drive = Drive(self, configs, Places(slots, devices, sharing), need_of if devices else unknown_need)
 
-    def watch(self) -> list[Path]:
-        """Wait for all; the first error ends the whole, and what is recorded is kept.
-
-        Raises:
-            UsageError: a process was killed.
-        """
-        if not self._pending:
+    def watch(self) -> list[Path | Exception]:
+        """Wait for all; what is recorded is kept, whatever becomes of a run."""
+        if self._drive is None:
             return self._inline.watch()
-        display = choose(self.progress)
-        with self._running:
-            display.begin("runs", len(self._pending))
-            try:
-                for future in as_completed(self._pending):
-                    future.result()
-                    display.advance(1)
-                display.end()
-                return [future.result() for future in self._pending]
-            except BaseException as error:
-                self._pool.shutdown(wait=False, cancel_futures=True)
-                _stop(self._workers, patience=5.0 if isinstance(error, KeyboardInterrupt) else 0.0)
-                if isinstance(error, BrokenProcessPool):
-                    raise _killed() from error
-                raise
+        with ExitStack() as shown:
+            self.events = self._context.Queue()
+            self.events.cancel_join_thread()  # a worker that was killed may have held its lock
+            shown.enter_context(relayed(self.events))
+            return self._drive.carry_out(choose(self.progress))
+
+    def start(self, config: RunConfig, place: Place) -> Future[Path]:
+        """Begin a run in the process of a slot, or in a new one after it was killed."""
+        try:
+            future = self._begin(config, place)
+        except BrokenProcessPool:
+            del self._pools[place.slot]
+            future = self._begin(config, place)
+        self._futures.append(future)
+        return future
+
+    def _begin(self, config: RunConfig, place: Place) -> Future[Path]:
+        strangers = set(multiprocessing.active_children())
+        if place.slot not in self._pools:
+            begin = (self.threads, self.events, self.progress)
+            self._pools[place.slot] = ProcessPoolExecutor(1, self._context, initializer=_begin_worker, initargs=begin)
+        with _without_script():
+            future = self._pools[place.slot].submit(_execute_in_worker, config, place)
+        self._workers += [child for child in multiprocessing.active_children() if child not in strangers]
+        return future
+
+    def stop(self) -> None:
+        """End the processes: those that still work after a while, whose runs the next command resumes."""
+        working = not all(future.done() for future in self._futures)
+        for pool in self._pools.values():
+            pool.shutdown(wait=not working, cancel_futures=True)
+        if working:
+            _stop(self._workers, PATIENCE)
 
 
 @contextmanager
@@ -95,13 +111,6 @@ def _without_script() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = script
-
-
-def _killed() -> UsageError:
-    return UsageError(
-        "a worker process was killed, perhaps for want of memory. What it recorded is kept: give the command again to "
-        "resume, with fewer --jobs if memory is short"
-    )
 
 
 def _stop(processes: Sequence[BaseProcess], patience: float) -> None:
@@ -120,6 +129,7 @@ def _begin_worker(threads: int, events: Any, progress: bool) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # bars are the command's to show
+    events.cancel_join_thread()  # another worker may be killed while it holds the queue's lock
     _display = Relay(events.put, os.getpid()) if progress else Silent()
 
 
@@ -131,10 +141,12 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _execute_in_worker(config: RunConfig) -> Path:
-    return execute(config, display=_display)
-
-
-def _default_jobs(configs: Sequence[RunConfig]) -> int:
-    on_cpu = all(c.device == "cpu" or (c.device == "auto" and not torch.cuda.is_available()) for c in configs)
-    return (os.cpu_count() or 1) if on_cpu else 1
+def _execute_in_worker(config: RunConfig, place: Place) -> Path:
+    if place.device is None:
+        return execute(config, display=_display)
+    if place.device.startswith("cuda") and place.share < 1:
+        torch.cuda.set_per_process_memory_fraction(place.share, torch.device(place.device))
+    try:
+        return execute(replace(config, device=place.device), display=_display)
+    finally:
+        torch.cuda.empty_cache()  # what it held is the next run's

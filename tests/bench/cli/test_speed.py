@@ -16,6 +16,7 @@ COMMANDS = {
     "check": "check --rerun 0",
     "layouts": "table",
     "table": "table results/mini",
+    "status": "status results/mini",
 }
 
 

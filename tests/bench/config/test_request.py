@@ -49,6 +49,8 @@ def other(tmp_path_factory):
         "surrogate_vlm": ("owner/flamingo?shots=4",),
         "force": True,
         "jobs": 2,
+        "shards": 3,
+        "on": "inline",
         "encoder": ("fare4",),
         "task": ("vqa",),
         "dataset": ("vqa:photos",),

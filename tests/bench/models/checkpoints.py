@@ -73,6 +73,7 @@ def clip_model_folder(
     tokenizer: bool = True,
     seed: int = 0,
     text: dict[str, Any] | None = None,
+    vision: dict[str, Any] | None = None,
 ) -> CLIPModel:
     """A transformers CLIPModel folder; returns the model in it."""
     words = {
@@ -89,7 +90,7 @@ def clip_model_folder(
         **(text or {}),
     }
     config = CLIPConfig(
-        vision_config=vision_config(activation).to_dict(),
+        vision_config=vision_config(activation, **(vision or {})).to_dict(),
         text_config=words,
         projection_dim=24,
     )

@@ -74,6 +74,21 @@ def test_p_values_are_corrected_for_the_number_of_comparisons():
 
 
 @pytest.mark.parametrize(
+    ("losses", "changes", "outcome"),
+    [
+        (6, OTHER, "ok"),  # one-sided: 2^-6 = 0.0156
+        (7, OTHER, "fell"),  # 0.0078
+        (7, None, "ok"),  # two-sided between runs of the same weights: 0.0156
+        (8, None, "fell"),
+    ],
+)
+def test_a_drop_fails_below_one_in_a_hundred(losses, changes, outcome):
+    new = in_memory({0: [0.0] * losses + [100.0] * 42}, **{"weights": changes} if changes else {})
+    old = in_memory({0: [100.0] * (losses + 42)})
+    assert outcomes(compare_to_baseline([new], [old])) == [outcome]
+
+
+@pytest.mark.parametrize(
     ("new", "old", "outcome", "words"),
     [
         ([], [{}], "missing", "was not run"),

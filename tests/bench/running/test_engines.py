@@ -20,7 +20,7 @@ def configs(output, encoders="clip,fare2"):
 
 def test_the_default_and_the_inline_engine_record_the_same_in_the_order_asked_for(tmp_path):
     found = {
-        engine: [load_run(d) for d in execute_all(configs(tmp_path / engine), jobs=2, progress=False, engine=engine)]
+        engine: [load_run(d) for d in execute_all(configs(tmp_path / engine), jobs=2, progress=False, on=engine)]
         for engine in ("processes", "inline")
     }
     for runs in found.values():
@@ -32,16 +32,16 @@ def test_the_default_and_the_inline_engine_record_the_same_in_the_order_asked_fo
 
 def test_an_unknown_engine_is_refused_with_the_nearest(tmp_path):
     with pytest.raises(UsageError, match=r"unknown engine 'procesess'; did you mean 'processes'\? known: .*inline"):
-        execute_all(configs(tmp_path), engine="procesess")
+        execute_all(configs(tmp_path), on="procesess")
 
 
 def test_what_is_no_engine_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(registry.ENGINES, "mine", "pathlib:Path")
     with pytest.raises(UsageError, match="'mine' is no class with submit and watch"):
-        execute_all(configs(tmp_path), engine="mine")
+        execute_all(configs(tmp_path), on="mine")
 
 
-def die(config):
+def die(config, place):
     os.kill(os.getpid(), 9)
 
 

@@ -81,6 +81,44 @@ def test_the_ceiling_is_the_headers_and_not_the_metrics_name(tmp_path):
     assert (row["low"], row["high"]) == (120.0, 120.0)
 
 
+def test_a_number_on_fewer_samples_than_the_run_has_is_not_whole(tmp_path):
+    with open_run(tmp_path, make_header(n_samples=2, radii=(4.0,))) as store:
+        store.append([make_record(f"s{k}") for k in range(2)])
+        store.append([make_record("s0", "apgd", 4.0, 0.0), make_record("s1", "apgd", 4.0, None, error="NaN")])
+        store.finish("complete")
+    assert [(m.radius, m.estimate.n, m.whole) for m in measured([load_run(tmp_path)])] == [
+        (0.0, 2, True),
+        (4.0, 1, False),
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"protocol": {"name": "paper"}},
+        {"protocol": {"precision": "bf16"}},
+        {"norm": "l2"},
+        {"attack": "apgd"},
+        {"suite": "other"},
+        {"metric": "other"},
+    ],
+    ids=str,
+)
+def test_what_was_measured_otherwise_is_not_averaged_with_it(changes):
+    shape, colour = ({"task": "zeroshot", "dataset": name} for name in ("shape", "colour"))
+    alike = [in_memory({0: GOOD, 4: BAD}, **one) for one in (shape, colour)]
+    assert len(averaged(alike, SUITE_FACTS)) == 2
+    assert averaged([alike[0], in_memory({0: GOOD, 4: BAD}, **colour | changes)], SUITE_FACTS) == []
+
+
+def test_an_average_has_the_radii_that_all_its_runs_have():
+    runs = [
+        in_memory({0: GOOD, eps: BAD, 4: BAD}, task="zeroshot", dataset=name)
+        for name, eps in (("shape", 2), ("colour", 8))
+    ]
+    assert [m.radius for m in averaged(runs, SUITE_FACTS)] == [0.0, 4.0]
+
+
 def test_averages_are_plain_means_over_datasets(runs):
     found = rows(averaged(runs, SUITE_FACTS))
     assert [(r["encoder"], r["radius"], r["value"]) for r in found] == [

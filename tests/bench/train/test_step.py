@@ -95,7 +95,7 @@ def test_micro_batches_add_up_to_the_whole_batch(objective, clean_weight):
         recipe = replace(RECIPE, clean_weight=clean_weight)
         classes = F.normalize(torch.randn(12, 3, generator=torch.Generator().manual_seed(1)), dim=0) * 10
         stepper = Stepper(
-            tower, original, objective, recipe, _batch, classes=classes, runtime=Runtime(micro_batch=size)
+            tower, original, objective, recipe, _batch, classes=classes.double(), runtime=Runtime(micro_batch=size)
         )
         update = stepper(0)
         found.append((update.loss, _gradients(tower)))

@@ -204,6 +204,7 @@ def test_a_checkpoint_that_contradicts_its_row_is_refused(tmp_path, cache, facts
         (lambda c: c["preprocess_cfg"].update(interpolation="random"), "interpolation 'random'"),
         (lambda c: c["model_cfg"]["text_cfg"].update(vocab_path="x"), "cannot build .*vocab_path"),
         (lambda c: c["model_cfg"]["vision_cfg"].update(layers=2), "unknown"),
+        (lambda c: c["model_cfg"]["vision_cfg"].update(width=4096), "describes .* parameters, .* not of one model"),
         (lambda c: c["model_cfg"]["vision_cfg"].update(image_size=35), "positional_embedding"),
     ],
 )

@@ -21,6 +21,7 @@ from tests.bench.models import checkpoints
 pytestmark = pytest.mark.usefixtures("cache")
 PIXELS = torch.rand(2, 3, 28, 28, generator=torch.Generator().manual_seed(0))
 TEXTS = ["red star", "blue ring"]
+PAPER = catalogue.rows("paper")
 
 
 def _agree(found, expected):
@@ -93,7 +94,7 @@ def test_a_tag_decides_the_activation(tmp_path, arch, architecture, activation):
     rows = catalogue.rows("paper")
     row = load._base_of_path(tmp_path, rows, arch)
     assert (row.architecture, row.activation) == (architecture, activation)
-    assert row.preprocessing == checkpoints.OPENAI
+    assert row.preprocessing == replace(checkpoints.OPENAI, resize_mode="shortest")
     if arch == "ViT-L-14,openai":
         assert row.hub == rows["clip"].hub
 
@@ -246,3 +247,41 @@ def test_full_size_rows_of_the_paper_suite(tmp_path, cache):
     torch.save(tower, tmp_path / "fare_eps_2.pt")
     assert load_encoder(str(tmp_path / "fare_eps_2.pt"), "paper", "ViT-L-14-quickgelu").width == 1024
     shutil.rmtree(tmp_path)
+
+
+@pytest.mark.parametrize("parents", ["", "visual.", "vision_encoder.", "model.vision_encoder.", "module.model."])
+@torch.no_grad()
+def test_a_row_whose_tower_was_saved_as_a_part_of_something(tmp_path, world, parents, monkeypatch):
+    """Sim-CLIP's rows: a file by its address, loaded into a ``vision_encoder`` by its authors."""
+    model = checkpoints.open_clip_model(checkpoints.open_clip_config(quick_gelu=True), seed=3)
+    torch.save({parents + k: v for k, v in model.visual.state_dict().items()}, tmp_path / "simclip4.pt")
+    monkeypatch.setenv("BENCH_WEIGHTS", str(tmp_path))
+    rows = {"clip": catalogue.rows("small")["clip"]}
+    row = replace(PAPER["simclip4"], architecture=None, image_size=None)
+    encoder = load_row(row, rows)
+    assert _agree(encoder(PIXELS), model.encode_image(_standardised(PIXELS)))
+    (tmp_path / "simclip4.pt").unlink()
+    with pytest.raises(UsageError, match=r"not on this machine; download it: curl .*SimCLIP/resolve/main/simclip4\.pt"):
+        load_row(row, rows)
+
+
+def test_a_tower_beside_other_parts_is_refused(tmp_path, world):
+    state = {f"model.vision_encoder.{k}": v for k, v in world.visual.state_dict().items()}
+    torch.save(state | {"model.head.weight": torch.ones(2)}, tmp_path / "mixed.pt")
+    with pytest.raises(UsageError, match="does not fit the image tower"):
+        load_encoder(str(tmp_path / "mixed.pt"), "small")
+
+
+@torch.no_grad()
+def test_a_clip_model_in_the_proportions_of_leafs_vit_g(tmp_path, cache):
+    """Its MLP is 4.3637 widths wide: 6144 of 1408."""
+    words = {"vocab_size": 49408, "eos_token_id": 49407, "max_position_embeddings": 16, "intermediate_size": 69}
+    model = checkpoints.clip_model_folder(
+        tmp_path / "leaf", "gelu", processor=False, tokenizer=False, text=words, vision={"intermediate_size": 139}
+    )
+    row = PAPER["leaf-g14"]
+    checkpoints.into_hub_cache(tmp_path / "leaf", cache, row.hub)
+    encoder = load_row(replace(row, image_size=28), {})
+    expected = model(input_ids=encoder.text.tokenizer(TEXTS), pixel_values=_standardised(PIXELS))
+    assert _agree(nn.functional.normalize(encoder(PIXELS), dim=-1), expected.image_embeds)
+    assert _agree(encoder.text.embed(TEXTS), expected.text_embeds)
