@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from bench.analysis.calls import declined
 from bench.analysis.facts import Facts
 from bench.analysis.stats import Estimate, average_interval, interval
 from bench.errors import UsageError
@@ -111,7 +112,8 @@ def measured(runs: Iterable[Run]) -> list[Measure]:
         for radius in radii(run.header):
             if scores := scores_at(run, radius):
                 estimate = interval(scores, groups, ceiling=run.header.ceiling)
-                found.append(measure([run], run.header.dataset, radius, estimate))
+                answered = run.header.n_samples - declined(run, radius).total()
+                found.append(measure([run], run.header.dataset, radius, estimate, size=answered))
     return found
 
 

@@ -10,7 +10,7 @@ from bench.analysis.stats import Paired, Scores, holm, paired
 from bench.errors import UsageError
 from bench.records import Run
 from bench.records.header import differences
-from bench.records.worst import eps_label, groups_at, scores_at, worst_records
+from bench.records.worst import eps_label, groups_at, scores_at, worst_attacks, worst_records
 
 MEANING = ("task", "metric", "worst")  # runs that differ here do not measure the same thing
 CONDITIONS = (
@@ -129,6 +129,19 @@ def compare(a: Sequence[Run], b: Sequence[Run], allow: Collection[str] = ()) -> 
             results.append(_at(left, right, eps, SAMPLES in allowed))
     adjusted = holm([result.change.p for result in results])
     return [replace(result, p_holm=p) for result, p in zip(results, adjusted, strict=True)]
+
+
+def attacked_against_clean(run: Run, radius: float) -> Paired | None:
+    """The answers to a radius' attacked images alone, against those to their clean images; None where there are none.
+
+    An answer that an attack made better counts as such: nothing is taken at its worst.
+    """
+    attacked = worst_attacks(run.header, run.records)
+    scores = {s: r.score for (s, at), r in attacked.items() if at == radius and r.error is None and r.score is not None}
+    clean = scores_at(run, 0.0)
+    if not scores.keys() & clean.keys():
+        return None
+    return paired(scores, clean, groups_at(run), ceiling=run.header.ceiling)
 
 
 def _pairs(a: Sequence[Run], b: Sequence[Run], lone_allowed: bool) -> list[tuple[Run, Run]]:

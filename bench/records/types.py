@@ -9,6 +9,7 @@ from typing import Any, Self
 import msgspec
 
 from bench.records.files import RecordsError
+from tasks.calls import DECLINED, Call, Repeat
 
 SCHEMA_VERSION = 2
 CLEAN = "clean"
@@ -18,7 +19,7 @@ TOO_DEEP = f"lists and objects are nested deeper than {DEEPEST} levels"
 Key = tuple[str, str, float]
 _NUMBERS = ("radius", "distance", "seconds", "score", "loss", "png_score")
 _MAYBE_ABSENT = ("score", "loss", "png_score")
-_OPTIONAL = ("png_score", "loss_curve")  # keys that a line has only where there is a value
+_OPTIONAL = ("png_score", "loss_curve", "call", "repeats")  # keys that a line has only where there is a value
 _FORMER = {"eps_255": "radius", "distance_255": "distance", "course": "loss_curve"}  # names in schema version 1
 _DROPPED = ("flags",)  # of schema version 1, where it was always empty
 
@@ -27,6 +28,8 @@ def encode(value: Any) -> Any:
     """JSON data for `value`; NaN and infinities become the strings "nan", "inf", "-inf", never null or 0."""
     if isinstance(value, float):
         return value if math.isfinite(value) else str(float(value))
+    if isinstance(value, msgspec.Struct):
+        return msgspec.to_builtins(value)
     if isinstance(value, Mapping):
         return {str(key): encode(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -88,6 +91,13 @@ def parse_object(
     return data
 
 
+def _typed(value: Any, kind: Any, name: str) -> Any:
+    try:
+        return msgspec.convert(value, kind)
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
+        raise RecordsError(f"{name}: {error}") from error
+
+
 class Record(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """What one step did to one sample.
 
@@ -106,6 +116,8 @@ class Record(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
         png_score: Score of the adversarial image after a round trip through an 8-bit PNG; None if not asked for.
         loss_curve: The highest loss among the first 1, 2, 4, 8, ... images that the attack tried; None where it was
             not watched.
+        call: What is known of the call, of a victim behind an endpoint.
+        repeats: The same clean image asked again, where that was wanted.
 
     Raises:
         RecordsError: If a field has another type than is written here or a value that cannot be, or the score is
@@ -125,6 +137,8 @@ class Record(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     seconds: float
     png_score: float | None = None
     loss_curve: tuple[float, ...] | None = None
+    call: Call | None = None
+    repeats: tuple[Repeat, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self._has_plain_types():
@@ -150,6 +164,8 @@ class Record(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
             and 0 <= self.evaluations < MOST
             and self.error is None
             and (self.loss_curve is None or _are_floats(self.loss_curve))
+            and self.call is None
+            and self.repeats is None
         )
 
     def _check_types(self) -> None:
@@ -167,6 +183,20 @@ class Record(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
             raise RecordsError(f"error must be a string or None, not {self.error!r}")
         if not (self.loss_curve is None or _are_floats(self.loss_curve)):
             raise RecordsError(f"loss_curve must be a tuple of numbers or None, not {self.loss_curve!r}")
+        if not (self.call is None or isinstance(self.call, Call)):
+            raise RecordsError(f"call must be a Call or None, not {self.call!r}")
+        if not (self.repeats is None or all(isinstance(one, Repeat) for one in self.repeats)):
+            raise RecordsError(f"repeats must be a tuple of Repeat or None, not {self.repeats!r}")
+
+    @property
+    def declined(self) -> bool:
+        """Whether the model refused or its provider filtered: no score, and no failure either."""
+        return self.call is not None and self.call.outcome in DECLINED
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to do: there is a score, or the model declined."""
+        return self.error is None or self.declined
 
     @property
     def key(self) -> Key:
@@ -194,6 +224,9 @@ class Record(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
                 data[name] = number(data[name])
         if isinstance(data.get("loss_curve"), list):
             data["loss_curve"] = tuple(number(loss) for loss in data["loss_curve"])
+        for name, kind in (("call", Call), ("repeats", tuple[Repeat, ...])):
+            if data.get(name) is not None:
+                data[name] = _typed(data[name], kind, name)
         return cls(**data)
 
 

@@ -12,7 +12,6 @@ from attacks.checks import SanityCheck
 from attacks.kinds import Confirm
 from attacks.objective import Objective
 from attacks.outcome import Outcome
-from attacks.threat import Norm, ThreatModel
 from bench.config import RunConfig
 from bench.records import Record
 from bench.records.worst import is_worse
@@ -23,11 +22,11 @@ from bench.running.load import Setup
 from bench.running.loss_curve import LossCurve, Watch
 from bench.running.plugins import ask, score_of
 from bench.running.sanity_checks import batch_checks
+from bench.running.units import UNITS
 from tasks.base import Answer, ImageTextEncoder, Sample, Task, Victim
 from tasks.protocol import PROTOCOLS
 
 CHECKED = 32  # samples of the first batch attacked that the sanity checks look at; each costs a few passes
-UNITS = {"linf": 255, "l2": 1}  # of a recorded radius or distance, in the range of a pixel
 
 
 def scored(task: Task, sample: Sample, step: str, eps: float, answer: Answer, *, seconds: float) -> Record:
@@ -45,6 +44,7 @@ def scored(task: Task, sample: Sample, step: str, eps: float, answer: Answer, *,
         evaluations=0,
         error=answer.error,
         seconds=round(seconds, 4),
+        call=answer.call,
     )
 
 
@@ -64,6 +64,22 @@ class AttackedImage:
 
 
 Attacked = list[list[AttackedImage]]  # by sample, then by step
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a batch's attack gave, row by row.
+
+    Attributes:
+        losses: of the objective; None where there is none.
+        problems: what is wrong with a row.
+        curves: loss curves.
+    """
+
+    outcome: Outcome
+    losses: Sequence[float | None]
+    problems: Sequence[str | None]
+    curves: Sequence[LossCurve | None]
 
 
 @dataclass(frozen=True)
@@ -147,26 +163,32 @@ class Attacker:
     def _once(self, batch: AttackBatch, models: Models, conditions: Conditions) -> Attacked:
         """Attack through one model, ask another."""
         began = time.monotonic()
-        goal = objective(batch, models.source, models.encoder)
-        outcome, problems, curves = self._carry_out(batch, goal, models.victim, conditions)
-        self._check(goal, batch, outcome)
+        made = self._make(batch, models, conditions)
+        outcome, problems = made.outcome, made.problems
         answers = self._answers(batch.volley.sample_rows, outcome.images, problems, models.victim)
         seconds = (time.monotonic() - began) / len(answers)
-        losses, fooled, spent = (part.tolist() for part in (outcome.loss, outcome.fooled, outcome.evaluations))
+        fooled, spent = (part.tolist() for part in (outcome.fooled, outcome.evaluations))
         distances = (batch.threat.distance(outcome.images, batch.clean_rows) * UNITS[batch.threat.norm]).tolist()
         rows = []
         for k, (step, sample) in enumerate(batch.volley.rows):
             answer, png_score = answers[k]
             record = msgspec.structs.replace(
                 scored(self.setup.task, sample, step.name, batch.eps, answer, seconds=seconds),
-                loss=losses[k],
+                loss=made.losses[k],
                 distance=distances[k],
                 evaluations=spent[k],
                 png_score=png_score,
-                loss_curve=None if answer.error else curves[k],
+                loss_curve=None if answer.error else made.curves[k],
             )
             rows.append(AttackedImage(record, outcome.images[k], fooled[k] and problems[k] is None))
         return batch.volley.by_sample(rows)
+
+    def _make(self, batch: AttackBatch, models: Models, conditions: Conditions) -> Made:
+        """The batch's adversarial images."""
+        goal = objective(batch, models.source, models.encoder)
+        outcome, problems, curves = self._carry_out(batch, goal, models.victim, conditions)
+        self._check(goal, batch, outcome)
+        return Made(outcome, outcome.loss.tolist(), problems, curves)
 
     def clean_answers(self, samples: Sequence[Sample], images: Tensor) -> list[tuple[Answer, float | None]]:
         """The victim's answers to clean images, and their scores as 8-bit PNGs where those take another path."""
@@ -193,7 +215,9 @@ class Attacker:
     ) -> list[tuple[Answer, float | None]]:
         """Answers to images, and the scores of what a victim says of their 8-bit PNGs."""
         found: list[tuple[Answer, float | None]] = []
-        for k, png in enumerate(ask(victim, as_png(images), samples)):
+        rounded = as_png(images)
+        same = self.setup.deployed is None and torch.equal(rounded, images)
+        for k, png in enumerate(exact if same else ask(victim, rounded, samples)):
             error = exact[k].error or (png.error and f"as an 8-bit PNG, {png.error}")
             score = None if error else score_of(self.setup.task, png, samples[k])
             found.append((replace(exact[k], error=error), score))
@@ -259,8 +283,3 @@ def at_the_cost_of(record: Record, spent: Sequence[Record]) -> Record:
         evaluations=sum(one.evaluations for one in spent),
         seconds=round(sum(one.seconds for one in spent), 4),
     )
-
-
-def threat_model(norm: Norm, eps: float) -> ThreatModel:
-    """The ball of a radius as it is recorded: in 1/255 for l-inf, in plain units for l2."""
-    return ThreatModel(norm, eps / UNITS[norm])
