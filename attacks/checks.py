@@ -12,13 +12,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.objective import NotDifferentiableError, Objective, evaluate, evaluate_with_gradient
+from attacks.objective import NotDifferentiableError, Objective, evaluate, evaluate_with_gradient, with_margin
 from attacks.outcome import Outcome
 from attacks.threat import ThreatModel
 
 VANISHING = 1e-20  # largest entry of a gradient below which float32 products of it underflow
 RANDOMISED = 1e-4  # relative change of a loss from one look to the next; AutoAttack's threshold for logits
 BETTER_THAN_NOISE = 0.75  # share of the samples on which an attack must beat one random image of the ball
+DIRECTIONS = 8  # along which the loss is looked at
+REACH = 0.5 / 255  # of a look to either side, in each pixel
+LEAST_COSINE, MOST_RATIO = 0.8, 2.0  # of a gradient that serves; of honest ones on smooth models: above 0.99, below 1.1
+COUPLED = 1e-2  # relative change of a loss with other images in the batch
+SLOPES, ROWS = "finite_differences", "rows_independent"
 OUTPUTS_SUM = 1e-4  # how near to one the outputs of a softmax sum
 
 
@@ -52,6 +57,55 @@ def gradient_check(objective: Objective, images: Tensor) -> SanityCheck:
     if faint:
         detail += f", {faint} a gradient below {VANISHING:g}"
     return SanityCheck(name, broken == flat == faint == 0, detail)
+
+
+def slope_check(objective: Objective, images: Tensor, seeds: Sequence[int]) -> SanityCheck:
+    """Whether the gradient says how the loss changes: central differences along random signs, for B images.
+
+    A gradient that is cut off, drowned in rounding or shrunk passes a look at whether it is zero; its cosine to what
+    the loss does, or the ratio of the two, does not. A classifier is looked at by its margin, which does not saturate.
+    """
+    objective = with_margin(objective)
+    rows = torch.arange(len(images), device=images.device)
+    try:
+        _, gradient = evaluate_with_gradient(objective, images, rows, skip_fooled=False)
+    except NotDifferentiableError as error:
+        return SanityCheck(SLOPES, False, str(error))
+    foretold, found, noise = [], [], 0.0
+    streams = [torch.Generator().manual_seed(seed) for seed in seeds]
+    for _ in range(DIRECTIONS):
+        shape = images.shape[1:]
+        signs = torch.stack([2.0 * torch.randint(0, 2, shape, generator=s) - 1 for s in streams]).to(images.device)
+        above, below = (evaluate(objective, images + side * REACH * signs, rows).loss for side in (1, -1))
+        foretold.append((gradient * signs).sum((1, 2, 3)))
+        found.append((above - below) / (2 * REACH))
+        noise = max(noise, float(above.abs().max()))
+    return _slopes(torch.stack(foretold), torch.stack(found), noise * 2.0**-21 / REACH)
+
+
+def _slopes(foretold: Tensor, found: Tensor, noise: float) -> SanityCheck:
+    """Slopes (D, B) as the gradient has them, against those of the loss; below the noise there is nothing to say."""
+    told, seen = float(foretold.norm()), float(found.norm())
+    if not (found.isfinite().all() and foretold.isfinite().all()):
+        return SanityCheck(SLOPES, False, "a loss or a gradient is not finite")
+    if max(told, seen) <= noise * found.numel() ** 0.5:
+        return SanityCheck(SLOPES, True, "too flat for differences to tell from rounding")
+    cosine = float((foretold * found).sum()) / max(told * seen, 1e-300)
+    ratio = told / seen if seen else torch.inf
+    detail = f"cosine {cosine:.3f} between gradient and central differences; slopes {ratio:.2g} times theirs"
+    return SanityCheck(SLOPES, cosine >= LEAST_COSINE and 1 / MOST_RATIO <= ratio <= MOST_RATIO, detail)
+
+
+def rows_check(objective: Objective, images: Tensor) -> SanityCheck:
+    """Whether the losses of images (B, 3, H, W) are the same when half of them are asked without the others."""
+    rows = torch.arange(len(images), device=images.device)
+    whole = evaluate(objective, images, rows).loss
+    halves = [evaluate(objective, images[part], rows[part]).loss for part in (slice(0, None, 2), slice(1, None, 2))]
+    apart = torch.empty_like(whole)
+    apart[0::2], apart[1::2] = halves
+    change = (apart - whole).abs() / whole.abs().clamp_min(1.0)
+    moved = int((change > COUPLED).sum())
+    return SanityCheck(ROWS, moved == 0, f"of {len(images)} samples, {moved} have another loss in other company")
 
 
 def repeatable_check(objective: Objective, images: Tensor) -> SanityCheck:

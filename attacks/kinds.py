@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from attacks.apgd import FirstCheckpoint, apgd
-from attacks.objective import LOSSES, Classification, Objective, evaluate
+from attacks.objective import LOSSES, Classification, Expectation, Objective, evaluate
 from attacks.outcome import Outcome
 from attacks.pgd import SCHEDULES, pgd
 from attacks.presets import AttackStep
@@ -136,6 +136,8 @@ def with_loss(objective: Objective, options: Mapping[str, Any]) -> Objective:
     """
     if "loss" not in options:
         return objective
+    if isinstance(objective, Expectation):
+        return objective.with_each(lambda one: with_loss(one, options))
     if not isinstance(objective, Classification):
         raise ValueError("option loss chooses among losses of a classifier without a target; leave it out here")
     return replace(objective, loss=options["loss"])

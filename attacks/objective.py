@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -188,22 +188,32 @@ def runner_up(logits: Tensor, labels: Tensor, rank: int) -> Tensor:
     return rivals.topk(rank, dim=1).indices[:, -1]
 
 
-LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"ce": cross_entropy, "dlr": dlr}
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """The strongest rival's logit above the label's (b,), of logits (b, K): it neither saturates nor rescales.
+
+    >>> margin(torch.tensor([[4.0, 1.0, 3.0]]), torch.tensor([0]))
+    tensor([-1.])
+    """
+    logits = logits.float()
+    return logits.scatter(1, labels[:, None], -torch.inf).amax(dim=1) - _pick(logits, labels)
+
+
+LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"ce": cross_entropy, "dlr": dlr, "margin": margin}
 
 
 @dataclass(frozen=True)
 class Classification:
-    """Make a classifier wrong: maximise cross-entropy or DLR of the label.
+    """Make a classifier wrong: maximise cross-entropy, DLR or the margin of the label.
 
     Args:
         model: images (b, 3, H, W) in [0, 1] to logits (b, K).
         labels: (B,) int64.
-        loss: "ce" or "dlr".
+        loss: "ce", "dlr" or "margin".
     """
 
     model: Callable[[Tensor], Tensor]
     labels: Tensor
-    loss: Literal["ce", "dlr"] = "ce"
+    loss: Literal["ce", "dlr", "margin"] = "ce"
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
@@ -262,6 +272,43 @@ def side_by_side(objectives: Sequence[Objective]) -> Objective:
         raise TypeError("only targeted attacks on one classifier can be carried out side by side")
     labels, targets = (torch.cat([getattr(one, name) for one in targeted]) for name in ("labels", "targets"))
     return TargetedClassification(targeted[0].model, labels, targets)
+
+
+class Expectation:
+    """The mean of a randomised model's objective over draws (EoT; Athalye et al. 2018, arXiv 1707.07397).
+
+    Each look at a sample has draws of its own, numbered from its first look, so that a sample's path depends on no
+    other. Fooled where all draws are.
+
+    Args:
+        part: rows (b,), how often each was looked at before (b,), number of the draw -> the objective of those b rows,
+            asked as rows 0 to b - 1.
+        size: B.
+        draws: in each look.
+    """
+
+    def __init__(self, part: Callable[[Tensor, Tensor, int], Objective], size: int, draws: int) -> None:
+        self.part, self.size, self.draws = part, size, draws
+        self._looks = torch.zeros(size, dtype=torch.int64)
+
+    def with_each(self, change: Callable[[Objective], Objective]) -> Expectation:
+        """The same with every draw's objective changed."""
+        return Expectation(lambda rows, looks, draw: change(self.part(rows, looks, draw)), self.size, self.draws)
+
+    def __call__(self, images: Tensor, rows: Tensor) -> Progress:
+        """Score images (b, 3, H, W)."""
+        looks, own = self._looks[rows.cpu()], torch.arange(len(rows), device=rows.device)
+        self._looks[rows.cpu()] += 1
+        found = [self.part(rows, looks, draw)(images, own) for draw in range(self.draws)]
+        losses = torch.stack([progress.loss for progress in found])
+        return Progress(losses.mean(0), torch.stack([progress.fooled for progress in found]).all(0))
+
+
+def with_margin(objective: Objective) -> Objective:
+    """A classifier's objective by its margin; others as they are."""
+    if isinstance(objective, Expectation):
+        return objective.with_each(with_margin)
+    return replace(objective, loss="margin") if isinstance(objective, Classification) else objective
 
 
 def _pick(logits: Tensor, classes: Tensor) -> Tensor:

@@ -23,6 +23,9 @@ class AttackStep:
         volley: steps in a row with the same word here are taken side by side, in one batch; a sample that one of
             them breaks leaves them all.
         shortcut: the step only saves later ones work, and a protocol may leave it out.
+        through: what of a defended victim the attack looks at: see `attacks.adaptive.WAYS`; "" is the victim as it is.
+        independent: the step is taken also on samples that only steps with another `through` have broken, so that
+            ways to look at a victim can be compared.
         options: settings that the kind understands, such as momentum, restarts or loss; see `attacks.kinds`.
     """
 
@@ -36,12 +39,14 @@ class AttackStep:
     volley: str = ""
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     shortcut: bool = False
+    through: str = ""
+    independent: bool = False
 
     def as_data(self) -> dict[str, Any]:
-        """What a step does, as JSON data for the record; options only where there are any."""
+        """What a step does, as JSON data for the record; options and defences only where there are any."""
         data = asdict(self)
-        left_out = ("shortcut",) if self.options else ("shortcut", "options")
-        return {key: value for key, value in data.items() if key not in left_out}
+        unset = {name for name in ("options", "through", "independent") if not data[name]}
+        return {key: value for key, value in data.items() if key != "shortcut" and key not in unset}
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,16 @@ VICTIMS = {
     "openai": "bench.models.victims.endpoint.family:EndpointFamily",
     "transformers": "bench.models.victims.any_model.family:AnyModelFamily",
 }
+DEFENCES = {
+    "identity": "bench.models.defences.images:Identity",
+    "jpeg": "bench.models.defences.images:Jpeg",
+    "bit-depth": "bench.models.defences.images:BitDepth",
+    "resize-pad": "bench.models.defences.images:ResizePad",
+    "noise": "bench.models.defences.images:Noise",
+    "smooth": "bench.models.defences.smoothing:Smooth",
+    "ttc": "bench.models.defences.ttc:TTC",
+    "clipure": "bench.models.defences.clipure:CLIPure",
+}
 READERS = {
     "vqa": "bench.data.questions:VQA",
     "karpathy": "bench.data.captions:KARPATHY",
@@ -50,6 +60,7 @@ ATTACK_KINDS = {
     "fab-t": "attacks.kinds:FAB_T",
     "square": "attacks.kinds:SQUARE",
     "brought": "attacks.kinds:BROUGHT",
+    "squares": "attacks.squares:SQUARES",
     "noise": "attacks.kinds:NOISE",
 }
 ENGINES = {
@@ -66,6 +77,7 @@ LAYOUTS = {
     "targeted": "bench.tables.layouts:targeted",
     "transfer": "bench.tables.layouts:transfer",
     "brought": "bench.tables.layouts:brought",
+    "defences": "bench.tables.layouts:defences",
     "models": "bench.tables.models:models",
     "pope": "bench.tables.answers:yes_no",
     "scienceqa": "bench.tables.answers:categories",
@@ -74,6 +86,7 @@ _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "bench.tasks": TASKS,
     "bench.encoders": {},
     "bench.victims": VICTIMS,
+    "bench.defences": DEFENCES,
     "bench.attacks": {},
     "bench.objectives": OBJECTIVES,
     "bench.attack_kinds": ATTACK_KINDS,

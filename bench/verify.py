@@ -25,8 +25,9 @@ from bench.records import CLEAN, Record, RecordsError, Run, RunHeader
 from bench.records.images import FOLDER, path_of, read_image, read_png, saved_paths
 from bench.records.samples import read_samples
 from bench.records.verification import Mismatch, Verification
-from bench.records.worst import kept_records, worst_scores
+from bench.records.worst import kept_records, worst_choices, worst_scores
 from bench.running.load import Setup, prepare
+from bench.running.scoring import Occasion, Said, said_of
 from bench.trust.text import on_one_line
 from tasks.base import Answer, Sample
 
@@ -112,7 +113,7 @@ class _Evidence:
         self.folder = run.directory / FOLDER
         self.rows = {sample.id: row for row, sample in enumerate(setup.samples)}
         self.kept = kept_records(run.header, run.records)
-        self.recomputed: list[tuple[Record, float]] = []  # records with the scores of now
+        self.recomputed: list[tuple[Record, Said]] = []  # records with what is said now
         self.pngs = self.originals = 0
 
     def asked(self) -> Iterator[Mismatch]:
@@ -149,15 +150,17 @@ class _Evidence:
                     yield from problems
                     rounded += [(record, png)] if png is not None else []
             yield from self._compare_all(exact)
-            for record, answer in self._of_pngs(rounded):
-                score = self._score(record, answer)
-                if score is None or not _same(score, record.png_score or 0.0):
-                    yield self._mismatch(record, "png_score", record.png_score, score)
+            for record, said in self._of_pngs(rounded):
+                if said.score is None or not _same(said.score, record.png_score or 0.0):
+                    yield self._mismatch(record, "png_score", record.png_score, said.score)
 
     def totals(self) -> Iterator[Mismatch]:
         """What each sample is left with at each radius: the worst over the clean image and all kept ones up to it."""
         header, records = self.run.header, self.run.records
-        recomputed = [msgspec.structs.replace(record, score=score) for record, score in self.recomputed]
+        recomputed = [
+            msgspec.structs.replace(record, score=said.score, draws=said.draws, screen=said.screen)
+            for record, said in self.recomputed
+        ]
         for radius in (0.0, *header.radii):
             now = worst_scores(header, recomputed, radius)
             for sample, score in worst_scores(header, records, radius).items():
@@ -189,7 +192,7 @@ class _Evidence:
     def _robust(self, radius: float) -> list[str]:
         """The samples that nothing which went well has broken at a radius."""
         sound = [record for record in self.run.records if record.error is None and record.sample_id in self.rows]
-        left = worst_scores(self.run.header, sound, radius)
+        left = worst_choices(self.run.header, sound, radius)
         samples, broken = self.setup.samples, self.setup.task.broken
         return [sample for sample, score in left.items() if not broken(score, samples[self.rows[sample]])]
 
@@ -298,20 +301,25 @@ class _Evidence:
                 yield records[first : first + BATCH]
                 bar.update(len(records[first : first + BATCH]))
 
-    def _answers(self, shown: Sequence[tuple[Record, Tensor]]) -> Iterator[tuple[Record, Answer]]:
+    def _answers(self, shown: Sequence[tuple[Record, Tensor]]) -> Iterator[tuple[Record, Said]]:
         """What the model says now; an endpoint is not asked again, for its answers are what they were."""
-        yield from ((record, Answer(record.prediction)) for record, _ in shown if record.call is not None)
+        for record, _ in shown:
+            if record.call is not None:
+                sample = self.setup.samples[self.rows[record.sample_id]]
+                yield record, Said(Answer(record.prediction), self.setup.task.score(record.prediction, sample))
         for records, images in of_one_size([pair for pair in shown if pair[0].call is None]):
             yield from zip(records, self._ask(records, images), strict=True)
 
-    def _of_pngs(self, shown: Sequence[tuple[Record, Tensor]]) -> Iterator[tuple[Record, Answer]]:
-        """The answers to PNGs: of the model as it is deployed, where that takes them by another path."""
+    def _of_pngs(self, shown: Sequence[tuple[Record, Tensor]]) -> Iterator[tuple[Record, Said]]:
+        """What is said of PNGs: by the model as it is deployed, where that takes them by another path."""
         if self.setup.deployed is None:
             yield from self._answers(shown)
             return
         for records, images in of_one_size(shown):
             samples = [self.setup.samples[self.rows[record.sample_id]] for record in records]
-            yield from zip(records, self.setup.deployed.predict(images, samples), strict=True)
+            occasions = [Occasion(self.run.header.seed, record.step, record.radius) for record in records]
+            said = said_of(self.setup.task, self.setup.deployed, images, samples, occasions)
+            yield from zip(records, said, strict=True)
 
     def _sent(self, shown: Sequence[tuple[Record, Tensor]]) -> Iterator[Mismatch]:
         """What was sent to an endpoint, against the image."""
@@ -321,36 +329,34 @@ class _Evidence:
 
     def _compare_all(self, shown: Sequence[tuple[Record, Tensor]]) -> Iterator[Mismatch]:
         yield from self._sent(shown)
-        for record, answer in self._answers(shown):
-            yield from self._compare(record, answer)
+        for record, said in self._answers(shown):
+            yield from self._compare(record, said)
 
-    def _ask(self, records: Sequence[Record], images: Tensor) -> list[Answer]:
+    def _ask(self, records: Sequence[Record], images: Tensor) -> list[Said]:
         """The answers of the model whose word counted: in half precision only where the run's protocol trusts it."""
         samples: list[Sample] = [self.setup.samples[self.rows[record.sample_id]] for record in records]
-        said = [Answer("")] * len(records)
+        occasions = [Occasion(self.run.header.seed, record.step, record.radius) for record in records]
+        said: dict[int, Said] = {}
         halves = [self.setup.half is not None and record.step in self.run.header.half_steps for record in records]
         for half in set(halves):
             victim = self.setup.half.victim if half and self.setup.half is not None else self.setup.victim
             rows = [row for row, is_half in enumerate(halves) if is_half == half]
-            for row, answer in zip(rows, victim.predict(images[rows], [samples[row] for row in rows]), strict=True):
-                said[row] = answer
-        return said
+            some, when = [samples[row] for row in rows], [occasions[row] for row in rows]
+            said |= zip(rows, said_of(self.setup.task, victim, images[rows], some, when), strict=True)
+        return [said[row] for row in range(len(records))]
 
-    def _score(self, record: Record, answer: Answer) -> float | None:
-        sample = self.setup.samples[self.rows[record.sample_id]]
-        return None if answer.error is not None else self.setup.task.score(answer.text, sample)
-
-    def _compare(self, record: Record, answer: Answer) -> Iterator[Mismatch]:
-        """An answer with what is recorded."""
-        score = self._score(record, answer)
-        if score is None:
-            yield self._mismatch(record, "error", None, answer.error)
+    def _compare(self, record: Record, said: Said) -> Iterator[Mismatch]:
+        """What is said with what is recorded."""
+        if said.score is None:
+            yield self._mismatch(record, "error", None, said.answer.error)
             return
-        self.recomputed.append((record, score))
-        if answer.text != record.prediction:
-            yield self._mismatch(record, "prediction", record.prediction, answer.text)
-        if record.score is None or not _same(score, record.score):
-            yield self._mismatch(record, "score", record.score, score)
+        self.recomputed.append((record, said))
+        if said.answer.text != record.prediction:
+            yield self._mismatch(record, "prediction", record.prediction, said.answer.text)
+        if record.score is None or not _same(said.score, record.score):
+            yield self._mismatch(record, "score", record.score, said.score)
+        if (said.draws, said.screen) != (record.draws, record.screen):
+            yield self._mismatch(record, "draws", (record.draws, record.screen), (said.draws, said.screen))
 
     def _mismatch(self, record: Record, field: str, recorded: Any, recomputed: Any) -> Mismatch:
         return Mismatch(str(self.run.directory), record.sample_id, record.radius, field, recorded, recomputed)

@@ -32,6 +32,7 @@ class Measure:
         estimate: on the metric's scale, with interval and n.
         whole: all samples of whole runs are scored; otherwise the number is not to be quoted.
         target: what the model was to say, of a targeted attack; "" for all of them together.
+        counted: which attacks count, where not all do: see `bench.analysis.defences`.
         part: which count of the answers it is, such as "recall", or of which part of the samples, such as "NAT"; "" for
             the metric on all of them.
         ranked: whether a better number is better for the model: not so of a share of answers "yes".
@@ -45,6 +46,7 @@ class Measure:
     estimate: Estimate
     whole: bool
     target: str = ""
+    counted: str = ""
     part: str = ""
     ranked: bool = True
     other_metric: str = ""
@@ -76,10 +78,11 @@ class Measure:
 
 
 def conditions(header: RunHeader) -> tuple[str | None, ...]:
-    """What two runs must share for their numbers to mean the same: protocol, norm, precision, tower, victim, source."""
+    """What two runs must share for their numbers to mean the same: protocol, norm, precision, victim, source, ..."""
     asked = repr(sorted(header.victim_settings.items()))
     made = repr((header.surrogate_model, sorted(header.surrogate_settings.items())))
-    return (header.protocol_name, header.norm, header.precision, header.tower, asked, header.surrogate, made)
+    seen = (header.tower, asked, header.defence)
+    return (header.protocol_name, header.norm, header.precision, *seen, header.surrogate, made)
 
 
 def radii(header: RunHeader) -> list[float]:

@@ -17,6 +17,7 @@ Groups = Mapping[str, str]  # sample id -> group
 Alternative = Literal["two-sided", "less", "greater"]
 
 Z95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
+TAIL = 0.025  # on either side of a 95 % interval
 RESAMPLES = 2_000
 BLOCK = 1_000_000  # cells of a matrix of resampling weights: 8 MB
 KEPT = 6_000_000  # cells that are kept for the next interval of the same shape
@@ -78,6 +79,33 @@ def wilson(successes: float, n: int) -> tuple[float, float]:
     centre = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 * sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2)) / (1 + Z95**2 / n)
     return min(max(0.0, centre - half), p), max(min(1.0, centre + half), p)
+
+
+def clopper_pearson(successes: int, n: int) -> tuple[float, float]:
+    """Exact interval of a proportion, in [0, 1] (Clopper & Pearson 1934, Biometrika 26:404-413).
+
+    >>> clopper_pearson(0, 100)[1] < 0.0363
+    True
+
+    Raises:
+        ValueError: If `n` is 0.
+    """
+    if n < 1:
+        raise ValueError("no samples: there is no proportion")
+
+    def at_most(k: int, p: float) -> float:
+        return fsum(comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k + 1))
+
+    def solve(k: int, chance: float) -> float:
+        """The proportion at which at most k successes have this chance, which falls with the proportion."""
+        low, high = 0.0, 1.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if at_most(k, middle) > chance else (low, middle)
+        return high
+
+    low = 0.0 if successes == 0 else solve(successes - 1, 1 - TAIL)
+    return low, 1.0 if successes == n else solve(successes, TAIL)
 
 
 def interval(scores: Scores, groups: Groups, seed: int = 0, *, ceiling: float | None = 100.0) -> Estimate:

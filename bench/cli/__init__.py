@@ -1,5 +1,6 @@
 """The command line: commands only; each calls the library function that a notebook would call. No torch at import."""
 
+from bench.cli.audit import audit
 from bench.cli.board import board
 from bench.cli.check import check
 from bench.cli.compare import compare
@@ -16,5 +17,5 @@ from bench.cli.verify import verify
 
 __all__ = ["main"]
 
-for command in (run, score, status, list_group, data, table, compare, check, verify, report, board, train):
+for command in (run, score, status, list_group, data, table, compare, check, verify, audit, report, board, train):
     main.add_command(command)

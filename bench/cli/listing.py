@@ -213,6 +213,7 @@ def list_victims(as_json: bool) -> None:
 
 _REGISTERED = {
     "readers": ("bench.readers", "Formats that datasets are read from."),
+    "defences": ("bench.defences", "Defences that --defence puts around a victim, with their options."),
     "kinds": ("bench.attack_kinds", "Kinds of attack, which the steps of attack presets name."),
     "objectives": ("bench.objectives", "What encoders can be trained for."),
     "layouts": ("bench.layouts", "Layouts of tables."),

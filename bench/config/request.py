@@ -19,6 +19,7 @@ from bench.records import RunHeader
 
 DEFAULT_OUTPUT = Path("results/runs")
 DEFAULT_PROTOCOL = "strict"
+ADAPTIVE = "adaptive-"  # before the name of the attack that a defended victim is attacked with
 DEFAULT_ENGINE = "processes"
 
 
@@ -47,6 +48,8 @@ class Options:
         concurrency: Requests at once to an endpoint. Default: 4.
         max_cost: Stop before an endpoint has cost this command more, in the currency of --price.
         price: Of a million tokens of an endpoint, in and out, such as 2.5,10.
+        defence: Around the victim, comma-separated in the order in which images meet them, such as jpeg?quality=50,ttc
+            (`bench list defences`). The attack becomes the adaptive protocol, which knows the defence.
         force: Begin anew beside a run that cannot be resumed.
         jobs: Runs at once. Default: one per core on the CPU; on accelerators as many as their memory holds.
         shards: Split each run into N shards of samples, which can be carried out at once; never changes a result.
@@ -72,6 +75,7 @@ class Options:
     concurrency: int | None = None
     max_cost: float | None = None
     price: str | None = None
+    defence: tuple[str, ...] = ()
     force: bool = False
     jobs: int | None = None
     shards: int | None = None
@@ -164,7 +168,7 @@ def _of_header(header: RunHeader) -> dict[str, Any]:
         "dataset": [header.data or header.dataset],
         "eps": header.radii or None,
         "norm": header.norm,
-        "attack": header.attack.removesuffix(f"-from-{header.surrogate}"),
+        "attack": header.attack.removesuffix(f"-from-{header.surrogate}").removeprefix(ADAPTIVE),
         "surrogate": [header.surrogate] if header.surrogate else None,
         "seed": header.seed,
         "limit": header.limit,
@@ -172,6 +176,7 @@ def _of_header(header: RunHeader) -> dict[str, Any]:
         "precision": header.precision,
         "compiled": header.compiled,
         "tower": header.tower,
+        "defence": header.defence.split(",") if header.defence else None,
         "vlm": [header.vlm] if header.vlm else None,
     }
 

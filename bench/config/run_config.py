@@ -6,13 +6,14 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
+from attacks.adaptive import adaptive_steps
 from attacks.presets import BROUGHT, AttackStep
 from bench import registry
 from bench.config.black_box import as_black_box, asks_endpoints
 from bench.config.brought import STEPS, check_brought, check_one_radius
 from bench.config.naming import digest, file_name, lasting, lasting_victim, placed, shortened, victim_file_name
 from bench.config.radii import HOW_TO_WRITE, NORMS, parse_eps
-from bench.config.request import DEFAULT_PROTOCOL, Options, Request, flag
+from bench.config.request import ADAPTIVE, DEFAULT_PROTOCOL, Options, Request, flag
 from bench.config.suite import Suite, TaskPlan, load_suite, preset
 from bench.config.victims import Pair, asks_victims, victim_pairs
 from bench.data.specs import Place, is_spec, parse, told_apart
@@ -104,10 +105,27 @@ class RunConfig(Options):
             return STEPS
         if self.attack == NO_ATTACK:
             return ()
+        steps = self._plain_steps()
+        return steps if not self.defence else self._adaptive(steps)
+
+    def _plain_steps(self) -> tuple[AttackStep, ...]:
+        """Those of an undefended victim."""
         chosen, protocol = preset(self.attack, load_suite(self.suite)), PROTOCOLS[self.protocol]
         if protocol.published_attacks and chosen.published:
             return chosen.published
         return tuple(step for step in chosen.steps if protocol.shortcuts or not step.shortcut)
+
+    def _adaptive(self, steps: tuple[AttackStep, ...]) -> tuple[AttackStep, ...]:
+        from bench.models.defences.load import load_chain  # torch, which resolving a request does without
+
+        chain = load_chain(self.defence)
+        return adaptive_steps(steps, randomised=chain.randomised, own_gradient=chain.own_gradient)
+
+    @property
+    def attack_name(self) -> str:
+        """What the header and tables call the attack."""
+        name = self.attack + (f"-from-{self.source}" if self.source else "")
+        return ADAPTIVE + name if self.defence and self.attack != NO_ATTACK else name
 
     @property
     def n_samples(self) -> int:
@@ -131,6 +149,7 @@ class RunConfig(Options):
         """Where the records lie; runs that differ in anything that moves a score lie apart."""
         attack = self.attack + (f"-from-{file_name(self.surrogate)}" if self.surrogate else "")
         attack += f"@{victim_file_name(self.surrogate_vlm)}" if self.surrogate_vlm else ""
+        attack += "".join(f"-{one.replace('?', '-').replace('&', '-')}" for one in self.defence)
         radii = "+".join(f"{e:g}" for e in self.eps) if self.attack != NO_ATTACK else "clean"
         dataset = self.dataset if self.place is None else f"{self.dataset}-{digest(self.place.where)}"
         name = [file_name(self.encoder), dataset, attack, self.norm, radii, f"seed{self.seed}"]
@@ -248,6 +267,13 @@ def _check_choices(request: Request, suite: Suite) -> None:
             raise UsageError(
                 f"{flag(name)} does not say of which model: write --vlm 'NAME?{name}=N' and --surrogate-vlm likewise"
             )
+    for one in request.defence:
+        if (name := one.partition("?")[0]) not in registry.names("bench.defences"):
+            raise registry.unknown("defence", name, registry.names("bench.defences"))
+    if request.defence and request.surrogate:
+        raise UsageError("--defence attacks by the adaptive protocol, transfer included: leave --surrogate out")
+    if request.defence and (request.precision or "float32") != "float32":
+        raise UsageError("--defence computes in float32 throughout: leave --precision out")
     if request.tower == NATIVE and request.surrogate and not asks_endpoints(request, suite):
         raise UsageError("--surrogate puts another encoder into the model, --tower native none: leave one of them out")
 
@@ -341,10 +367,15 @@ def _run(cell: _Cell, request: Request, suite: Suite) -> RunConfig:
         vlm=cell.vlm,
         surrogate=cell.surrogate,
         surrogate_vlm=cell.surrogate_vlm,
-        precision=request.precision or SEARCH_PRECISION.get((request.protocol, cell.task), "float32"),
+        precision=_precision(request, cell.task),
         place=place,
         spec=cell.dataset.spec,
     )
+
+
+def _precision(request: Request, task: str) -> str:
+    by_protocol = "float32" if request.defence else SEARCH_PRECISION.get((request.protocol, task), "float32")
+    return request.precision or by_protocol
 
 
 def _ball(request: Request, suite: Suite) -> tuple[str, tuple[float, ...]]:

@@ -97,6 +97,8 @@ def _chunks(content: bytes) -> Iterator[bytes]:
 
 def _are_sound(rows: Sequence[Record], header: RunHeader) -> bool:
     """Whether every value can be: what `Record` and `Ranges` ask of one row, asked of all at once."""
+    if any(row.draws is not None or row.screen is not None for row in rows):
+        return False  # the exact reader looks at draws
     failed, clean = (np.array(column, bool) for column in ([r.error is not None for r in rows], _are_clean(rows)))
     radius, distance = np.array([r.radius for r in rows], float), np.array([r.distance for r in rows], float)
     seconds, evaluations = np.array([r.seconds for r in rows], float), np.array([r.evaluations for r in rows], float)

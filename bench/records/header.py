@@ -79,6 +79,8 @@ class Step(msgspec.Struct, frozen=True):
     precision: str = ""
     kind: str = ""
     steps: int = 0
+    through: str = ""
+    independent: bool = False
 
 
 T = TypeVar("T")

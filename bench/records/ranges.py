@@ -25,7 +25,8 @@ class Ranges:
             )
         if record.error is not None:
             return None
-        for field, score in (("score", record.score), ("png_score", record.png_score)):
+        scores = [(name, getattr(record, name)) for name in ("score", "png_score", "screen")]
+        for field, score in (*scores, *(("a draw", score) for score in record.draws or ())):
             if score is not None and not self._low - self._slack <= score <= self._high + self._slack:
                 return f"{field} is {score:g}, and {self._metric!r} ranges from {self._low:g} to {self._high:g}"
         if record.distance > record.radius * (1 + ROUNDING):

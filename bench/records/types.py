@@ -17,9 +17,11 @@ MOST = 2**53  # of what is counted: integers up to here are floats
 DEEPEST = 50  # levels of lists and objects
 TOO_DEEP = f"lists and objects are nested deeper than {DEEPEST} levels"
 Key = tuple[str, str, float]
-_NUMBERS = ("radius", "distance", "seconds", "score", "loss", "png_score")
-_MAYBE_ABSENT = ("score", "loss", "png_score")
-_OPTIONAL = ("png_score", "loss_curve", "call", "repeats")  # keys that a line has only where there is a value
+_NUMBERS = ("radius", "distance", "seconds", "score", "loss", "png_score", "screen")
+_LISTS = ("loss_curve", "draws")
+_MAYBE_ABSENT = ("score", "loss", "png_score", "screen")
+# Keys that a line has only where there is a value:
+_OPTIONAL = ("png_score", "loss_curve", "call", "repeats", "draws", "screen")
 _FORMER = {"eps_255": "radius", "distance_255": "distance", "course": "loss_curve"}  # names in schema version 1
 _DROPPED = ("flags",)  # of schema version 1, where it was always empty
 
@@ -50,6 +52,10 @@ def number(value: Any) -> float:
 
 def _are_floats(values: Any) -> bool:
     return type(values) is tuple and all(type(value) is float for value in values)
+
+
+def _is_mean(score: float, draws: tuple[float, ...]) -> bool:
+    return bool(draws) and math.isclose(score, math.fsum(draws) / len(draws), rel_tol=1e-9, abs_tol=1e-9)
 
 
 def _is_deeper(value: Any, levels: int) -> bool:
@@ -118,6 +124,10 @@ class Record(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
             not watched.
         call: What is known of the call, of a victim behind an endpoint.
         repeats: The same clean image asked again, where that was wanted.
+        draws: Scores of the fresh draws of a randomised victim, of which `score` is the mean; None where nothing is
+            drawn.
+        screen: Mean score over other draws, by which the worst attack is chosen: the least of several means over the
+            same draws would be too low.
 
     Raises:
         RecordsError: If a field has another type than is written here or a value that cannot be, or the score is
@@ -139,6 +149,8 @@ class Record(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     loss_curve: tuple[float, ...] | None = None
     call: Call | None = None
     repeats: tuple[Repeat, ...] | None = None
+    draws: tuple[float, ...] | None = None
+    screen: float | None = None
 
     def __post_init__(self) -> None:
         if not self._has_plain_types():
@@ -166,6 +178,8 @@ class Record(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
             and (self.loss_curve is None or _are_floats(self.loss_curve))
             and self.call is None
             and self.repeats is None
+            and self.draws is None
+            and self.screen is None
         )
 
     def _check_types(self) -> None:
@@ -181,8 +195,11 @@ class Record(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
             raise RecordsError(f"evaluations must be a count, not {self.evaluations!r}")
         if not (self.error is None or isinstance(self.error, str)):
             raise RecordsError(f"error must be a string or None, not {self.error!r}")
-        if not (self.loss_curve is None or _are_floats(self.loss_curve)):
-            raise RecordsError(f"loss_curve must be a tuple of numbers or None, not {self.loss_curve!r}")
+        for name in _LISTS:
+            if not ((value := getattr(self, name)) is None or _are_floats(value)):
+                raise RecordsError(f"{name} must be a tuple of numbers or None, not {value!r}")
+        if self.draws is not None and self.score is not None and not _is_mean(self.score, self.draws):
+            raise RecordsError(f"score is {self.score}, which is not the mean of the draws {self.draws}")
         if not (self.call is None or isinstance(self.call, Call)):
             raise RecordsError(f"call must be a Call or None, not {self.call!r}")
         if not (self.repeats is None or all(isinstance(one, Repeat) for one in self.repeats)):
@@ -197,6 +214,11 @@ class Record(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     def settled(self) -> bool:
         """Whether nothing is left to do: there is a score, or the model declined."""
         return self.error is None or self.declined
+
+    @property
+    def choice(self) -> float | None:
+        """What attacks on a sample are compared by: the score, or where there are draws the mean of some others."""
+        return self.score if self.screen is None else self.screen
 
     @property
     def key(self) -> Key:
@@ -222,8 +244,9 @@ class Record(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
         for name in _NUMBERS:
             if data.get(name) is not None:
                 data[name] = number(data[name])
-        if isinstance(data.get("loss_curve"), list):
-            data["loss_curve"] = tuple(number(loss) for loss in data["loss_curve"])
+        for name in _LISTS:
+            if isinstance(data.get(name), list):
+                data[name] = tuple(number(value) for value in data[name])
         for name, kind in (("call", Call), ("repeats", tuple[Repeat, ...])):
             if data.get(name) is not None:
                 data[name] = _typed(data[name], kind, name)

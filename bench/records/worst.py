@@ -49,7 +49,8 @@ class WorstSoFar:
     """The record to which each sample owes what it is left with, as records come in.
 
     The worst at a radius is taken over the clean record and all attacks whose radius counts there. Of equal ones it is
-    the record that came first. Errors do not count.
+    the record that came first. Errors do not count. Scores of a randomised victim are means over draws, and the draws
+    that choose the worst are not those that score it: see `Record.choice`.
     """
 
     def __init__(self, worst: Direction, counts: Counts = up_to) -> None:
@@ -78,8 +79,8 @@ class WorstSoFar:
 
 
 def _counting_score(record: Record) -> float | None:
-    """A record's score, where it counts: an error's does not, and at radius 0 only the clean one's does."""
-    return record.score if record.error is None and (record.radius > 0 or record.step == CLEAN) else None
+    """What a record is compared by, where it counts: an error does not, and at radius 0 only the clean one does."""
+    return record.choice if record.error is None and (record.radius > 0 or record.step == CLEAN) else None
 
 
 def worst_records(header: RunHeader, records: Iterable[Record], radius: float) -> dict[str, Record]:
@@ -115,6 +116,12 @@ def worst_scores(header: RunHeader, records: Iterable[Record], radius: float) ->
     return {sample: record.score for sample, record in worst.items() if record.score is not None}
 
 
+def worst_choices(header: RunHeader, records: Iterable[Record], radius: float) -> dict[str, float]:
+    """What tells whether samples are broken (`Record.choice` of the worst); else as `worst_records`."""
+    worst = worst_records(header, records, radius)
+    return {sample: record.choice for sample, record in worst.items() if record.choice is not None}
+
+
 def scores_at(run: Run, radius: float) -> dict[str, float]:
     """`worst_scores` of a run that was read, from its columns; computed once per radius, however often asked.
 
@@ -122,7 +129,9 @@ def scores_at(run: Run, radius: float) -> dict[str, float]:
         ValueError: If the run has no such radius.
     """
     if radius not in run.scores:
-        run.scores[radius] = _scores(run, radius)
+        # columns hold no draws, which choose the worst attack on a randomised victim
+        defended = run.header.defence is not None
+        run.scores[radius] = worst_scores(run.header, run.records, radius) if defended else _scores(run, radius)
     return run.scores[radius]
 
 
@@ -196,9 +205,9 @@ def worst_attacks(header: RunHeader, records: Iterable[Record]) -> dict[tuple[st
 
 
 def _is_preferred(worst: Direction, record: Record, to: Record | None) -> bool:
-    if to is None or to.score is None or record.score is None:
-        return to is None or (to.score is None and record.score is not None)
-    return is_worse(worst, record.score, to.score)
+    if to is None or to.choice is None or record.choice is None:
+        return to is None or (to.choice is None and record.choice is not None)
+    return is_worse(worst, record.choice, to.choice)
 
 
 def _require_radius(header: RunHeader, radius: float) -> None:

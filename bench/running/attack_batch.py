@@ -8,44 +8,30 @@ import msgspec
 import torch
 from torch import Tensor
 
+from attacks.adaptive import way_of
 from attacks.checks import SanityCheck
 from attacks.kinds import Confirm
 from attacks.objective import Objective
 from attacks.outcome import Outcome
+from attacks.presets import AttackStep
 from bench.config import RunConfig
-from bench.records import Record
+from bench.models.defences.chain import Defended
+from bench.records import CLEAN, Record
 from bench.records.worst import is_worse
 from bench.running.certify import AttackBatch, Conditions, carry_out, objective, start_of
+from bench.running.defended import fixed, source_of
 from bench.running.images import as_png
 from bench.running.kinds import attack_kind
 from bench.running.load import Setup
 from bench.running.loss_curve import LossCurve, Watch
 from bench.running.plugins import ask, score_of
-from bench.running.sanity_checks import batch_checks
+from bench.running.sanity_checks import batch_checks, defence_checks
+from bench.running.scoring import Occasion, Said, is_randomised, record_of, said_of
 from bench.running.units import UNITS
-from tasks.base import Answer, ImageTextEncoder, Sample, Task, Victim
+from tasks.base import ImageTextEncoder, Sample, Victim
 from tasks.protocol import PROTOCOLS
 
 CHECKED = 32  # samples of the first batch attacked that the sanity checks look at; each costs a few passes
-
-
-def scored(task: Task, sample: Sample, step: str, eps: float, answer: Answer, *, seconds: float) -> Record:
-    """The record of one answer, or of one error, which has no score."""
-    text, score = ("", None) if answer.error else (answer.text, score_of(task, answer, sample))
-    return Record(
-        sample_id=sample.id,
-        group=sample.group,
-        step=step,
-        radius=eps,
-        prediction=text,
-        score=score,
-        loss=None,
-        distance=0.0,
-        evaluations=0,
-        error=answer.error,
-        seconds=round(seconds, 4),
-        call=answer.call,
-    )
 
 
 @dataclass(frozen=True)
@@ -116,20 +102,34 @@ class Attacker:
         stopped at what its objective took for a success, and the victim does not agree, it is carried on to its last
         step.
         """
-        full = Models(self.setup.surrogate, self.setup.encoder, self.setup.victim)
+        full = Models(*self._source(batch), self.setup.victim)
         half = self.setup.half if batch.step.precision == "search" else None
         used = full if half is None else Models(half.victim, half.encoder, self.victim("search"))
-        found = self._once(batch, used, self.conditions)
-        if not self.conditions.stop_when_fooled:
+        stops = self.conditions.stop_when_fooled and self._may_stop(batch.step)
+        conditions = replace(self.conditions, stop_when_fooled=stops)
+        found = self._once(batch, used, conditions)
+        if not stops:
             return found
         if half is not None and not self.protocol.half_verdicts:
             used = full
-            found = self._again(batch, found, lambda images: True, used, self.conditions)
-        onwards = replace(self.conditions, stop_when_fooled=False)
+            found = self._again(batch, found, lambda images: True, used, conditions)
+        onwards = replace(conditions, stop_when_fooled=False)
         return self._again(batch, found, lambda images: any(one.claimed for one in images), used, onwards)
 
+    def _source(self, batch: AttackBatch) -> tuple[Victim, ImageTextEncoder]:
+        """Whose gradients a batch's step follows."""
+        victim = self.setup.victim
+        if isinstance(victim, Defended):
+            return source_of(victim, batch.step, self.conditions.seed, batch.eps)
+        return self.setup.surrogate, self.setup.encoder
+
+    def _may_stop(self, step: AttackStep) -> bool:
+        """Whether an image that fools what a step follows fools the victim: neither another model nor other draws."""
+        victim = self.setup.victim
+        return not isinstance(victim, Defended) or (way_of(step).defended and not victim.randomised)
+
     def _breaks(self, record: Record, sample: Sample) -> bool:
-        return record.score is not None and self.setup.task.broken(record.score, sample)
+        return record.choice is not None and self.setup.task.broken(record.choice, sample)
 
     def _again(
         self,
@@ -155,7 +155,7 @@ class Attacker:
 
     def _worse(self, one: AttackedImage, other: AttackedImage) -> AttackedImage:
         """Of two results of one attack, the second unless it is better for the victim, at the cost of both."""
-        first, second = one.record.score, other.record.score
+        first, second = one.record.choice, other.record.choice
         better = first is not None and (second is None or is_worse(self.setup.task.worst, first, second))
         kept = one if better else other
         return AttackedImage(at_the_cost_of(kept.record, [one.record, other.record]), kept.image, other.claimed)
@@ -165,20 +165,20 @@ class Attacker:
         began = time.monotonic()
         made = self._make(batch, models, conditions)
         outcome, problems = made.outcome, made.problems
-        answers = self._answers(batch.volley.sample_rows, outcome.images, problems, models.victim)
+        answers = self._answers(batch, outcome.images, problems, models.victim)
         seconds = (time.monotonic() - began) / len(answers)
         fooled, spent = (part.tolist() for part in (outcome.fooled, outcome.evaluations))
         distances = (batch.threat.distance(outcome.images, batch.clean_rows) * UNITS[batch.threat.norm]).tolist()
         rows = []
         for k, (step, sample) in enumerate(batch.volley.rows):
-            answer, png_score = answers[k]
+            said, png_score = answers[k]
             record = msgspec.structs.replace(
-                scored(self.setup.task, sample, step.name, batch.eps, answer, seconds=seconds),
+                record_of(sample, self._occasion(step, batch), said, seconds=seconds),
                 loss=made.losses[k],
                 distance=distances[k],
                 evaluations=spent[k],
                 png_score=png_score,
-                loss_curve=None if answer.error else made.curves[k],
+                loss_curve=None if said.answer.error else made.curves[k],
             )
             rows.append(AttackedImage(record, outcome.images[k], fooled[k] and problems[k] is None))
         return batch.volley.by_sample(rows)
@@ -190,37 +190,48 @@ class Attacker:
         self._check(goal, batch, outcome)
         return Made(outcome, outcome.loss.tolist(), problems, curves)
 
-    def clean_answers(self, samples: Sequence[Sample], images: Tensor) -> list[tuple[Answer, float | None]]:
-        """The victim's answers to clean images, and their scores as 8-bit PNGs where those take another path."""
-        exact = ask(self.victim("search"), images, samples)
+    def _occasion(self, step: AttackStep, batch: AttackBatch) -> Occasion:
+        return Occasion(self.conditions.seed, step.name, batch.eps)
+
+    def clean_answers(self, samples: Sequence[Sample], images: Tensor) -> list[tuple[Said, float | None]]:
+        """What the victim says of clean images, and their scores as 8-bit PNGs where those take another path."""
+        occasions = [Occasion(self.conditions.seed, CLEAN, 0.0)] * len(samples)
+        exact = said_of(self.setup.task, self.victim("search"), images, samples, occasions)
         if self.setup.deployed is None:
-            return [(answer, None) for answer in exact]
-        return self._with_pngs(samples, images, exact, self.setup.deployed)
+            return [(said, None) for said in exact]
+        return self._with_pngs(samples, images, exact, occasions, self.setup.deployed)
 
     def _answers(
-        self, samples: Sequence[Sample], images: Tensor, problems: Sequence[str | None], victim: Victim
-    ) -> list[tuple[Answer, float | None]]:
-        """The victim's answers, or what is wrong, and the scores of 8-bit PNGs if saved, or if they take another path.
+        self, batch: AttackBatch, images: Tensor, problems: Sequence[str | None], victim: Victim
+    ) -> list[tuple[Said, float | None]]:
+        """What the victim says, or what is wrong, and the scores of 8-bit PNGs if saved, or if they take another path.
 
         Where they do, the model that is deployed is asked about them.
         """
-        said = zip(ask(victim, images, samples), problems, strict=True)
-        exact = [replace(answer, error=problem or answer.error) for answer, problem in said]
+        samples = batch.volley.sample_rows
+        occasions = [self._occasion(step, batch) for step, _ in batch.volley.rows]
+        heard = zip(said_of(self.setup.task, victim, images, samples, occasions), problems, strict=True)
+        exact = [said.with_error(problem) if problem else said for said, problem in heard]
         if not self.config.save_adversarial and self.setup.deployed is None:
-            return [(answer, None) for answer in exact]
-        return self._with_pngs(samples, images, exact, self.setup.deployed or victim)
+            return [(said, None) for said in exact]
+        return self._with_pngs(samples, images, exact, occasions, self.setup.deployed or victim)
 
     def _with_pngs(
-        self, samples: Sequence[Sample], images: Tensor, exact: Sequence[Answer], victim: Victim
-    ) -> list[tuple[Answer, float | None]]:
-        """Answers to images, and the scores of what a victim says of their 8-bit PNGs."""
-        found: list[tuple[Answer, float | None]] = []
+        self,
+        samples: Sequence[Sample],
+        images: Tensor,
+        exact: Sequence[Said],
+        occasions: Sequence[Occasion],
+        victim: Victim,
+    ) -> list[tuple[Said, float | None]]:
+        """What was said of images, and the scores of what a victim says of their 8-bit PNGs."""
+        found: list[tuple[Said, float | None]] = []
         rounded = as_png(images)
         same = self.setup.deployed is None and torch.equal(rounded, images)
-        for k, png in enumerate(exact if same else ask(victim, rounded, samples)):
-            error = exact[k].error or (png.error and f"as an 8-bit PNG, {png.error}")
-            score = None if error else score_of(self.setup.task, png, samples[k])
-            found.append((replace(exact[k], error=error), score))
+        pngs = exact if same else said_of(self.setup.task, victim, rounded, samples, occasions)
+        for said, png in zip(exact, pngs, strict=True):
+            error = said.answer.error or (png.answer.error and f"as an 8-bit PNG, {png.answer.error}")
+            found.append((said.with_error(error), None) if error else (said, png.score))
         return found
 
     def _carry_out(
@@ -228,7 +239,8 @@ class Attacker:
     ) -> tuple[Outcome, list[str | None], list[LossCurve | None]]:
         """What was found, what is wrong with it, and the loss curve, row by row."""
         samples = batch.volley.sample_rows
-        confirm = self._confirm(samples, victim) if self.protocol.asks_at_checkpoints else None
+        asks = self.protocol.asks_at_checkpoints and not is_randomised(victim)
+        confirm = self._confirm(samples, victim) if asks else None
         if not attack_kind(batch.step.kind).loss_curve:
             return *carry_out(batch, goal, conditions, confirm), [None] * len(samples)
         watch = Watch(goal, len(samples), batch.clean.device)
@@ -251,13 +263,20 @@ class Attacker:
         return confirm
 
     def _check(self, goal: Objective, batch: AttackBatch, outcome: Outcome) -> None:
-        """Look at some of the first batch attacked while it is in memory."""
-        if self.checks is not None:
+        """Look at some of the first batch attacked, of a defended victim through its defence, while it is in memory."""
+        few, victim = slice(CHECKED), self.setup.victim
+        if self.checks is not None or (isinstance(victim, Defended) and not way_of(batch.step).defended):
             return
-        few = slice(CHECKED)
+        if isinstance(victim, Defended):
+            seed, samples = self.conditions.seed, batch.volley.samples[few]
+            goal = fixed(victim, batch.step, batch.clean[few], samples, seed)
+            start = start_of(batch, self.conditions)[: len(samples)]
+            self.checks = defence_checks(goal, batch.clean[few], start)
+            return
         start, some = start_of(batch, self.conditions)[few], Outcome(*(part[few] for part in outcome))
         kind = attack_kind(batch.step.kind)
-        self.checks = batch_checks(goal, batch.clean_rows[few], start, some, batch.threat, kind)
+        exact = self.setup.half is None or batch.step.precision == "float32"
+        self.checks = batch_checks(goal, batch.clean_rows[few], start, some, batch.threat, kind, exact=exact)
 
     def to_keep(self, batch: AttackBatch, attacked: Attacked) -> list[AttackedImage]:
         """Of each sample, what is recorded: all steps of a robust one; of a broken one the first that broke it.

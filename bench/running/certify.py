@@ -16,6 +16,7 @@ from attacks.outcome import Outcome
 from attacks.presets import EMBEDDING, AttackStep
 from attacks.threat import ThreatModel
 from bench.errors import UsageError
+from bench.running.defended import Through
 from bench.running.images import ImageStore
 from bench.running.kinds import attack_kind
 from bench.running.volley import Volley
@@ -82,7 +83,7 @@ def objective(batch: AttackBatch, victim: Victim, encoder: ImageTextEncoder) -> 
 
 def _goal(batch: AttackBatch, victim: Victim, encoder: ImageTextEncoder) -> Objective:
     """What the steps' goals stand for on this task."""
-    if batch.step.goal == EMBEDDING:
+    if batch.step.goal == EMBEDDING and not isinstance(victim, Through):
         return EmbeddingDistance(encoder, batch.clean)
     volley = batch.volley
     goals = [victim.objective(batch.clean, volley.samples, step.goal) for step in volley.steps]

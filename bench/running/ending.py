@@ -6,6 +6,7 @@ from typing import Any
 from attacks.checks import SanityCheck
 from bench.config import RunConfig
 from bench.records import Record
+from bench.records.worst import worst_choices
 from bench.running.history import History
 from bench.running.sanity_checks import run_checks
 from tasks.base import Task
@@ -19,13 +20,13 @@ def failures(history: History, task: Task) -> int:
 
 def checks_of(config: RunConfig, task: Task, history: History, first: Iterable[SanityCheck]) -> list[dict[str, Any]]:
     """Sanity checks on a finished run, those `first` among them, to be stored with it."""
-    return run_checks(config, task, config.steps, _without_moot_errors(history, task), first)
+    return run_checks(config, history.header, task, _without_moot_errors(history, task), first)
 
 
 def _without_moot_errors(history: History, task: Task) -> list[Record]:
     """All records but the errors of steps that were not taken again, for another one broke the sample."""
     samples = {sample.id: sample for sample in task.dataset.samples}
-    scores = {eps: history.scores(eps) for eps in (0.0, *history.header.radii)}
+    scores = {eps: worst_choices(history.header, history.records, eps) for eps in (0.0, *history.header.radii)}
 
     def is_moot(record: Record) -> bool:
         score = scores[record.radius].get(record.sample_id)

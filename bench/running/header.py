@@ -9,11 +9,14 @@ from typing import Any
 
 import torch
 
+from attacks.adaptive import EOT_DRAWS
 from bench.config import DEFAULT_PROTOCOL, RunConfig
 from bench.data.selection import FIRST
+from bench.models.defences.load import load_chain
 from bench.provenance import code_state
 from bench.records import SCHEMA_VERSION, RunHeader
 from bench.running.data import selection_of
+from bench.running.scoring import DRAWS
 from bench.running.victims import vlm_of
 from tasks.base import Task
 from tasks.protocol import PROTOCOLS
@@ -51,7 +54,7 @@ def header_of(
         metric=task.metric,
         worst=task.worst,
         norm=config.norm,
-        attack=config.attack + (f"-from-{config.source}" if config.source else ""),
+        attack=config.attack_name,
         radii=config.eps if config.steps else (),
         seed=config.seed,
         n_samples=len(task.dataset.samples),
@@ -87,4 +90,8 @@ def _protocol(config: RunConfig) -> dict[str, Any]:
         chosen["repeats"] = config.repeats
     if (selection := selection_of(config)) != FIRST:
         chosen["selection"] = selection
+    if config.defence:
+        chosen["defence"] = ",".join(config.defence)
+        chosen["defence_options"] = load_chain(config.defence).options()
+        chosen["defence_draws"] = {**DRAWS, "attack": EOT_DRAWS}
     return chosen | ({"surrogate": config.surrogate} if config.surrogate else {})

@@ -1,10 +1,10 @@
 """What a run has recorded so far, sample by sample, so that nothing is looked for in all records at each batch."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from bench.records import Record, RunHeader
-from bench.records.types import Key
-from bench.records.worst import worst_scores
+from bench.records.types import CLEAN, Key
+from bench.records.worst import worst_choices, worst_scores
 
 
 class History:
@@ -38,9 +38,20 @@ class History:
         """What samples (default: all) are left with at a radius; those whose attacks there all failed are absent."""
         return worst_scores(self.header, self._records(samples), radius)
 
-    def sound_scores(self, radius: float, samples: Iterable[str] | None = None) -> dict[str, float]:
-        """The same by all that went well: a step that failed may be taken again."""
-        return worst_scores(self.header, [r for r in self._records(samples) if r.error is None], radius)
+    def sound_choices(
+        self, radius: float, samples: Iterable[str] | None = None, steps: Collection[str] | None = None
+    ) -> dict[str, float]:
+        """What tells whether samples are broken, by all that went well: a step that failed may be taken again.
+
+        Args:
+            radius: radius as recorded.
+            samples: default: all.
+            steps: if given, only what these did counts, beside the clean answers.
+        """
+        records = [r for r in self._records(samples) if r.error is None]
+        if steps is not None:
+            records = [r for r in records if r.step == CLEAN or r.step in steps]
+        return worst_choices(self.header, records, radius)
 
     def _records(self, samples: Iterable[str] | None) -> list[Record]:
         return self.records if samples is None else [record for key in samples for record in self.of(key)]

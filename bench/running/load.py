@@ -18,6 +18,8 @@ from bench.data.brought import digest as digest_of
 from bench.data.brought import read_folder, refuse_surplus
 from bench.data.images import Fingerprint
 from bench.errors import UsageError
+from bench.models.defences.chain import Defended
+from bench.models.defences.load import load_chain
 from bench.models.encoders.encoder import Encoder
 from bench.models.encoders.load import digest, load_encoder
 from bench.models.encoders.stored import compile_blocks
@@ -50,7 +52,7 @@ class Setup:
     """Everything a run works with, loaded."""
 
     task: Task
-    victim: Victim
+    victim: Victim  # a `Defended` one where defences are asked for
     surrogate: Victim  # whose gradients the attack follows; the victim itself unless the attack is a transfer
     encoder: ImageTextEncoder  # of the surrogate
     images: Images  # indexed with rows: (b, 3, H, W) float32 in [0, 1], on the device
@@ -102,7 +104,7 @@ def prepare(config: RunConfig) -> Setup:
     header = header_of(config, task, weights, pictures.fingerprint, device, victims, made)
     return Setup(
         task,
-        target.victim,
+        _defended(target, task, config),
         source.victim,
         source.encoder,
         pictures.images,
@@ -159,6 +161,18 @@ def _at_native_size(picture: Image.Image) -> Tensor:
         )
     pixels: Tensor = to_tensor(picture)
     return pixels
+
+
+def _defended(target: "_Bound", task: Task, config: RunConfig) -> Victim:
+    """The victim behind the defences that are asked for."""
+    if not config.defence:
+        return target.victim
+    if isinstance(target.model, OnPixels):
+        raise UsageError("--defence does not stand before a model that is attacked in its own pixels; leave it out")
+    chain = load_chain(config.defence)
+    if task.model != "encoder":
+        chain.check_images()
+    return Defended.around(target.victim, task, target.encoder, chain)
 
 
 def load_task(config: RunConfig) -> Task:

@@ -18,12 +18,13 @@ from attacks.threat import Norm, ThreatModel
 from bench.batch_size import TOO_LARGE, BatchSize, within_memory
 from bench.config import RunConfig
 from bench.errors import UsageError
+from bench.models.defences.chain import Defended
 from bench.progress import Display, Silent
 from bench.records import CLEAN, Record, RunStore, open_run, read_records
 from bench.records.images import FOLDER
 from bench.records.samples import Asked, write_samples
 from bench.records.worst import Counts, Direction, WorstSoFar, counts_of, eps_label, is_worse, up_to
-from bench.running.attack_batch import AttackedImage, Attacker, scored
+from bench.running.attack_batch import AttackedImage, Attacker
 from bench.running.certify import AttackBatch, Conditions
 from bench.running.ending import checks_of, failures
 from bench.running.endpoints import ask_again
@@ -33,11 +34,12 @@ from bench.running.load import Setup, prepare
 from bench.running.plugins import blaming_plugins
 from bench.running.presenter import EightBit, Presenter
 from bench.running.sanity_checks import BATCH_CHECK
+from bench.running.scoring import Occasion, Said, record_of
 from bench.running.units import threat_model
 from bench.running.volley import Volley
 from bench.trust.places import no_links
 from bench.trust.text import on_one_line
-from tasks.base import Answer, Sample
+from tasks.base import Sample
 from tasks.protocol import PROTOCOLS
 
 
@@ -151,13 +153,12 @@ class _Runner:
     def _ask(self, batch: list[int]) -> list[Record]:
         began = time.monotonic()
         samples, images = [self.setup.samples[i] for i in batch], self.setup.images[batch]
+        occasion = Occasion(self.config.seed, CLEAN, 0.0)
         answers = self.attacker.clean_answers(samples, images)
         seconds = (time.monotonic() - began) / len(batch)
         records = [
-            msgspec.structs.replace(
-                scored(self.setup.task, sample, CLEAN, 0.0, answer, seconds=seconds), png_score=png_score
-            )
-            for sample, (answer, png_score) in zip(samples, answers, strict=True)
+            msgspec.structs.replace(record_of(sample, occasion, said, seconds=seconds), png_score=png_score)
+            for sample, (said, png_score) in zip(samples, answers, strict=True)
         ]
         records = ask_again(self.setup.repeats, self.setup.task, images, samples, records)
         if self.store is not None and self.config.save_adversarial:
@@ -169,8 +170,9 @@ class _Runner:
     def _without_unreadable(self, rows: list[int]) -> list[int]:
         """Record why some samples cannot be asked; the rows of the others."""
         why, samples = self.setup.unreadable, self.setup.samples
-        errors = [(samples[i], Answer("", why[samples[i].id])) for i in rows if samples[i].id in why]
-        self._enter([scored(self.setup.task, sample, CLEAN, 0.0, answer, seconds=0.0) for sample, answer in errors])
+        occasion = Occasion(self.config.seed, CLEAN, 0.0)
+        errors = [(samples[i], Said.failed(why[samples[i].id])) for i in rows if samples[i].id in why]
+        self._enter([record_of(sample, occasion, said, seconds=0.0) for sample, said in errors])
         return [i for i in rows if samples[i].id not in why]
 
     def attack(self, rows: Sequence[int]) -> None:
@@ -189,7 +191,7 @@ class _Runner:
         self, volley: Sequence[AttackStep], eps: float, rows: Sequence[int]
     ) -> dict[tuple[AttackStep, ...], list[int]]:
         """Rows by the steps they are to take; the goal "best" becomes that of the worst result so far."""
-        scores = self.history.sound_scores(eps)
+        scores = self.history.sound_choices(eps, steps=self._counting_steps(volley[0]))
         by_steps: dict[tuple[AttackStep, ...], list[int]] = {}
         for row in rows:
             sample = self.setup.samples[row]
@@ -204,6 +206,12 @@ class _Runner:
     def _is_settled(self, score: float, sample: Sample) -> bool:
         """Whether nothing is left to attack; an image that was brought is shown whatever the clean answer was."""
         return self.setup.brought is None and self.setup.task.broken(score, sample)
+
+    def _counting_steps(self, step: AttackStep) -> frozenset[str] | None:
+        """The steps after which a broken sample is spared a step; None for all of them."""
+        if not step.independent:
+            return None
+        return frozenset(other.name for other in self.steps if other.through == step.through)
 
     def _is_due(self, step: AttackStep, sample: Sample, eps: float) -> bool:
         """Whether a step with a settled goal makes sense for a sample and has not been taken."""
@@ -242,9 +250,9 @@ class _Runner:
         """Let the images that are worse than all before them wait until their records are written."""
         if self.store is None:
             return
-        best = self.history.sound_scores(eps, dict.fromkeys(one.record.sample_id for one in attacked))
+        best = self.history.sound_choices(eps, dict.fromkeys(one.record.sample_id for one in attacked))
         for one in attacked:
-            sample, score = one.record.sample_id, one.record.score
+            sample, score = one.record.sample_id, one.record.choice
             if score is not None and is_worse(self.setup.header.worst, score, best[sample]):
                 best[sample] = score
                 png = one.record.png_score is not None
@@ -286,8 +294,8 @@ class _Runner:
     def _give_up(self, rows: list[int], step: str, eps: float) -> None:
         """Record that there is not enough memory for some samples."""
         samples = [self.setup.samples[row] for row in rows]
-        answer = Answer("", TOO_LARGE)
-        self._enter([scored(self.setup.task, s, step, eps, answer, seconds=0.0) for s in samples])
+        occasion, said = Occasion(self.config.seed, step, eps), Said.failed(TOO_LARGE)
+        self._enter([record_of(sample, occasion, said, seconds=0.0) for sample in samples])
 
     def _enter(self, records: list[Record]) -> None:
         """Write records, then put their images in place."""
@@ -307,7 +315,8 @@ class _Runner:
     def checks(self) -> list[dict[str, Any]]:
         """Sanity checks on the finished run, to be stored with it; of a shard, those that need no other."""
         task = self.setup.task
-        of_task = task.checks(self.setup.victim) if hasattr(task, "checks") else []
+        victim = self.setup.victim.undefended if isinstance(self.setup.victim, Defended) else self.setup.victim
+        of_task = task.checks(victim) if hasattr(task, "checks") else []
         first = [*of_task, *(self.attacker.checks or ())]
         if self.config.shard is not None:
             return [asdict(check) for check in first]

@@ -9,41 +9,80 @@ from typing import Any
 
 from torch import Tensor
 
-from attacks.checks import SanityCheck, gradient_check, logits_check, noise_check, repeatable_check
+from attacks.checks import (
+    SanityCheck,
+    gradient_check,
+    logits_check,
+    noise_check,
+    repeatable_check,
+    rows_check,
+    slope_check,
+)
 from attacks.kinds import AttackKind
 from attacks.objective import Objective
 from attacks.outcome import Outcome
 from attacks.presets import AttackStep
 from attacks.threat import ThreatModel
 from bench.config import RunConfig
-from bench.records import CLEAN, Record
+from bench.records import CLEAN, Record, RunHeader
 from bench.records.worst import WorstSoFar
 from bench.running.endpoints import asked_together
 from bench.running.kinds import attack_kind
+from bench.running.reliability import reliability_checks
 from tasks.base import Task
 
 BATCH_CHECK = "repeatable"  # the check that every first batch gets
 BLACK_BOX_GAIN = 0.002  # share of the samples; AutoAttack's threshold
 PLAIN_ENCODER, ANCHOR_EPS, ANCHOR_SHARE, ANCHOR_SAMPLES = "clip", 4.0, 0.25, 10
+FEW = 16  # samples along whose random directions the loss is looked at
 LOSS_SLACK = 1e-4  # relative
 LOST_AS_PNG = 0.1  # share of what an attack broke that may be unbroken once its images are 8-bit pictures
 
 
 def batch_checks(
-    objective: Objective, clean: Tensor, start: Tensor, outcome: Outcome, threat: ThreatModel, kind: AttackKind
+    objective: Objective,
+    clean: Tensor,
+    start: Tensor,
+    outcome: Outcome,
+    threat: ThreatModel,
+    kind: AttackKind,
+    *,
+    exact: bool,
 ) -> tuple[SanityCheck, ...]:
-    """Look at a batch before and after its attack, which began at the images `start`, while it is in memory."""
+    """Look at a batch before and after its attack, which began at the images `start`, while it is in memory.
+
+    Differences of losses are looked at where those are exact: in half precision they are rounding.
+    """
     found: list[SanityCheck | None] = [gradient_check(objective, start)] if kind.white_box else []
+    found += [slope_check(objective, start[:FEW], range(len(start[:FEW])))] if kind.white_box and exact else []
     found += [repeatable_check(objective, clean), logits_check(objective, clean)]
     if not (kind.floor or outcome.failed.all()):
         found.append(noise_check(objective, clean, outcome, threat, range(len(clean))))
     return tuple(check for check in found if check is not None)
 
 
+def defence_checks(objective: Objective, clean: Tensor, start: Tensor) -> tuple[SanityCheck, ...]:
+    """Look at a defended victim as an attack through its defence meets it, with draws that stay the same.
+
+    Args:
+        objective: of B samples.
+        clean: (B, 3, H, W).
+        start: (B, 3, H, W) where the attack begins.
+    """
+    few = start[:FEW]
+    return (
+        gradient_check(objective, start),
+        slope_check(objective, few, range(len(few))),
+        rows_check(objective, clean),
+        repeatable_check(objective, clean),
+    )
+
+
 def run_checks(
-    config: RunConfig, task: Task, steps: Sequence[AttackStep], records: Sequence[Record], first: Iterable[SanityCheck]
+    config: RunConfig, header: RunHeader, task: Task, records: Sequence[Record], first: Iterable[SanityCheck]
 ) -> list[dict[str, Any]]:
     """All checks on a finished run, ready to be stored."""
+    steps = config.steps
     latest = {record.key: record for record in records}.values()
     errors = [record.error for record in latest if not record.settled]
     detail = f"{len(errors)} samples failed" + (f"; the first: {errors[0]}" if errors else "")
@@ -54,7 +93,10 @@ def run_checks(
     if attacked:
         checks.append(_moves(attacked))
     weak = config.images is not None or all(attack_kind(step.kind).floor for step in steps)
-    if attacked and not weak:  # who brings images may bring weak ones
+    if attacked and config.defence:
+        checks.append(_below_clean(attacked, clean, task))
+        checks += reliability_checks(header, steps, sound)
+    elif attacked and not weak:  # who brings images may bring weak ones
         checks += [_below_clean(attacked, clean, task), _grows_with_eps(attacked)]
         checks += _black_box(steps, attacked, clean, task)
         checks += _anchor(config, task, attacked, clean)

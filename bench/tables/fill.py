@@ -11,6 +11,7 @@ from bench.tables.table import Cell, Label, Layout, Table
 
 ENCODERS = ("clip", "tecoa2", "fare2", "tecoa4", "fare4")  # the paper's order; others stand behind
 OWN = "itself"
+NO_DEFENCE = "none"
 PARTS = (  # of answers and of samples, in the order of their official tables
     *("accuracy", "precision", "recall", "F1", "yes-rate"),
     *("all", "NAT", "SOC", "LAN", "TXT", "IMG", "NO", "G1-6", "G7-12"),
@@ -53,6 +54,9 @@ PROPERTIES: dict[str, Callable[[Measure], str]] = {
     "radius": lambda m: eps_label(m.radius, m.header.norm),
     "images from": lambda m: m.surrogate or OWN,
     "target": lambda m: m.target,
+    "defence": lambda m: m.header.defence or NO_DEFENCE,
+    "counted": lambda m: m.counted,
+    "reliability": lambda m: "reliable" if not m.doubts else f"unreliable ({', '.join(m.doubts)})",
     "precision": lambda m: m.header.precision,
     "tower": lambda m: m.header.tower,
     "seed": lambda m: str(m.header.seed),
@@ -63,8 +67,8 @@ PROPERTIES: dict[str, Callable[[Measure], str]] = {
 # Become part of the row where they are needed to tell numbers apart, the fewest and first that do; a run's directory
 # tells all of them apart.
 _OPTIONAL = (
-    *("victim", "attack", "settings", "settings there", "model", "suite", "precision", "tower", "data", "seed"),
-    "samples",
+    *("victim", "attack", "settings", "settings there", "model", "suite", "precision", "tower", "defence", "data"),
+    *("seed", "samples"),
 )
 
 

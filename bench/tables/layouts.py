@@ -9,6 +9,7 @@ from dataclasses import replace
 from bench import registry
 from bench.analysis.calls import sentences
 from bench.analysis.cells import Measure, averaged, by_target, measured, to_captions, undefined
+from bench.analysis.defences import defended
 from bench.analysis.facts import Facts
 from bench.errors import UsageError
 from bench.records import Run
@@ -95,9 +96,22 @@ def brought(runs: Sequence[Run], facts: Facts) -> list[Measure]:
     return measured(r for r in runs if r.header.images)
 
 
+@layout(
+    "Defences",
+    "defended victims under the published and the adaptive protocol, with the gap and whether it can be relied upon",
+    rows=("dataset", "radius", "encoder", "defence", "reliability"),
+    columns=("counted",),
+    rivals=("run", "counted"),
+)
+def defences(runs: Sequence[Run], facts: Facts) -> list[Measure]:
+    """Defences, with the undefended encoders beside them."""
+    return defended(runs)
+
+
 def _direct(runs: Sequence[Run]) -> list[Run]:
-    """Those whose images were made here, on the victim itself, and are no mere noise."""
-    return [r for r in runs if not (r.header.surrogate or r.header.is_floor or r.header.images)]
+    """Those whose images were made here, on the victim itself, undefended, and are no mere noise."""
+    made = [r for r in runs if not (r.header.surrogate or r.header.is_floor or r.header.images)]
+    return [r for r in made if not r.header.defence]
 
 
 def names() -> list[str]:

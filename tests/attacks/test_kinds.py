@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from attacks import kinds
 from attacks.kinds import APGD, PGD, SQUARE, AttackKind, StepContext, kind_of
 from attacks.objective import Classification, Progress, evaluate, evaluate_with_gradient
 from attacks.outcome import Outcome
@@ -22,6 +21,7 @@ TABLE = {  # kind -> a step that takes a moment
     "fab-t": AttackStep("f", "fab-t", 4, "untargeted", "clean", 0.0),
     "noise": AttackStep("n", "noise", 1, "untargeted", "random", 0.0),
     "square": AttackStep("s", "square", 150, "untargeted", "clean", 0.0),
+    "squares": AttackStep("q", "squares", 150, "untargeted", "clean", 0.0),
 }
 COUNT = 10
 THREATS = {"linf": ThreatModel("linf", 24 / 255), "l2": ThreatModel("l2", 1.0)}
@@ -56,7 +56,8 @@ def test_a_kind_stays_in_the_ball_says_the_truth_and_does_not_depend_on_its_batc
     assert threat.contains(together.images, toy.images[:COUNT]).all()
     assert not together.failed.any()
     assert (together.images != toy.images[:COUNT]).any()
-    said = evaluate(Classification(toy.model, toy.labels[:COUNT]), together.images, rows)
+    ascended = built_in(name).adapt(Classification(toy.model, toy.labels[:COUNT]), {})
+    said = evaluate(ascended, together.images, rows)
     assert torch.equal(said.fooled, together.fooled)
     torch.testing.assert_close(said.loss, together.loss)
     apart = [run(name, part, threat) for part in rows.split(3)]
@@ -105,7 +106,7 @@ def test_a_kind_with_a_loss_curve_asks_its_objective_once_per_step(name):
     [
         ("apgd", {"momentum": 0.9}, "kind 'apgd' has no option 'momentum'; its options are loss, restarts"),
         ("square", {"loss": "ce"}, "kind 'square' has no option 'loss'; it has no options"),
-        ("apgd", {"loss": "hinge"}, "option loss of kind 'apgd' must be 'ce' or 'dlr', not 'hinge'"),
+        ("apgd", {"loss": "hinge"}, "option loss of kind 'apgd' must be 'ce' or 'dlr' or 'margin', not 'hinge'"),
         ("apgd", {"loss": ["ce"]}, "option loss of kind 'apgd' must be"),
         ("apgd", {"restarts": 0}, "option restarts of kind 'apgd' must be a whole number above 0, not 0"),
         ("apgd", {"restarts": True}, "must be a whole number above 0, not True"),
@@ -245,8 +246,8 @@ def test_options_are_recorded_only_where_there_are_any():
 
 
 def test_all_constants_are_attack_kinds_with_one_line_about_them():
-    for target in registry.ATTACK_KINDS.values():
-        kind = getattr(kinds, target.split(":")[1])
+    for name in registry.ATTACK_KINDS:
+        kind = built_in(name)
         assert isinstance(kind, AttackKind)
         assert kind.about
         assert "\n" not in kind.about

@@ -1,4 +1,4 @@
-"""An attack kind, an engine and a task with a metric from 0 to 1, of an installed plugin."""
+"""An attack kind, an engine, a defence and a task with a metric from 0 to 1, of an installed plugin."""
 
 import json
 import os
@@ -54,6 +54,18 @@ def test_a_kind_with_its_own_curve_and_option_runs_on_an_engine_of_its_own(envir
         assert set(run["curves"]) == {3}, "the best of 1, 2 and 4 corners"
         assert "gradient" not in run["checks"], "nothing is said of gradients that are not used"
         assert run["checks"]["attack_moves_images"]
+
+
+def test_a_defence_with_an_option(environment, tmp_path):
+    command = ["run", "--encoder", "clip", "--task", "zeroshot", "--dataset", "mini-shape", "--limit", "2", "--quiet"]
+    command += ["--eps", "4", "--attack", "none", "--defence", "paler?share=0.25", "--output", str(tmp_path)]
+    program = f"import sys; from bench.cli import main; main({command!r})"
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.rglob("run.json")
+    protocol = json.loads(path.read_text())["protocol"]
+    assert protocol["defence"] == "paler?share=0.25"
+    assert protocol["defence_options"] == [{"share": 0.25}]
 
 
 def test_a_task_says_how_high_its_metric_goes(environment, tmp_path):

@@ -48,7 +48,7 @@ def spoiled(**changes):
 def test_a_sound_run_raises_nothing(attack):
     found = attack(short("autoattack"), eps=(8.0, RADIUS), setup=make_setup("toy", eps=(8.0, RADIUS)))
     assert failed(found) == set()
-    names = "no_errors classes_told_apart gradient repeatable logits beats_noise attack_moves_images"
+    names = "no_errors classes_told_apart gradient finite_differences repeatable logits beats_noise attack_moves_images"
     assert {c["name"] for c in found.header.checks} == {
         *names.split(),
         "robust_not_above_clean",
@@ -124,7 +124,7 @@ def test_an_attack_that_returns_what_it_was_given(attack, monkeypatch):
 def checks(records, **changes):
     setup = make_setup("toy")
     config = replace(_config(), **changes)
-    found = run_checks(config, setup.task, short("apgd"), records, [])
+    found = run_checks(config, setup.header, setup.task, records, [])
     return {check["name"]: check["ok"] for check in found}
 
 
@@ -168,7 +168,8 @@ def test_the_loss_of_the_first_image_that_fooled_says_nothing_of_the_radius():
 
 def test_the_first_error_is_told():
     rows = [*records([0.0] * 3), make_record("s9", "apgd", 4.0, None, error="out of memory")]
-    (found,) = [c for c in run_checks(_config(), make_setup("toy").task, [], rows, []) if c["name"] == "no_errors"]
+    setup = make_setup("toy")
+    (found,) = [c for c in run_checks(_config(), setup.header, setup.task, rows, []) if c["name"] == "no_errors"]
     assert found["detail"] == "1 samples failed; the first: out of memory"
 
 
