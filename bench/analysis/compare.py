@@ -148,7 +148,9 @@ def _pairs(a: Sequence[Run], b: Sequence[Run], lone_allowed: bool) -> list[tuple
     if len(a) == len(b) == 1:
         return [(a[0], b[0])]
     several = [
-        n for n in ("encoder", "attack", "suite") if any(len({getattr(r.header, n) for r in s}) > 1 for s in (a, b))
+        name
+        for name in ("encoder", "attack", "suite", "model")  # a model only where some runs have another, not none
+        if any(len({getattr(r.header, name) for r in side} - {None}) > 1 for side in (a, b))
     ]
     sides = [_keyed(side, ("task", "dataset", *several)) for side in (a, b)]
     lone = sorted(sides[0].keys() ^ sides[1].keys())

@@ -1,6 +1,7 @@
 """Committed results: whole runs as archives with their scores as text, and the document made from them."""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -84,7 +85,8 @@ def blocks(runs: Sequence[Run]) -> dict[str, str]:
     made = {}
     for task in dict.fromkeys(run.header.task for run in direct):
         chosen = [run for run in direct if run.header.task == task]
-        for table in layouts.tables(chosen, SUITE_FACTS, registry.LAYOUTS)[-1:]:  # the last is the most specific
+        by_layout = (layouts.tables(chosen, SUITE_FACTS, (name,)) for name in reversed(registry.LAYOUTS))
+        if table := next(chain.from_iterable(by_layout), None):  # the last layout is the most specific
             made[task] = render.markdown(table)
     for table in layouts.tables(runs, SUITE_FACTS, ("transfer", "models", "brought")):
         made[table.name] = render.markdown(table)

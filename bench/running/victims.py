@@ -9,10 +9,11 @@ import torch
 from bench.config import RunConfig, load_suite
 from bench.data.readers import load as read_dataset
 from bench.errors import UsageError
+from bench.models.encoders.catalogue import resolve_path
 from bench.models.encoders.encoder import Encoder
 from bench.models.victims import specs
 from bench.models.victims.catalogue import place_of
-from bench.models.victims.load import is_black_box, load_victim, settings_of
+from bench.models.victims.load import family_of, is_black_box, load_victim, settings_of
 from bench.models.victims.loaded import LoadedVictim, OnPixels, ShowsExamples
 from bench.running.data import root_of, row_of
 from tasks.base import Sample
@@ -43,7 +44,8 @@ def load_for(config: RunConfig, task: str, encoder: Encoder | None, device: torc
     if is_black_box(vlm_of(config)):
         own = pace_of(config)
     else:
-        own = {} if config.tower == "encoder" else {"tower": config.tower}
+        keeps_own = config.tower != "encoder" and "tower" in family_of(resolve_path(place_of(name)))[1].settings
+        own = {"tower": config.tower} if keeps_own else {}
     model = load_victim(name, encoder, settings | own, device=device)
     if isinstance(model, ShowsExamples) and (wanted := model.wants_examples(task)) is not None:
         model.show(task, _examples(config, images=wanted == "images"))

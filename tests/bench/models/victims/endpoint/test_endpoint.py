@@ -232,7 +232,7 @@ def test_a_changed_image_is_found(score, endpoint):
     ("vlm", "options", "match"),
     [
         ("openai:https://user:pass@host/v1#m", {}, "must hold neither a password"),
-        ("openai:https://host/v1?key=1#m", {}, "lacks its model"),
+        ("openai:https://host/v1?key=1#m", {}, "setting of the victim family"),
         ("openai:https://host/v1", {}, "lacks its model"),
         ("https://host/v1#m", {"tower": "native"}, "an endpoint is named by its family: openai:https://host/v1#m"),
         ("openai:ftp://host#m", {}, "is no address"),
@@ -243,7 +243,7 @@ def test_a_changed_image_is_found(score, endpoint):
         ("openai:https://host/v1#m", {"attack": None}, "an endpoint gives no gradients"),
         ("openai:https://host/v1#m", {"max_cost": 1}, "--max-cost needs the price"),
         ("openai:https://host/v1#m", {"price": "cheap"}, "--price is IN,OUT"),
-        ("openai:https://host/v1#m", {"task": "zeroshot", "dataset": None}, "asks an encoder"),
+        ("openai:https://host/v1#m", {"task": "zeroshot", "dataset": "mini-shape"}, "asks an encoder"),
         (None, {"rpm": 3, "encoder": "clip"}, "--rpm is for endpoints"),
     ],
 )
