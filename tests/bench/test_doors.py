@@ -15,6 +15,7 @@ from bench.cli import main
 from bench.config import preset
 from bench.data.readers import reader
 from bench.errors import UsageError
+from bench.models.defences.load import load_defence
 from bench.models.encoders.load import load_encoder
 from bench.models.victims.load import family
 from bench.regression.baseline import blocks
@@ -33,7 +34,8 @@ DOORS: dict[str, Callable[[], object]] = {
     "bench.attacks": lambda: preset("mine"),
     "bench.objectives": lambda: load_objective("mine"),
     "bench.attack_kinds": lambda: attack_kind("mine"),
-    "bench.engines": lambda: execute_all([], engine="mine"),
+    "bench.engines": lambda: execute_all([], on="mine"),
+    "bench.defences": lambda: load_defence("mine"),
     "bench.claims": lambda: blocks([in_memory({0: [100.0]}, suite="mine")]),
     "bench.layouts": lambda: find("mine"),
     "bench.readers": lambda: reader("mine"),

@@ -15,6 +15,8 @@ CHOICES = {  # strict, paper
     "stops_at_answers": (True, False),
     "cumulative_radii": (True, False),
     "shortcuts": (True, False),
+    "published_attacks": (False, True),
+    "target_ends": (False, True),
     "yes_no": ("first-word", "anything-but-no"),
     "letter": ("stated", "published"),
 }

@@ -64,7 +64,7 @@ def make_engine(on: str, jobs: int | None, progress: bool) -> Engine:
     if name not in registry.names(GROUP):
         raise registry.unknown("engine", name, registry.names(GROUP))
     found: Any = registry.resolve(GROUP, name)
-    if not all(callable(getattr(found, method, None)) for method in ("submit", "watch")):
+    if not callable(found) or not all(callable(getattr(found, method, None)) for method in ("submit", "watch")):
         raise UsageError(f"the plugin engine {name!r} is no class with submit and watch; see bench.running.engines")
     options = dict(parse_qsl(query, keep_blank_values=True)) | ({"address": address} if address else {})
     known = [option for option in inspect.signature(found).parameters if option not in ("jobs", "progress")]
