@@ -43,6 +43,7 @@ def other(tmp_path_factory):
         "compiled": True,
         "tower": "native",
         "arch": "ViT-B-32",
+        "defence": ("jpeg?quality=50",),
         "vlm": ("owner/llava?conversation=vicuna_v1",),
         "image_size": 224,
         "shots": 4,
@@ -77,7 +78,8 @@ def test_every_option_comes_back_through_a_header(other):
     assert set(other) == set(FIELDS)
     assert all(other[f.name] != f.default for f in fields(Request))
     named = ("shots", "image_size")  # become settings of the victim
-    for left_out in ("tower", *named), ("surrogate", "surrogate_vlm", "attack", *named):  # they exclude each other
+    excluded = ("defence", *named)  # a defence neither a surrogate nor half precision
+    for left_out in ("tower", *excluded), ("surrogate", "surrogate_vlm", "attack", *excluded):
         request = Request(**{name: value for name, value in other.items() if name not in left_out})
         again = through_a_header(request)
         assert again == (request if request.attack else replace(request, attack="apgd"))
