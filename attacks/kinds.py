@@ -289,6 +289,15 @@ def _classifier(objective: Objective, step: AttackStep) -> Classification:
     return objective
 
 
+def run_brought(objective: Objective, images: Tensor, threat: ThreatModel, context: StepContext) -> Outcome:
+    """Kind "brought": nothing is made here.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError("images of kind 'brought' are made elsewhere; give their folder to `bench score`")
+
+
 _CLIMB = {"loss": LOSS, "restarts": RESTARTS}
 
 APGD = AttackKind(
@@ -314,4 +323,5 @@ PGD = AttackKind(
 )
 FAB_T = AttackKind(run_fab_t, "targeted FAB, by pyautoattack (arXiv 1907.02044)")
 SQUARE = AttackKind(run_square, "the Square attack, by pyautoattack (arXiv 1912.00049)", white_box=False)
+BROUGHT = AttackKind(run_brought, "images made elsewhere, brought by `bench score`", white_box=False)
 NOISE = AttackKind(run_noise, "one random image of the ball, the floor of every attack", white_box=False, floor=True)

@@ -63,7 +63,8 @@ class Preset:
     published: tuple[AttackStep, ...] = ()
 
 
-EMBEDDING = "embedding"
+EMBEDDING, BROUGHT = "embedding", "brought"
+TASKLESS = (EMBEDDING, BROUGHT)  # goals on which no task decides
 OWN_WORDS = "own-words"  # towards the target behind the beginning of what the model says of the clean image
 TARGET_CLASSES = 9  # the strongest rivals, as in APGD-T of AutoAttack (Croce & Hein 2020, arXiv 2003.01690)
 SQUARE_QUERIES = 5000  # as in AutoAttack

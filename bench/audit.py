@@ -25,12 +25,13 @@ from bench.models.defences.chain import Defended
 from bench.records import Record, Run, write_atomically
 from bench.records.types import encode
 from bench.records.worst import worst_choices, worst_scores
-from bench.running.attack_batch import Attacker, threat_model
+from bench.running.attack_batch import Attacker
 from bench.running.certify import AttackBatch, Conditions, objective, start_of
 from bench.running.defended import fixed
 from bench.running.kinds import attack_kind
 from bench.running.load import Setup, prepare
 from bench.running.reliability import FEWEST, UNSETTLED, late_rise
+from bench.running.units import threat_model
 from bench.running.volley import Volley
 from tasks.base import Sample
 from tasks.protocol import PROTOCOLS

@@ -3,3 +3,7 @@
 
 class UsageError(ValueError):
     """What was asked for cannot be done; the message names the thing and the remedy."""
+
+
+class StoppedError(UsageError):
+    """A run stops on purpose, such as at a limit of cost; the same command goes on where it stopped."""

@@ -26,6 +26,7 @@ OBJECTIVES = {
 VICTIMS = {
     "llava": "bench.models.victims.llava.family:LlavaFamily",
     "openflamingo": "bench.models.victims.openflamingo.family:OpenFlamingoFamily",
+    "openai": "bench.models.victims.endpoint.family:EndpointFamily",
     "transformers": "bench.models.victims.any_model.family:AnyModelFamily",
 }
 DEFENCES = {
@@ -58,6 +59,7 @@ ATTACK_KINDS = {
     "pgd": "attacks.kinds:PGD",
     "fab-t": "attacks.kinds:FAB_T",
     "square": "attacks.kinds:SQUARE",
+    "brought": "attacks.kinds:BROUGHT",
     "squares": "attacks.squares:SQUARES",
     "noise": "attacks.kinds:NOISE",
 }
@@ -74,6 +76,7 @@ LAYOUTS = {
     "zeroshot": "bench.tables.layouts:zero_shot",
     "targeted": "bench.tables.layouts:targeted",
     "transfer": "bench.tables.layouts:transfer",
+    "brought": "bench.tables.layouts:brought",
     "defences": "bench.tables.layouts:defences",
     "models": "bench.tables.models:models",
     "pope": "bench.tables.answers:yes_no",

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from bench.config import RunConfig, request_of, resolve
 from bench.errors import UsageError
+from bench.models.victims.endpoint.pixels import pixel_digest
 from bench.records import CLEAN, Record, RecordsError, Run, RunHeader
 from bench.records.images import FOLDER, path_of, read_image, read_png, saved_paths
 from bench.records.samples import read_samples
@@ -28,12 +29,12 @@ from bench.records.worst import kept_records, worst_choices, worst_scores
 from bench.running.load import Setup, prepare
 from bench.running.scoring import Occasion, Said, said_of
 from bench.trust.text import on_one_line
-from tasks.base import Sample
+from tasks.base import Answer, Sample
 
 BATCH = 64
 ULP = 2.0**-23  # of a float32 pixel at 1.0: what rounding may add to a distance, a pixel
 ABOUT_THE_RUN = ("dataset_fingerprint", "task_version", "metric", "n_samples")
-BEST, EMBEDDING = "best", "embedding"  # goals that no task decides on
+BEST, TASKLESS = "best", ("embedding", "brought")  # goals that no task decides on
 
 
 def has_evidence(run: Run) -> bool:
@@ -86,7 +87,8 @@ def models_of(header: RunHeader, **changes: Any) -> RunConfig:
         UsageError: the run's suite is not known here.
     """
     precision = header.precision if header.half_verdicts else "float32"  # other answers are all in float32
-    request = request_of(header, attack="none", surrogate=None, surrogate_vlm=None, precision=precision, **changes)
+    given = {"attack": "none", "images": None, "surrogate": None, "surrogate_vlm": None, "precision": precision}
+    request = request_of(header, **given | changes)
     (config,) = resolve(request)
     return replace(config, samples=header.n_samples)
 
@@ -198,7 +200,7 @@ class _Evidence:
         """The steps that are taken on a sample as long as it is robust."""
         sample, applies = self.setup.samples[self.rows[sample_id]], self.setup.task.applies
         for step in self.run.header.steps:
-            if step.goal == EMBEDDING or (step.goal != BEST and applies(step.goal, sample)):
+            if step.goal in TASKLESS or (step.goal != BEST and applies(step.goal, sample)):
                 yield step.name
 
     def summary(self, found: Sequence[Mismatch]) -> Verification:
@@ -206,7 +208,7 @@ class _Evidence:
         header, records = self.run.header, self.run.records
         recorded = {record.sample_id for record in records}
         robust = {radius: set(self._robust(radius)) for radius in header.radii}
-        failed = [record for record in records if record.error is not None]
+        failed = [record for record in records if not record.settled]
         errors = dict.fromkeys(r.sample_id for r in failed if r.step == CLEAN or r.sample_id in robust[r.radius])
         attacks = sum(record.step != CLEAN for record in records)
         asked = [record.step == CLEAN for record, _ in self.recomputed]
@@ -221,6 +223,7 @@ class _Evidence:
             errors=tuple(errors),
             missing=tuple(sample.id for sample in self.setup.samples if sample.id not in recorded),
             surrogate=header.surrogate is not None,
+            recorded=sum(record.call is not None for record, _ in self.recomputed),
             mismatches=tuple(found),
         )
 
@@ -299,7 +302,12 @@ class _Evidence:
                 bar.update(len(records[first : first + BATCH]))
 
     def _answers(self, shown: Sequence[tuple[Record, Tensor]]) -> Iterator[tuple[Record, Said]]:
-        for records, images in of_one_size(shown):
+        """What the model says now; an endpoint is not asked again, for its answers are what they were."""
+        for record, _ in shown:
+            if record.call is not None:
+                sample = self.setup.samples[self.rows[record.sample_id]]
+                yield record, Said(Answer(record.prediction), self.setup.task.score(record.prediction, sample))
+        for records, images in of_one_size([pair for pair in shown if pair[0].call is None]):
             yield from zip(records, self._ask(records, images), strict=True)
 
     def _of_pngs(self, shown: Sequence[tuple[Record, Tensor]]) -> Iterator[tuple[Record, Said]]:
@@ -313,7 +321,14 @@ class _Evidence:
             said = said_of(self.setup.task, self.setup.deployed, images, samples, occasions)
             yield from zip(records, said, strict=True)
 
+    def _sent(self, shown: Sequence[tuple[Record, Tensor]]) -> Iterator[Mismatch]:
+        """What was sent to an endpoint, against the image."""
+        for record, image in shown:
+            if record.call is not None and (now := pixel_digest(image)) != record.call.pixels:
+                yield self._mismatch(record, "pixels sent", f"sha256 {record.call.pixels}", now)
+
     def _compare_all(self, shown: Sequence[tuple[Record, Tensor]]) -> Iterator[Mismatch]:
+        yield from self._sent(shown)
         for record, said in self._answers(shown):
             yield from self._compare(record, said)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from attacks.checks import SanityCheck
 from attacks.objective import Objective
 from tasks import protocol as counting
+from tasks.calls import Call
 
 NOT_FINITE = "the model's output for this image is not finite (NaN or infinite)"
 
@@ -93,10 +94,12 @@ class Answer:
     Attributes:
         text: the answer.
         error: why it counts for nothing, e.g. `NOT_FINITE`: then it is neither right nor wrong; None for an answer.
+        call: what is known of the call, of a model behind an endpoint.
     """
 
     text: str
     error: str | None = None
+    call: Call | None = None
 
 
 def answers_of(texts: Sequence[str], finite: Tensor) -> list[Answer]:

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
+from bench.analysis.calls import declined
 from bench.analysis.facts import Facts
 from bench.analysis.stats import Estimate, average_interval, interval
 from bench.errors import UsageError
@@ -113,7 +115,8 @@ def measured(runs: Iterable[Run]) -> list[Measure]:
         for radius in radii(run.header):
             if scores := scores_at(run, radius):
                 estimate = interval(scores, groups, ceiling=run.header.ceiling)
-                found.append(measure([run], run.header.dataset, radius, estimate))
+                answered = run.header.n_samples - declined(run, radius).total()
+                found.append(measure([run], run.header.dataset, radius, estimate, size=answered))
     return found
 
 
@@ -182,10 +185,10 @@ def to_captions(runs: Iterable[Run]) -> list[Measure]:
         captions = {groups.get(asked.id, asked.id): asked.captions for asked in read_samples(run.directory).values()}
         if len(captions) < 2 or not all(captions.values()):
             continue
-        cider = Cider(captions)
+        score = cache(Cider(captions).score)  # much is said at several radii
         for radius in radii(run.header):
             said = last_records(run.header, run.records, radius)
-            scores = {s: cider.score(groups[s], said[s].prediction) for s in scores_at(run, radius)}
+            scores = {s: score(groups[s], said[s].prediction) for s in scores_at(run, radius)}
             if scores:
                 one = measure([run], run.header.dataset, radius, interval(scores, groups), TO_CAPTIONS)
                 found.append(replace(one, other_metric="CIDEr"))

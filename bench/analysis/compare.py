@@ -10,7 +10,7 @@ from bench.analysis.stats import Paired, Scores, holm, paired
 from bench.errors import UsageError
 from bench.records import Run
 from bench.records.header import differences
-from bench.records.worst import eps_label, groups_at, scores_at, worst_records
+from bench.records.worst import eps_label, groups_at, scores_at, worst_attacks, worst_records
 
 MEANING = ("task", "metric", "worst")  # runs that differ here do not measure the same thing
 CONDITIONS = (
@@ -131,11 +131,26 @@ def compare(a: Sequence[Run], b: Sequence[Run], allow: Collection[str] = ()) -> 
     return [replace(result, p_holm=p) for result, p in zip(results, adjusted, strict=True)]
 
 
+def attacked_against_clean(run: Run, radius: float) -> Paired | None:
+    """The answers to a radius' attacked images alone, against those to their clean images; None where there are none.
+
+    An answer that an attack made better counts as such: nothing is taken at its worst.
+    """
+    attacked = worst_attacks(run.header, run.records)
+    scores = {s: r.score for (s, at), r in attacked.items() if at == radius and r.error is None and r.score is not None}
+    clean = scores_at(run, 0.0)
+    if not scores.keys() & clean.keys():
+        return None
+    return paired(scores, clean, groups_at(run), ceiling=run.header.ceiling)
+
+
 def _pairs(a: Sequence[Run], b: Sequence[Run], lone_allowed: bool) -> list[tuple[Run, Run]]:
     if len(a) == len(b) == 1:
         return [(a[0], b[0])]
     several = [
-        n for n in ("encoder", "attack", "suite") if any(len({getattr(r.header, n) for r in s}) > 1 for s in (a, b))
+        name
+        for name in ("encoder", "attack", "suite", "model")  # a model only where some runs have another, not none
+        if any(len({getattr(r.header, name) for r in side} - {None}) > 1 for side in (a, b))
     ]
     sides = [_keyed(side, ("task", "dataset", *several)) for side in (a, b)]
     lone = sorted(sides[0].keys() ^ sides[1].keys())

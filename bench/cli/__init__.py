@@ -9,6 +9,7 @@ from bench.cli.listing import list_group
 from bench.cli.report import report
 from bench.cli.root import main
 from bench.cli.run import run
+from bench.cli.score import score
 from bench.cli.status import status
 from bench.cli.table import table
 from bench.cli.train import train
@@ -16,5 +17,5 @@ from bench.cli.verify import verify
 
 __all__ = ["main"]
 
-for command in (run, status, list_group, data, table, compare, check, verify, audit, report, board, train):
+for command in (run, score, status, list_group, data, table, compare, check, verify, audit, report, board, train):
     main.add_command(command)

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from bench.cli.asking import asking
 from bench.cli.completion import attacks, datasets, encoders, suites, tasks
 from bench.cli.root import CHECK_FAILED
 from bench.cli.say import say
@@ -39,9 +40,10 @@ ABOUT = about()
 @click.option("--tower", help=ABOUT["tower"])
 @click.option("--arch", help=ABOUT["arch"])
 @click.option("--defence", help=ABOUT["defence"])
-@click.option("--vlm", help=ABOUT["vlm"])
+@click.option("--vlm", "--victim", "vlm", help=ABOUT["vlm"])
 @click.option("--shots", type=int, help=ABOUT["shots"])
 @click.option("--image-size", type=int, help=ABOUT["image_size"])
+@asking
 @click.option("--force", is_flag=True, help=ABOUT["force"])
 @click.option("--jobs", type=int, help=ABOUT["jobs"])
 @click.option("--shards", type=int, metavar="N", help=ABOUT["shards"])
@@ -80,11 +82,11 @@ def run(as_json: bool, quiet: bool, everything: bool, **options: Any) -> None:
     if everything and chosen:
         raise UsageError(f"--all runs what the suite's tables hold: leave out {flag(chosen[0])}")
     result = (api.run_all if everything else api.run)(**options, progress=not quiet)
-    _warn(result.runs)
+    warn(result.runs)
     if as_json:
         say(json.dumps(result.rows(), indent=1))
     else:
-        _show(result.runs)
+        show(result.runs)
         say("\nrecords:")
         for one in result.runs:
             say(f"  {one.directory}")
@@ -92,7 +94,7 @@ def run(as_json: bool, quiet: bool, everything: bool, **options: Any) -> None:
         click.get_current_context().exit(CHECK_FAILED)
 
 
-def _show(runs: Any) -> None:
+def show(runs: Any) -> None:
     """The flat table, and the transfers between encoders and between models where there are any."""
     from bench.config.facts import SUITE_FACTS
     from bench.tables import layouts, render
@@ -103,7 +105,7 @@ def _show(runs: Any) -> None:
         say(f"bench: {problem}", err=True)
 
 
-def _warn(runs: Any) -> None:
+def warn(runs: Any) -> None:
     """Say on stderr which sanity checks failed: such a score may mean nothing."""
     for run in runs:
         for check in run.header.checks:

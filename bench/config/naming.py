@@ -1,6 +1,7 @@
 """Names and places as parts of a directory's name, and such that they mean the same in any working folder."""
 
 import hashlib
+import re
 from pathlib import Path
 
 from bench.config.request import exists
@@ -15,6 +16,8 @@ def file_name(encoder: str) -> str:
     """An encoder's name as part of a directory's: a path is told from others of the same stem by a digest."""
     if "/" not in encoder:
         return Path(encoder).stem
+    if "://" in encoder:
+        return f"{re.sub(r'[^A-Za-z0-9.-]+', '-', encoder.rpartition('#')[2])}-{digest(encoder)}"
     place = str(Path(encoder).resolve()) if exists(encoder) else encoder
     return f"{Path(encoder).stem}-{digest(place)}"
 

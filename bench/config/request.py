@@ -35,11 +35,19 @@ class Options:
         output: Where run directories go. Default: results/runs.
         data_root: Folder under which the datasets' files lie. Default: those embedded in the package.
         save_adversarial: Keep the worst image of each sample and radius.
+        images: Folder of adversarial images made elsewhere: one PNG, or float32 safetensors file, per sample, named
+            after its id.
+        clean: Folder of the clean images, named alike. Default: the dataset's own, as the victim takes them.
         protocol: strict, or paper for the choices of the paper's released code. Default: strict.
         compiled: torch.compile the models' blocks: for long runs on a GPU. Rounding may change a close result, hence
             such runs lie apart.
         tower: encoder, or native for the image tower that the vision-language model came with. Default: encoder.
         arch: What an encoder given as a path holds: ViT-L-14-quickgelu; or ViT-B-32,TAG with the weights it began from.
+        repeats: Ask an endpoint so many more times about each clean image: the floor of disagreement. Default: 0.
+        rpm: Requests a minute to an endpoint. Default: no limit.
+        concurrency: Requests at once to an endpoint. Default: 4.
+        max_cost: Stop before an endpoint has cost this command more, in the currency of --price.
+        price: Of a million tokens of an endpoint, in and out, such as 2.5,10.
         defence: Around the victim, comma-separated in the order in which images meet them, such as jpeg?quality=50,ttc
             (`bench list defences`). The attack becomes the adaptive protocol, which knows the defence.
         force: Begin anew beside a run that cannot be resumed.
@@ -56,10 +64,17 @@ class Options:
     output: Path = DEFAULT_OUTPUT
     data_root: Path | None = None
     save_adversarial: bool = False
+    images: Path | None = None
+    clean: Path | None = None
     protocol: str = DEFAULT_PROTOCOL
     compiled: bool = False
     tower: str = "encoder"
     arch: str | None = None
+    repeats: int | None = None
+    rpm: int | None = None
+    concurrency: int | None = None
+    max_cost: float | None = None
+    price: str | None = None
     defence: tuple[str, ...] = ()
     force: bool = False
     jobs: int | None = None
@@ -78,7 +93,8 @@ class Request(Options):
         dataset: Only these datasets, comma-separated; or your own by where they lie, such as vqa:FOLDER.
         eps: Radii in 1/255, e.g. 2,4 or 4/255; in plain units of pixels in [0, 1] for l2. Default: the suite's.
         norm: linf, or l2. Default: the suite's.
-        attack: Attack preset, or 'none'. Default: the suite's choice for the task.
+        attack: Attack preset, or 'none'; of images made elsewhere, what their attack is called in tables. Default: the
+            suite's choice for the task; 'brought' for images made elsewhere.
         seed: Of all random starts. Default: the suite's.
         vlm: Name (`bench list victims`), folder or hub id of the vision-language model, several comma-separated; with
             settings of its family as NAME?SETTING=VALUE&SETTING=VALUE. Default: the suite's. Without --encoder it keeps
@@ -266,6 +282,16 @@ def _count(value: Any, option: str) -> int:
     return _whole(value, option, least=1)
 
 
+def _amount(value: Any, option: str) -> float:
+    try:
+        amount = float(value)
+    except (TypeError, ValueError, OverflowError):
+        amount = -1.0
+    if isinstance(value, bool) or not 0 < amount < float("inf"):
+        raise UsageError(f"{option} takes a number above 0, not {value!r}")
+    return amount
+
+
 def _batch_size(value: Any, option: str) -> int | None:
     if isinstance(value, str) and not value.isdecimal():
         if value == "auto":
@@ -288,6 +314,7 @@ _BY_TYPE: Mapping[Any, Callable[[Any, str], Any]] = {
     Path: _path,
     Path | None: _path,
     int | None: _count,
+    float | None: _amount,
 }
 _READERS: Mapping[str, Callable[[Any, str], Any]] = {
     **{f.name: _BY_TYPE[f.type] for f in fields(Request) if f.type in _BY_TYPE},

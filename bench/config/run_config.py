@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from attacks.adaptive import adaptive_steps
-from attacks.presets import AttackStep
+from attacks.presets import BROUGHT, AttackStep
 from bench import registry
+from bench.config.black_box import as_black_box, asks_endpoints
+from bench.config.brought import STEPS, check_brought, check_one_radius
 from bench.config.naming import digest, file_name, lasting, lasting_victim, placed, shortened, victim_file_name
 from bench.config.radii import HOW_TO_WRITE, NORMS, parse_eps
 from bench.config.request import ADAPTIVE, DEFAULT_PROTOCOL, Options, Request, flag
@@ -70,8 +72,9 @@ class RunConfig(Options):
     def request(self) -> Request:
         """The request for this run alone; it means the same in any working folder."""
         same = {f.name: getattr(self, f.name) for f in fields(Options)}
+        folders = {name: None if same[name] is None else same[name].resolve() for name in ("images", "clean")}
         return Request(
-            **same | {"suite": lasting(self.suite)},
+            **same | {"suite": lasting(self.suite)} | folders,
             encoder=(lasting(self.encoder),),
             task=(self.task,),
             dataset=(self._lasting_dataset(),),
@@ -98,6 +101,8 @@ class RunConfig(Options):
     @property
     def steps(self) -> tuple[AttackStep, ...]:
         """The steps of the attack that the protocol has; none for a clean run."""
+        if self.images is not None:
+            return STEPS
         if self.attack == NO_ATTACK:
             return ()
         steps = self._plain_steps()
@@ -161,6 +166,8 @@ class RunConfig(Options):
         if self.arch is not None:
             architecture, _, weights = self.arch.partition(",")
             name.append(f"{architecture},{file_name(weights)}" if "/" in weights else Path(self.arch).stem)
+        if self.clean is not None:
+            name.append(f"clean-{digest(str(self.clean.resolve()))}")
         if self.limit is not None:
             name.append(f"limit{self.limit}")
         return self.output / self.suite_name / self.task / shortened("_".join(name))
@@ -196,9 +203,11 @@ def resolve(request: Request) -> list[RunConfig]:
             no run would do.
     """
     suite = load_suite(request.suite)
+    request = as_black_box(request, suite)
     if not request.encoder and not request.surrogate and request.vlm:
         request = replace(request, tower=NATIVE)
-    _check_choices(request)
+    _check_choices(request, suite)
+    check_brought(request)
     request = replace(request, dataset=tuple(told_apart(request.dataset, request.data_root)))
     tasks = {task: _datasets(task, request, suite) for task in _tasks(request, suite)}
     _check_taken(request, suite, tasks)
@@ -244,7 +253,7 @@ def _with(request: Request, row: Mapping[str, str]) -> Request:
     return replace(request, **{name: getattr(chosen, name) for name in row})
 
 
-def _check_choices(request: Request) -> None:
+def _check_choices(request: Request, suite: Suite) -> None:
     """Refuse words that are none of the few that an option takes, and an option that must be there."""
     for name, known in (("protocol", tuple(PROTOCOLS)), ("precision", PRECISIONS), ("tower", TOWERS), ("norm", NORMS)):
         value = getattr(request, name)
@@ -265,7 +274,7 @@ def _check_choices(request: Request) -> None:
         raise UsageError("--defence attacks by the adaptive protocol, transfer included: leave --surrogate out")
     if request.defence and (request.precision or "float32") != "float32":
         raise UsageError("--defence computes in float32 throughout: leave --precision out")
-    if request.tower == NATIVE and request.surrogate:
+    if request.tower == NATIVE and request.surrogate and not asks_endpoints(request, suite):
         raise UsageError("--surrogate puts another encoder into the model, --tower native none: leave one of them out")
 
 
@@ -341,13 +350,17 @@ def _run(cell: _Cell, request: Request, suite: Suite) -> RunConfig:
     plan, place = _plan(cell.task, suite), cell.dataset.place
     row = suite.datasets.get(cell.dataset.name, {}) if place is None else place.row
     norm, radii = _ball(request, suite)
+    if request.images is not None:
+        check_one_radius(radii)
     return RunConfig(
         **{f.name: getattr(request, f.name) for f in fields(Options)},
         encoder=cell.encoder,
         task=cell.task,
         dataset=cell.dataset.name,
         samples=row.get("samples", plan.samples),
-        attack=_attack(request.attack or plan.attack, cell, request, suite),
+        attack=(request.attack or BROUGHT)
+        if request.images
+        else _attack(request.attack or plan.attack, cell, request, suite),
         norm=norm,
         eps=radii,
         seed=suite.seed if request.seed is None else request.seed,

@@ -41,6 +41,7 @@ class _Chosen(msgspec.Struct, frozen=True):
     defence: str | None = None
     selection: str | None = None
     data: str | None = None
+    images: str | None = None
     yes_no: str = "first-word"
 
 
@@ -279,6 +280,11 @@ class RunHeader:
     def data(self) -> str | None:
         """The place of a dataset that was named by where it lies, as FORMAT:PLACE; None for a dataset of the suite."""
         return self._chosen.data
+
+    @property
+    def images(self) -> str | None:
+        """Digest of the adversarial images, where they were made elsewhere."""
+        return self._chosen.images
 
     @property
     def answer_kind(self) -> str:

@@ -41,7 +41,7 @@ def decode(lines: list[bytes], path: Path, header: RunHeader) -> list[Record]:
         if wrong := ranges.fault(record):
             raise RecordsError(f"{path}, line {number}: {wrong}; restore it or delete the run")
         earlier = records.get(record.key)
-        if earlier is not None and earlier.error is None:
+        if earlier is not None and earlier.settled:
             raise RecordsError(f"{path}, line {number}: {record.key} is recorded twice; delete the run")
         if groups.setdefault(record.sample_id, record.group) != record.group:
             raise RecordsError(f"{path}, line {number}: sample {record.sample_id!r} has two groups; delete the run")

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.records.files import RecordsError
+from bench.records.files import RecordsError, unlinked
 
 FOLDER = "shards"
 _NAME = re.compile(r"(\d+)-of-(\d+)")
@@ -34,11 +34,11 @@ def shards_in(run: Path) -> list[Shard]:
     """The shards that were begun in a run's directory, in order.
 
     Raises:
-        RecordsError: If they are of different counts.
+        RecordsError: If they are of different counts, or one is a link.
     """
-    folder = run / FOLDER
+    folder = unlinked(run / FOLDER, run)
     names = [_NAME.fullmatch(path.name) for path in folder.iterdir()] if folder.is_dir() else []
-    found = sorted(Shard(int(name[1]), int(name[2])) for name in names if name and (folder / name[0]).is_dir())
+    found = sorted(Shard(int(name[1]), int(name[2])) for name in names if name and unlinked(folder / name[0], run))
     if len({shard.count for shard in found}) > 1:
         raise RecordsError(f"{folder} holds shards of different counts; delete those of one of them")
     return found

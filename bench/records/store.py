@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from bench.errors import StoppedError
 from bench.records.files import (
     RecordsError,
     explained,
@@ -43,7 +44,7 @@ class RunStore:
         self._lock = acquire_lock(directory / "lock")
         try:
             self.header = self._begin(header)
-            self._done = {record.key for record in self._recover() if record.error is None}
+            self._done = {record.key for record in self._recover() if record.settled}
             with explained("write", self._records_path):
                 self._file = open_inside(self._records_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
                 sync_directory(directory)
@@ -55,17 +56,17 @@ class RunStore:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        """Give the lock back; mark a run that was cut short: "partial" after Ctrl-C, else "failed"."""
+        """Give the lock back; mark a run that was cut short: "partial" if on purpose, else "failed"."""
         try:
             if kind is not None and self.header.status == "started":
                 with contextlib.suppress(RecordsError):  # the first error is the one to report
-                    self.finish("partial" if issubclass(kind, KeyboardInterrupt) else "failed")
+                    self.finish("partial" if issubclass(kind, KeyboardInterrupt | StoppedError) else "failed")
         finally:
             self.close()
 
     @property
     def done(self) -> frozenset[Key]:
-        """The keys (sample_id, step, radius) recorded without an error: what a resumed run skips."""
+        """The keys (sample_id, step, radius) that are settled: what a resumed run skips."""
         return frozenset(self._done)
 
     def append(self, records: Iterable[Record]) -> None:
@@ -83,7 +84,7 @@ class RunStore:
                 raise RecordsError(f"{self._records_path}: {record.key} is already recorded")
             if wrong := ranges.fault(record):
                 raise RecordsError(f"{self._records_path}: {record.key} cannot be recorded: {wrong}")
-            if record.error is None:
+            if record.settled:
                 new.add(record.key)
         if not records:
             return

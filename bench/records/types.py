@@ -9,6 +9,7 @@ from typing import Any, Self
 import msgspec
 
 from bench.records.files import RecordsError
+from tasks.calls import DECLINED, Call, Repeat
 
 SCHEMA_VERSION = 2
 CLEAN = "clean"
@@ -19,7 +20,8 @@ Key = tuple[str, str, float]
 _NUMBERS = ("radius", "distance", "seconds", "score", "loss", "png_score", "screen")
 _LISTS = ("loss_curve", "draws")
 _MAYBE_ABSENT = ("score", "loss", "png_score", "screen")
-_OPTIONAL = ("png_score", "loss_curve", "draws", "screen")  # keys that a line has only where there is a value
+# Keys that a line has only where there is a value:
+_OPTIONAL = ("png_score", "loss_curve", "call", "repeats", "draws", "screen")
 _FORMER = {"eps_255": "radius", "distance_255": "distance", "course": "loss_curve"}  # names in schema version 1
 _DROPPED = ("flags",)  # of schema version 1, where it was always empty
 
@@ -28,6 +30,8 @@ def encode(value: Any) -> Any:
     """JSON data for `value`; NaN and infinities become the strings "nan", "inf", "-inf", never null or 0."""
     if isinstance(value, float):
         return value if math.isfinite(value) else str(float(value))
+    if isinstance(value, msgspec.Struct):
+        return msgspec.to_builtins(value)
     if isinstance(value, Mapping):
         return {str(key): encode(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -93,6 +97,13 @@ def parse_object(
     return data
 
 
+def _typed(value: Any, kind: Any, name: str) -> Any:
+    try:
+        return msgspec.convert(value, kind)
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
+        raise RecordsError(f"{name}: {error}") from error
+
+
 class Record(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """What one step did to one sample.
 
@@ -111,6 +122,8 @@ class Record(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
         png_score: Score of the adversarial image after a round trip through an 8-bit PNG; None if not asked for.
         loss_curve: The highest loss among the first 1, 2, 4, 8, ... images that the attack tried; None where it was
             not watched.
+        call: What is known of the call, of a victim behind an endpoint.
+        repeats: The same clean image asked again, where that was wanted.
         draws: Scores of the fresh draws of a randomised victim, of which `score` is the mean; None where nothing is
             drawn.
         screen: Mean score over other draws, by which the worst attack is chosen: the least of several means over the
@@ -134,6 +147,8 @@ class Record(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     seconds: float
     png_score: float | None = None
     loss_curve: tuple[float, ...] | None = None
+    call: Call | None = None
+    repeats: tuple[Repeat, ...] | None = None
     draws: tuple[float, ...] | None = None
     screen: float | None = None
 
@@ -161,6 +176,8 @@ class Record(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
             and 0 <= self.evaluations < MOST
             and self.error is None
             and (self.loss_curve is None or _are_floats(self.loss_curve))
+            and self.call is None
+            and self.repeats is None
             and self.draws is None
             and self.screen is None
         )
@@ -183,6 +200,20 @@ class Record(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
                 raise RecordsError(f"{name} must be a tuple of numbers or None, not {value!r}")
         if self.draws is not None and self.score is not None and not _is_mean(self.score, self.draws):
             raise RecordsError(f"score is {self.score}, which is not the mean of the draws {self.draws}")
+        if not (self.call is None or isinstance(self.call, Call)):
+            raise RecordsError(f"call must be a Call or None, not {self.call!r}")
+        if not (self.repeats is None or all(isinstance(one, Repeat) for one in self.repeats)):
+            raise RecordsError(f"repeats must be a tuple of Repeat or None, not {self.repeats!r}")
+
+    @property
+    def declined(self) -> bool:
+        """Whether the model refused or its provider filtered: no score, and no failure either."""
+        return self.call is not None and self.call.outcome in DECLINED
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to do: there is a score, or the model declined."""
+        return self.error is None or self.declined
 
     @property
     def choice(self) -> float | None:
@@ -216,6 +247,9 @@ class Record(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
         for name in _LISTS:
             if isinstance(data.get(name), list):
                 data[name] = tuple(number(value) for value in data[name])
+        for name, kind in (("call", Call), ("repeats", tuple[Repeat, ...])):
+            if data.get(name) is not None:
+                data[name] = _typed(data[name], kind, name)
         return cls(**data)
 
 

@@ -44,6 +44,7 @@ class Verification:
         unkept: attacks whose image is not kept, since they made nothing worse or a later one did: not verified.
         errors: samples whose clean or last attack's record is an error: not verified.
         missing: samples that the run has not come to: not verified.
+        recorded: answers of an endpoint, which were taken as they are recorded and scored again.
         surrogate: whether the attacks were made on another encoder, whose weights are not verified.
         mismatches: what is not as recorded.
     """
@@ -59,6 +60,7 @@ class Verification:
     missing: tuple[str, ...]
     surrogate: bool
     mismatches: tuple[Mismatch, ...]
+    recorded: int = 0
 
     @property
     def outcome(self) -> str:
@@ -78,6 +80,7 @@ class Verification:
             [f"{_count(len(self.missing), 'sample')} without a record ({_some(self.missing)})"] if self.missing else []
         )
         left += ["the surrogate's weights"] if self.surrogate else []
+        left += [f"{_count(self.recorded, 'answer')} of an endpoint, which is not asked again"] if self.recorded else []
         return f"{self.outcome}: {self.run}: {', '.join(done)}; not verified: {', '.join([*left, 'losses and times'])}"
 
 

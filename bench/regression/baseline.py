@@ -1,6 +1,7 @@
 """Committed results: whole runs as archives with their scores as text, and the document made from them."""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -80,13 +81,14 @@ def stale_scores(runs: Sequence[Run]) -> list[Path]:
 
 def blocks(runs: Sequence[Run]) -> dict[str, str]:
     """The generated parts of BENCHMARKS.md by name: a table per task, transfers, and the claims of the runs' suite."""
-    direct = [run for run in runs if not (run.header.surrogate or run.header.is_floor)]
+    direct = [run for run in runs if not (run.header.surrogate or run.header.is_floor or run.header.images)]
     made = {}
     for task in dict.fromkeys(run.header.task for run in direct):
         chosen = [run for run in direct if run.header.task == task]
-        for table in layouts.tables(chosen, SUITE_FACTS, registry.LAYOUTS)[-1:]:  # the last is the most specific
+        by_layout = (layouts.tables(chosen, SUITE_FACTS, (name,)) for name in reversed(registry.LAYOUTS))
+        if table := next(chain.from_iterable(by_layout), None):  # the last layout is the most specific
             made[task] = render.markdown(table)
-    for table in layouts.tables(runs, SUITE_FACTS, ("transfer", "models")):
+    for table in layouts.tables(runs, SUITE_FACTS, ("transfer", "models", "brought")):
         made[table.name] = render.markdown(table)
     suites = {run.header.suite.partition("-")[0] for run in runs}  # "mini-full" has the claims of "mini"
     for name in (name for name in registry.names("bench.claims") if name in suites):

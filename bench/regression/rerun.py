@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import registry
+from bench.models.victims.load import is_black_box
 from bench.records import RecordsError, Run, load_run, load_runs
 from bench.regression.baseline import stale_blocks, stale_scores
 from bench.regression.compare import Finding, by_place, compare_to_baseline
@@ -71,8 +72,11 @@ def rerun(baseline: Sequence[Run], samples: int, jobs: int | None = None) -> lis
 def can_run_in_part(run: Run) -> bool:
     """Whether the first samples of a run score by themselves what they score within the whole.
 
-    A caption's CIDEr depends on the other images; images made on a surrogate need that encoder too.
+    A caption's CIDEr depends on the other images; images made on a surrogate need that encoder too. An endpoint is
+    never asked because a file says so.
     """
+    if is_black_box(run.header.model or "") or run.header.images is not None:
+        return False
     task = registry.resolve("bench.tasks", run.header.task)
     return bool(getattr(task, "part_scores_as_whole", False)) and not run.header.surrogate
 

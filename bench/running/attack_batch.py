@@ -14,7 +14,6 @@ from attacks.kinds import Confirm
 from attacks.objective import Objective
 from attacks.outcome import Outcome
 from attacks.presets import AttackStep
-from attacks.threat import Norm, ThreatModel
 from bench.config import RunConfig
 from bench.models.defences.chain import Defended
 from bench.records import CLEAN, Record
@@ -28,11 +27,11 @@ from bench.running.loss_curve import LossCurve, Watch
 from bench.running.plugins import ask, score_of
 from bench.running.sanity_checks import batch_checks, defence_checks
 from bench.running.scoring import Occasion, Said, is_randomised, record_of, said_of
+from bench.running.units import UNITS
 from tasks.base import ImageTextEncoder, Sample, Victim
 from tasks.protocol import PROTOCOLS
 
 CHECKED = 32  # samples of the first batch attacked that the sanity checks look at; each costs a few passes
-UNITS = {"linf": 255, "l2": 1}  # of a recorded radius or distance, in the range of a pixel
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,22 @@ class AttackedImage:
 
 
 Attacked = list[list[AttackedImage]]  # by sample, then by step
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a batch's attack gave, row by row.
+
+    Attributes:
+        losses: of the objective; None where there is none.
+        problems: what is wrong with a row.
+        curves: loss curves.
+    """
+
+    outcome: Outcome
+    losses: Sequence[float | None]
+    problems: Sequence[str | None]
+    curves: Sequence[LossCurve | None]
 
 
 @dataclass(frozen=True)
@@ -148,26 +163,32 @@ class Attacker:
     def _once(self, batch: AttackBatch, models: Models, conditions: Conditions) -> Attacked:
         """Attack through one model, ask another."""
         began = time.monotonic()
-        goal = objective(batch, models.source, models.encoder)
-        outcome, problems, curves = self._carry_out(batch, goal, models.victim, conditions)
-        self._check(goal, batch, outcome)
+        made = self._make(batch, models, conditions)
+        outcome, problems = made.outcome, made.problems
         answers = self._answers(batch, outcome.images, problems, models.victim)
         seconds = (time.monotonic() - began) / len(answers)
-        losses, fooled, spent = (part.tolist() for part in (outcome.loss, outcome.fooled, outcome.evaluations))
+        fooled, spent = (part.tolist() for part in (outcome.fooled, outcome.evaluations))
         distances = (batch.threat.distance(outcome.images, batch.clean_rows) * UNITS[batch.threat.norm]).tolist()
         rows = []
         for k, (step, sample) in enumerate(batch.volley.rows):
             said, png_score = answers[k]
             record = msgspec.structs.replace(
                 record_of(sample, self._occasion(step, batch), said, seconds=seconds),
-                loss=losses[k],
+                loss=made.losses[k],
                 distance=distances[k],
                 evaluations=spent[k],
                 png_score=png_score,
-                loss_curve=None if said.answer.error else curves[k],
+                loss_curve=None if said.answer.error else made.curves[k],
             )
             rows.append(AttackedImage(record, outcome.images[k], fooled[k] and problems[k] is None))
         return batch.volley.by_sample(rows)
+
+    def _make(self, batch: AttackBatch, models: Models, conditions: Conditions) -> Made:
+        """The batch's adversarial images."""
+        goal = objective(batch, models.source, models.encoder)
+        outcome, problems, curves = self._carry_out(batch, goal, models.victim, conditions)
+        self._check(goal, batch, outcome)
+        return Made(outcome, outcome.loss.tolist(), problems, curves)
 
     def _occasion(self, step: AttackStep, batch: AttackBatch) -> Occasion:
         return Occasion(self.conditions.seed, step.name, batch.eps)
@@ -190,7 +211,7 @@ class Attacker:
         samples = batch.volley.sample_rows
         occasions = [self._occasion(step, batch) for step, _ in batch.volley.rows]
         heard = zip(said_of(self.setup.task, victim, images, samples, occasions), problems, strict=True)
-        exact = [Said.failed(problem) if problem else said for said, problem in heard]
+        exact = [said.with_error(problem) if problem else said for said, problem in heard]
         if not self.config.save_adversarial and self.setup.deployed is None:
             return [(said, None) for said in exact]
         return self._with_pngs(samples, images, exact, occasions, self.setup.deployed or victim)
@@ -205,10 +226,12 @@ class Attacker:
     ) -> list[tuple[Said, float | None]]:
         """What was said of images, and the scores of what a victim says of their 8-bit PNGs."""
         found: list[tuple[Said, float | None]] = []
-        pngs = said_of(self.setup.task, victim, as_png(images), samples, occasions)
+        rounded = as_png(images)
+        same = self.setup.deployed is None and torch.equal(rounded, images)
+        pngs = exact if same else said_of(self.setup.task, victim, rounded, samples, occasions)
         for said, png in zip(exact, pngs, strict=True):
             error = said.answer.error or (png.answer.error and f"as an 8-bit PNG, {png.answer.error}")
-            found.append((Said.failed(error), None) if error else (said, png.score))
+            found.append((said.with_error(error), None) if error else (said, png.score))
         return found
 
     def _carry_out(
@@ -279,8 +302,3 @@ def at_the_cost_of(record: Record, spent: Sequence[Record]) -> Record:
         evaluations=sum(one.evaluations for one in spent),
         seconds=round(sum(one.seconds for one in spent), 4),
     )
-
-
-def threat_model(norm: Norm, eps: float) -> ThreatModel:
-    """The ball of a radius as it is recorded: in 1/255 for l-inf, in plain units for l2."""
-    return ThreatModel(norm, eps / UNITS[norm])

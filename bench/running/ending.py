@@ -15,7 +15,7 @@ from tasks.base import Task
 def failures(history: History, task: Task) -> int:
     """Samples whose last word is an error."""
     latest = {record.key: record for record in _without_moot_errors(history, task)}
-    return sum(record.error is not None for record in latest.values())
+    return sum(not record.settled for record in latest.values())
 
 
 def checks_of(config: RunConfig, task: Task, history: History, first: Iterable[SanityCheck]) -> list[dict[str, Any]]:
@@ -32,4 +32,6 @@ def _without_moot_errors(history: History, task: Task) -> list[Record]:
         score = scores[record.radius].get(record.sample_id)
         return score is not None and task.broken(score, samples[record.sample_id])
 
-    return [r for r in history.records if r.error is None or not is_moot(r)]
+    if history.header.images is not None:  # every image that was brought is shown
+        return history.records
+    return [r for r in history.records if r.settled or not is_moot(r)]

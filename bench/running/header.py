@@ -31,6 +31,7 @@ def header_of(
     data_digest: str,
     device: torch.device,
     victims: Mapping[str, Any] | None = None,
+    brought: str | None = None,
 ) -> RunHeader:
     """The header of a run that is about to begin.
 
@@ -41,6 +42,7 @@ def header_of(
         data_digest: of the samples and their pixels.
         device: where the run computes.
         victims: what of the protocol the vision-language models brought along; see `bench.running.victims.chosen_of`.
+        brought: digest of adversarial images made elsewhere.
     """
     return RunHeader(
         schema_version=SCHEMA_VERSION,
@@ -61,7 +63,7 @@ def header_of(
         dataset_fingerprint=data_digest,
         weights=dict(weights),
         attack_steps=[step.as_data() for step in config.steps],
-        protocol=_protocol(config) | dict(victims or {}),
+        protocol=_protocol(config) | dict(victims or {}) | ({"images": brought} if brought else {}),
         code=code_state(),
         packages={name: version(name) for name in PACKAGES},
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
@@ -84,6 +86,8 @@ def _protocol(config: RunConfig) -> dict[str, Any]:
         chosen["tower"] = config.tower
     if config.place is not None:
         chosen["data"] = config.place.where
+    if config.repeats is not None:
+        chosen["repeats"] = config.repeats
     if (selection := selection_of(config)) != FIRST:
         chosen["selection"] = selection
     if config.defence:

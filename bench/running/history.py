@@ -12,7 +12,7 @@ class History:
 
     Attributes:
         records: all of them.
-        done: keys of the records without an error: what is not done again.
+        done: keys of the records that are settled: what is not done again.
     """
 
     def __init__(self, header: RunHeader, records: Iterable[Record]) -> None:
@@ -27,7 +27,7 @@ class History:
         for record in records:
             self.records.append(record)
             self._by_sample.setdefault(record.sample_id, []).append(record)
-            if record.error is None:
+            if record.settled:
                 self.done.add(record.key)
 
     def of(self, sample_id: str) -> list[Record]:

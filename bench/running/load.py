@@ -2,31 +2,39 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
-from attacks.presets import EMBEDDING
+from attacks.presets import TASKLESS
+from attacks.threat import Norm
 from bench.config import RunConfig, load_suite
 from bench.config.run_config import NATIVE
-from bench.data.bank import Images, ids_left_out, read_pictures
+from bench.data.bank import Images, Pictures, ids_left_out, read_pictures
+from bench.data.brought import digest as digest_of
+from bench.data.brought import read_folder, refuse_surplus
+from bench.data.images import Fingerprint
 from bench.errors import UsageError
 from bench.models.defences.chain import Defended
 from bench.models.defences.load import load_chain
 from bench.models.encoders.encoder import Encoder
 from bench.models.encoders.load import digest, load_encoder
 from bench.models.encoders.stored import compile_blocks
+from bench.models.victims.load import is_black_box
 from bench.models.victims.loaded import OnPixels
 from bench.records import RunHeader, read_header
 from bench.records.files import explained
 from bench.records.shards import shards_in
+from bench.running.brought import Brought, read_brought
 from bench.running.data import load_dataset
+from bench.running.endpoints import formats_of, repeats_of, session_of
 from bench.running.header import header_of
 from bench.running.plugins import task_class
-from bench.running.victims import chosen_of, load_for, source_of
+from bench.running.units import threat_model
+from bench.running.victims import chosen_of, load_for, source_of, vlm_of
 from tasks.base import Dataset, ImageTextEncoder, Sample, Task, Victim
 from tasks.protocol import PROTOCOLS
 
@@ -52,6 +60,9 @@ class Setup:
     unreadable: Mapping[str, str]  # why a sample cannot be asked, by its id; its image is black
     half: "HalfPrecision | None" = None  # the surrogate in a half search precision
     deployed: Victim | None = None  # the victim as it answers 8-bit pictures, where that is another path
+    brought: Brought | None = None  # adversarial images made elsewhere
+    repeats: tuple[Victim, ...] = ()  # the victim asked again and again about the clean images
+    session: int | None = None  # samples asked about at a time, clean and attacked; None: first all clean ones
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -79,21 +90,18 @@ def prepare(config: RunConfig) -> Setup:
     device = _device(config.device)
     task = load_task(config)
     target = _bound(task, config, device)
-    source = target if config.surrogate is None else _bound(task, source_of(config), device)
+    source = _source(target, task, config, device)
     half = _in_half_precision(source, task, config)
     weights = dict(_digests(target, source, task, config))
     for part in (target, source, half) if config.compiled else ():
         _compile(part)
     on_pixels = target.model if isinstance(target.model, OnPixels) else None
-    pictures = read_pictures(
-        task.dataset,
-        _at_native_size if task.dataset.native_size and on_pixels is None else _pixels(target, source, config),
-        device,
-        upright=PROTOCOLS[config.protocol].upright,
-        left_out=_left_out(config),
-    )
-    brought = chosen_of(config, target.model, source.model, pictures.images.sizes) if task.model == "vlm" else None
-    header = header_of(config, task, weights, pictures.fingerprint, device, brought)
+    native = task.dataset.native_size and on_pixels is None
+    pictures = _pictures(task, _at_native_size if native else _pixels(target, source, config), config, device)
+    brought = _brought(task, pictures.images, config)
+    victims = chosen_of(config, target.model, source.model, pictures.images.sizes) if task.model == "vlm" else None
+    made = None if brought is None else brought.digest
+    header = header_of(config, task, weights, pictures.fingerprint, device, victims, made)
     return Setup(
         task,
         _defended(target, task, config),
@@ -104,7 +112,43 @@ def prepare(config: RunConfig) -> Setup:
         pictures.broken,
         None if half is None else HalfPrecision(half.victim, half.encoder),
         None if on_pixels is None else task.bind(on_pixels.deployed()),
+        brought,
+        repeats_of(target.model, task, config),
+        session_of(target.model),
     )
+
+
+def _pictures(
+    task: Task, preprocess: Callable[[Image.Image], Tensor], config: RunConfig, device: torch.device
+) -> Pictures:
+    """The clean images: the dataset's own, or those of a folder."""
+    dataset = task.dataset
+    if config.clean is not None:
+        pixels = read_folder(config.clean, dataset.samples, formats=formats_of(config))
+        if pixels.shape[-1] != pixels.shape[-2] and not is_black_box(vlm_of(config)):
+            height, width = pixels.shape[-2:]
+            raise UsageError(f"{config.clean}: the images are {width} x {height} pixels, and the victim takes squares")
+        return Pictures(Images(pixels, device), {}, f"{Fingerprint(dataset).hexdigest()} with {digest_of(pixels)}")
+    return read_pictures(
+        dataset,
+        preprocess,
+        device,
+        upright=PROTOCOLS[config.protocol].upright,
+        left_out=_left_out(config),
+    )
+
+
+def _brought(task: Task, clean: Images, config: RunConfig) -> Brought | None:
+    """The adversarial images made elsewhere, if there are any."""
+    if config.images is None:
+        return None
+    (radius,) = config.eps
+    threat = threat_model(cast(Norm, config.norm), radius)
+    brought = read_brought(config.images, task.dataset.samples, clean, threat, formats_of(config))
+    for folder in (config.images, config.clean) if config.limit is None else ():
+        if folder is not None:
+            refuse_surplus(folder, task.dataset.samples)
+    return brought
 
 
 def _at_native_size(picture: Image.Image) -> Tensor:
@@ -160,7 +204,7 @@ def _check_attack(task: Task, config: RunConfig, sample: Sample) -> None:
 
     check_steps(config.steps)
     for step in config.steps:
-        if step.goal in ("best", EMBEDDING):
+        if step.goal in ("best", *TASKLESS):
             continue
         try:
             task.applies(step.goal, sample)
@@ -189,6 +233,16 @@ def _bound(task: Task, config: RunConfig, device: torch.device) -> _Bound:
     model = load_for(config, config.task, None if config.tower == NATIVE else named, device)
     model.make_room(config.batch_size)
     return _Bound(model.encoder, model, task.bind(model), named)
+
+
+def _source(target: _Bound, task: Task, config: RunConfig, device: torch.device) -> _Bound:
+    """What the attack follows: the target itself, or a surrogate; of an endpoint's, only its view of the image."""
+    if config.surrogate is None:
+        return target
+    if config.surrogate_vlm is not None or not is_black_box(vlm_of(config)):
+        return _bound(task, source_of(config), device)
+    named = load_encoder(config.surrogate, load_suite(config.suite).encoders, config.arch).to(device)
+    return _Bound(named, named, target.victim, named)
 
 
 def _pixels(target: _Bound, source: _Bound, config: RunConfig) -> Callable[[Image.Image], Tensor]:

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import msgspec
 
-from attacks.presets import EMBEDDING, AttackStep
+from attacks.presets import TASKLESS, AttackStep
 from attacks.threat import Norm, ThreatModel
 from bench.batch_size import TOO_LARGE, BatchSize, within_memory
 from bench.config import RunConfig
@@ -24,15 +24,18 @@ from bench.records import CLEAN, Record, RunStore, open_run, read_records
 from bench.records.images import FOLDER
 from bench.records.samples import Asked, write_samples
 from bench.records.worst import Counts, Direction, WorstSoFar, counts_of, eps_label, is_worse, up_to
-from bench.running.attack_batch import AttackedImage, Attacker, threat_model
+from bench.running.attack_batch import AttackedImage, Attacker
 from bench.running.certify import AttackBatch, Conditions
 from bench.running.ending import checks_of, failures
+from bench.running.endpoints import ask_again
 from bench.running.history import History
 from bench.running.images import ImageStore
 from bench.running.load import Setup, prepare
 from bench.running.plugins import blaming_plugins
+from bench.running.presenter import EightBit, Presenter
 from bench.running.sanity_checks import BATCH_CHECK
 from bench.running.scoring import Occasion, Said, record_of
+from bench.running.units import threat_model
 from bench.running.volley import Volley
 from bench.trust.places import no_links
 from bench.trust.text import on_one_line
@@ -60,8 +63,9 @@ def carry_out(config: RunConfig, setup: Setup, *, display: Display | None = None
         if config.save_adversarial:
             _refuse_lost_images(run.directory, recorded)
         runner = _Runner(config, setup, run, recorded, display or Silent())
-        runner.clean()
-        runner.attack()
+        for rows in runner.sessions():
+            runner.clean(rows)
+            runner.attack(rows)
         failed = failures(runner.history, setup.task)
         run.finish("failed" if failed else "complete", runner.checks())
     return run.directory
@@ -126,13 +130,23 @@ class _Runner:
             stop_when_fooled=config.surrogate is None,
             store=self.store,
         )
-        self.attacker = Attacker(config, setup, conditions)
+        kind = Attacker if setup.session is None else EightBit
+        self.attacker = (
+            kind(config, setup, conditions)
+            if setup.brought is None
+            else Presenter(config, setup, conditions, setup.brought)
+        )
         if BATCH_CHECK in {check["name"] for check in run.header.checks}:
             self.attacker.checks = ()  # an earlier process has looked at its first batch, and noted what it saw
 
-    def clean(self) -> None:
-        """Ask every sample unattacked."""
-        rows = [i for i in self.rows if (self.setup.samples[i].id, CLEAN, 0.0) not in self.history.done]
+    def sessions(self) -> list[Sequence[int]]:
+        """Rows that are asked about clean and attacked before others are: all, or few where a victim may change."""
+        size = self.setup.session or max(1, len(self.rows))
+        return [self.rows[first : first + size] for first in range(0, len(self.rows), size)]
+
+    def clean(self, rows: Sequence[int]) -> None:
+        """Ask samples unattacked."""
+        rows = [i for i in rows if (self.setup.samples[i].id, CLEAN, 0.0) not in self.history.done]
         rows = self._without_unreadable(rows)
         self._give_up(self._in_batches(rows, self._ask, CLEAN, 0.0), CLEAN, 0.0)
 
@@ -146,6 +160,7 @@ class _Runner:
             msgspec.structs.replace(record_of(sample, occasion, said, seconds=seconds), png_score=png_score)
             for sample, (said, png_score) in zip(samples, answers, strict=True)
         ]
+        records = ask_again(self.setup.repeats, self.setup.task, images, samples, records)
         if self.store is not None and self.config.save_adversarial:
             for record, image in zip(records, images, strict=True):
                 if record.score is not None:
@@ -160,8 +175,8 @@ class _Runner:
         self._enter([record_of(sample, occasion, said, seconds=0.0) for sample, said in errors])
         return [i for i in rows if samples[i].id not in why]
 
-    def attack(self) -> None:
-        """Take the attack's steps at each radius, smallest first, on the samples that are still robust.
+    def attack(self, rows: Sequence[int]) -> None:
+        """Take the attack's steps at each radius, smallest first, on those samples that are still robust.
 
         An image that breaks a sample lies in every larger ball too, so a broken sample is not attacked again, unless
         the protocol counts each radius by itself.
@@ -169,22 +184,28 @@ class _Runner:
         for eps in self.config.eps if self.steps else ():
             threat = threat_model(cast(Norm, self.config.norm), eps)
             for _, volley in groupby(enumerate(self.steps), lambda pair: pair[1].volley or pair[0]):
-                for steps, rows in self._left_to_do([step for _, step in volley], eps).items():
-                    self._take(steps, rows, eps, threat)
+                for steps, due in self._left_to_do([step for _, step in volley], eps, rows).items():
+                    self._take(steps, due, eps, threat)
 
-    def _left_to_do(self, volley: Sequence[AttackStep], eps: float) -> dict[tuple[AttackStep, ...], list[int]]:
+    def _left_to_do(
+        self, volley: Sequence[AttackStep], eps: float, rows: Sequence[int]
+    ) -> dict[tuple[AttackStep, ...], list[int]]:
         """Rows by the steps they are to take; the goal "best" becomes that of the worst result so far."""
         scores = self.history.sound_choices(eps, steps=self._counting_steps(volley[0]))
         by_steps: dict[tuple[AttackStep, ...], list[int]] = {}
-        for row in self.rows:
+        for row in rows:
             sample = self.setup.samples[row]
-            if sample.id not in scores or self.setup.task.broken(scores[sample.id], sample):
+            if sample.id not in scores or self._is_settled(scores[sample.id], sample):
                 continue
             settled = [replace(step, goal=self._goal(step, sample, eps)) for step in volley]
             steps = tuple(step for step in settled if self._is_due(step, sample, eps))
             if steps:
                 by_steps.setdefault(steps, []).append(row)
         return by_steps
+
+    def _is_settled(self, score: float, sample: Sample) -> bool:
+        """Whether nothing is left to attack; an image that was brought is shown whatever the clean answer was."""
+        return self.setup.brought is None and self.setup.task.broken(score, sample)
 
     def _counting_steps(self, step: AttackStep) -> frozenset[str] | None:
         """The steps after which a broken sample is spared a step; None for all of them."""
@@ -194,7 +215,7 @@ class _Runner:
 
     def _is_due(self, step: AttackStep, sample: Sample, eps: float) -> bool:
         """Whether a step with a settled goal makes sense for a sample and has not been taken."""
-        fits = step.goal == EMBEDDING or self.setup.task.applies(step.goal, sample)
+        fits = step.goal in TASKLESS or self.setup.task.applies(step.goal, sample)
         return fits and (sample.id, step.name, eps) not in self.history.done
 
     def _goal(self, step: AttackStep, sample: Sample, eps: float) -> str:
@@ -222,7 +243,7 @@ class _Runner:
             self._give_up(left, name, eps)
             return
         for step in steps if left else ():
-            due = {row for found in self._left_to_do([step], eps).values() for row in found}
+            due = {row for found in self._left_to_do([step], eps, left).values() for row in found}
             self._take((step,), [row for row in left if row in due], eps, threat)
 
     def _keep_worst(self, attacked: Sequence[AttackedImage], eps: float) -> None:

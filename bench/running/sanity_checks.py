@@ -26,6 +26,7 @@ from attacks.threat import ThreatModel
 from bench.config import RunConfig
 from bench.records import CLEAN, Record, RunHeader
 from bench.records.worst import WorstSoFar
+from bench.running.endpoints import asked_together
 from bench.running.kinds import attack_kind
 from bench.running.reliability import reliability_checks
 from tasks.base import Task
@@ -83,22 +84,25 @@ def run_checks(
     """All checks on a finished run, ready to be stored."""
     steps = config.steps
     latest = {record.key: record for record in records}.values()
-    errors = [record.error for record in latest if record.error is not None]
+    errors = [record.error for record in latest if not record.settled]
     detail = f"{len(errors)} samples failed" + (f"; the first: {errors[0]}" if errors else "")
     checks = [SanityCheck("no_errors", not errors, detail), *first]
     sound = [record for record in latest if record.error is None]
     clean = {r.sample_id: r for r in sound if r.step == CLEAN}
     attacked = [r for r in sound if r.step != CLEAN and r.sample_id in clean]
-    if attacked and config.defence:
-        checks += [_moves(attacked), _below_clean(attacked, clean, task)]
-        checks += reliability_checks(header, steps, sound)
-    elif attacked and all(attack_kind(step.kind).floor for step in steps):
+    if attacked:
         checks.append(_moves(attacked))
-    elif attacked:
-        checks += [_moves(attacked), _below_clean(attacked, clean, task), _grows_with_eps(attacked)]
+    weak = config.images is not None or all(attack_kind(step.kind).floor for step in steps)
+    if attacked and config.defence:
+        checks.append(_below_clean(attacked, clean, task))
+        checks += reliability_checks(header, steps, sound)
+    elif attacked and not weak:  # who brings images may bring weak ones
+        checks += [_below_clean(attacked, clean, task), _grows_with_eps(attacked)]
         checks += _black_box(steps, attacked, clean, task)
         checks += _anchor(config, task, attacked, clean)
         checks += _survives_eight_bits(attacked, clean)
+    together = asked_together(latest)
+    checks += [together] if together is not None else []
     return [asdict(check) for check in checks]
 
 

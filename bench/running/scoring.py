@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import fsum
 from typing import TypeGuard
 
@@ -53,6 +53,10 @@ class Said:
         """Nothing that counts was said."""
         return cls(Answer("", error), None)
 
+    def with_error(self, error: str) -> "Said":
+        """What was said does not count; what is known of the call stays."""
+        return Said(replace(self.answer, text="", error=error), None)
+
 
 def is_randomised(victim: Victim) -> TypeGuard[Defended]:
     """Whether a victim's answers change from draw to draw."""
@@ -71,7 +75,8 @@ def said_of(
 
 
 def _scored(task: Task, answer: Answer, sample: Sample) -> Said:
-    return Said.failed(answer.error) if answer.error else Said(answer, score_of(task, answer, sample))
+    said = Said(answer, None)
+    return said.with_error(answer.error) if answer.error else replace(said, score=score_of(task, answer, sample))
 
 
 def _drawn(
@@ -117,4 +122,5 @@ def record_of(sample: Sample, occasion: Occasion, said: Said, *, seconds: float)
         seconds=round(seconds, 4),
         draws=said.draws,
         screen=said.screen,
+        call=said.answer.call,
     )

@@ -9,13 +9,16 @@ import torch
 from bench.config import RunConfig, load_suite
 from bench.data.readers import load as read_dataset
 from bench.errors import UsageError
+from bench.models.encoders.catalogue import resolve_path
 from bench.models.encoders.encoder import Encoder
 from bench.models.victims import specs
 from bench.models.victims.catalogue import place_of
-from bench.models.victims.load import load_victim, settings_of
+from bench.models.victims.load import family_of, is_black_box, load_victim, settings_of
 from bench.models.victims.loaded import LoadedVictim, OnPixels, ShowsExamples
 from bench.running.data import root_of, row_of
 from tasks.base import Sample
+
+CACHE = "endpoint-cache"  # folder in that of the output, of what endpoints answered
 
 
 def vlm_of(config: RunConfig) -> str:
@@ -38,7 +41,11 @@ def load_for(config: RunConfig, task: str, encoder: Encoder | None, device: torc
     """
     name, chosen = _spec(config)
     settings = settings_of(name, config.protocol, load_suite(config.suite).victim, chosen)
-    own = {} if config.tower == "encoder" else {"tower": config.tower}
+    if is_black_box(vlm_of(config)):
+        own = pace_of(config)
+    else:
+        keeps_own = config.tower != "encoder" and "tower" in family_of(resolve_path(place_of(name)))[1].settings
+        own = {"tower": config.tower} if keeps_own else {}
     model = load_victim(name, encoder, settings | own, device=device)
     if isinstance(model, ShowsExamples) and (wanted := model.wants_examples(task)) is not None:
         model.show(task, _examples(config, images=wanted == "images"))
@@ -62,6 +69,13 @@ def chosen_of(
     if config.surrogate_vlm is not None:
         found |= {"surrogate_model": vlm_of(source_of(config)), "surrogate_victim": _settings(source)}
     return {key: value for key, value in found.items() if value}
+
+
+def pace_of(config: RunConfig) -> dict[str, str]:
+    """Settings of an endpoint that move no number."""
+    given = {name: getattr(config, name.replace("-", "_")) for name in ("rpm", "concurrency", "max-cost", "price")}
+    settings = {name: str(value) for name, value in given.items() if value is not None}
+    return settings | {"cache": str(config.output / CACHE)}
 
 
 def _settings(victim: LoadedVictim) -> dict[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from bench import registry
+from bench.analysis.calls import sentences
 from bench.analysis.cells import Measure, averaged, by_target, measured, to_captions, undefined
 from bench.analysis.defences import defended
 from bench.analysis.facts import Facts
@@ -85,6 +86,17 @@ def transfer(runs: Sequence[Run], facts: Facts) -> list[Measure]:
 
 
 @layout(
+    "Images made elsewhere",
+    "scores on images that another attack made (bench score), of endpoints and of models on this machine",
+    rows=("encoder", "model", "attack"),
+    columns=("dataset", "radius"),
+)
+def brought(runs: Sequence[Run], facts: Facts) -> list[Measure]:
+    """Runs that only showed images."""
+    return measured(r for r in runs if r.header.images)
+
+
+@layout(
     "Defences",
     "defended victims under the published and the adaptive protocol, with the gap and whether it can be relied upon",
     rows=("dataset", "radius", "encoder", "defence", "reliability"),
@@ -97,8 +109,9 @@ def defences(runs: Sequence[Run], facts: Facts) -> list[Measure]:
 
 
 def _direct(runs: Sequence[Run]) -> list[Run]:
-    """Those whose images were made on the victim itself, undefended, and are no mere noise."""
-    return [r for r in runs if not (r.header.surrogate or r.header.is_floor or r.header.defence)]
+    """Those whose images were made here, on the victim itself, undefended, and are no mere noise."""
+    made = [r for r in runs if not (r.header.surrogate or r.header.is_floor or r.header.images)]
+    return [r for r in made if not r.header.defence]
 
 
 def names() -> list[str]:
@@ -174,7 +187,9 @@ def _table(name: str, chosen: Layout, runs: Sequence[Run], facts: Facts) -> Tabl
         return None
     tasks = {measure.header.task for measure in measures}
     without = _without_numbers(run for run in runs if run.header.task in tasks)
-    return replace(fill(name, chosen, measures), undefined=without)
+    shown = {directory for measure in measures for directory in measure.directories}
+    said = tuple(sentence for run in runs if run.directory in shown for sentence in sentences(run))
+    return replace(fill(name, chosen, measures), undefined=without, said=tuple(dict.fromkeys(said)))
 
 
 def kept_apart(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:

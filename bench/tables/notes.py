@@ -67,6 +67,7 @@ def notes(table: Table, *, bold: bool = True) -> list[str]:
         found.append(f"{DOUBTFUL}: not credible, these sanity checks failed: {', '.join(dict.fromkeys(doubts))}.")
     said = [f"{h.dataset}: {note}" for cell in cells for h in cell.measure.headers for note in h.notes]
     found += [f"{note}." for note in dict.fromkeys(said)]
+    found += table.said
     if table.left_out:
         found.append(f"Left out, since a whole run has the same numbers: {', '.join(table.left_out)}.")
     if table.undefined:

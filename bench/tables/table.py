@@ -96,6 +96,7 @@ class Table:
         cells: by row label and column label.
         left_out: partial runs in whose place a whole one is shown.
         undefined: why some runs have no number here.
+        said: what endpoints did beside answering, in sentences.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Table:
     cells: dict[tuple[Label, Label], Cell]
     left_out: tuple[str, ...] = ()
     undefined: tuple[str, ...] = ()
+    said: tuple[str, ...] = ()
 
     @property
     def banner(self) -> str | None:

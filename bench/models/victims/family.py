@@ -63,6 +63,8 @@ class Family(Protocol):
     Attributes:
         about: one line for `bench list victims`.
         settings: what can be chosen, by name.
+
+    A class with a true ``black_box`` gives answers only: no encoder is put into it, and nothing is computed from it.
     """
 
     about: str

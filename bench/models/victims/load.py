@@ -86,6 +86,12 @@ def family_of(place: str) -> tuple[str, Family, Source]:
     raise UsageError("; ".join([_unread(source), *broken]))
 
 
+def is_black_box(place: str) -> bool:
+    """Whether a place names a family of which only answers are to be had; other places are not looked at."""
+    named, _, rest = place.partition(":")
+    return bool(rest) and named in registry.names(GROUP) and bool(getattr(family(named), "black_box", False))
+
+
 def family(name: str) -> Family:
     """A family by name.
 
@@ -118,6 +124,8 @@ def _config(place: str) -> dict[str, object]:
 
 def _unread(source: Source) -> str:
     place, known = source.place, ", ".join(registry.names(GROUP))
+    if place.startswith(("http://", "https://")):
+        return f"an endpoint is named by its family: openai:{place}"
     if source.model_type is not None:
         return f"{place} holds a model of type {source.model_type!r}; the victims that can be loaded are: {known}"
     if Path(place).is_dir():

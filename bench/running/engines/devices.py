@@ -1,4 +1,6 @@
-"""The accelerators of this machine."""
+"""The accelerators of this machine, and how many runs it carries out at once."""
+
+import os
 
 import torch
 
@@ -6,8 +8,15 @@ from bench.running.engines.places import Device
 
 
 def devices_for(name: str) -> list[Device]:
-    """The devices on which runs that ask for `name` may be carried out; none where the name says where, or the CPU."""
-    if name not in ("auto", "cuda") or not torch.cuda.is_available():
+    """The CUDA devices on which runs that ask for `name` may be carried out; none where there is none of that name."""
+    if not (name == "auto" or name.startswith("cuda")) or not torch.cuda.is_available():
         return []
-    count = range(torch.cuda.device_count())
-    return [Device(f"cuda:{k}", torch.cuda.get_device_properties(k).total_memory) for k in count]
+    there = [f"cuda:{k}" for k in range(torch.cuda.device_count())]
+    chosen = there if name in ("auto", "cuda") else [one for one in there if one == name]
+    return [Device(one, torch.cuda.get_device_properties(one).total_memory) for one in chosen]
+
+
+def usual_jobs(name: str, devices: list[Device]) -> int:
+    """Runs at once, one per core, unless they go to an accelerator of which nothing is known."""
+    on_cpu = name == "cpu" or (name == "auto" and not torch.cuda.is_available())
+    return (os.cpu_count() or 1) if on_cpu or devices else 1

@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from bench.config import RunConfig
 from bench.progress import Display, Relay, Silent, choose, relayed
-from bench.running.engines.devices import devices_for
+from bench.running.engines.devices import devices_for, usual_jobs
 from bench.running.engines.driving import Drive, unknown_need
 from bench.running.engines.inline import Inline
 from bench.running.engines.need import need_of
@@ -50,11 +50,11 @@ class Processes:
 
     def submit(self, configs: Sequence[RunConfig]) -> None:
         """Plan where each run goes; a single run is carried out in this process."""
-        slots = min(len(configs), self.jobs or os.cpu_count() or 1)
+        devices = devices_for(configs[0].device)
+        slots = min(len(configs), self.jobs or usual_jobs(configs[0].device, devices))
         if slots <= 1:
             self._inline.submit(configs)
             return
-        devices = devices_for(configs[0].device)
         sharing = SHARING if self.jobs is None or not devices else -(-self.jobs // len(devices))
         self.threads = max(1, (os.cpu_count() or 1) // slots)
         self._drive = Drive(self, configs, Places(slots, devices, sharing), need_of if devices else unknown_need)

@@ -32,7 +32,11 @@ class Ray:
     ) -> None:
         self._ray: Any = import_extra("ray", "ray")
         errors = self._ray.exceptions
-        self.killed: tuple[type[Exception], ...] = (errors.WorkerCrashedError, errors.OutOfMemoryError)
+        self.killed: tuple[type[Exception], ...] = (
+            errors.WorkerCrashedError,
+            errors.OutOfMemoryError,
+            errors.NodeDiedError,
+        )
         self.jobs, self.progress, self.address = jobs, progress, address
         self.cpus = count(cpus, "ray", "cpus")
         self.gpus = share(gpus, "ray", "gpus") if gpus else None

@@ -10,7 +10,7 @@ from bench.config import RunConfig
 from bench.errors import UsageError
 from bench.progress import choose
 from bench.running.engines.driving import Drive, Ended
-from bench.running.engines.options import count, import_extra
+from bench.running.engines.options import count, import_extra, share
 from bench.running.engines.places import Place, Places
 from bench.running.engines.worker import attempt
 
@@ -67,7 +67,8 @@ class Slurm:
             raise registry.unknown("cluster of --on slurm", cluster, CLUSTERS)
         self._executor_of = submitit.AutoExecutor
         self.killed: tuple[type[Exception], ...] = (submitit.core.utils.UncompletedJobError,)
-        self.jobs, self.progress, self.cluster, self.gpus = jobs, progress, cluster, gpus
+        self.jobs, self.progress, self.cluster = jobs, progress, cluster
+        self.gpus = int(share(gpus, "slurm", "gpus")) if gpus else None
         self.cpus = count(cpus, "slurm", "cpus")
         named = {"partition": partition, "account": account, "qos": qos, "constraint": constraint}
         self._settings: dict[str, Any] = {f"slurm_{name}": value for name, value in named.items() if value}
@@ -79,8 +80,8 @@ class Slurm:
         """Make ready; `watch` puts the jobs into the queue."""
         logs = configs[0].output.resolve() / FOLDER
         logs.mkdir(parents=True, exist_ok=True)
-        on_gpu = configs[0].device != "cpu" and self.cluster == "slurm"
-        gpus = int(self.gpus) if self.gpus.isdecimal() else int(on_gpu)
+        usual = int(configs[0].device != "cpu" and self.cluster == "slurm")
+        gpus = usual if self.gpus is None else self.gpus
         try:
             self._executor = self._executor_of(folder=logs / "%j", cluster=self.cluster)
         except RuntimeError as error:

@@ -111,6 +111,11 @@ def test_sets_pair_by_what_they_have_several_of():
     ]
     pairs = compare(side(["clip", "fare4"]), side(["fare4", "clip"], suite="other"))
     assert [(c.a.header.encoder, c.b.header.encoder) for c in pairs] == [("clip",) * 2] * 2 + [("fare4",) * 2] * 2
+    victims = [run for model in ("one", "two") for run in side(["clip"], model=model)] + [
+        in_memory({0: UP}, task="zeroshot", encoder="clip", model=None)
+    ]
+    models = [(c.a.header.model, c.b.header.model) for c in compare(victims, victims[::-1])]
+    assert models == [*[("one", "one")] * 2, *[("two", "two")] * 2, (None, None)]
     with pytest.raises(UsageError, match=r"vqa / x / clip is in the first set of runs only \(2 such\)"):
         compare(side(["clip", "fare4"]), side(["fare4"]))
     assert len(compare(side(["clip", "fare4"]), side(["fare4"]), ["runs"])) == 2

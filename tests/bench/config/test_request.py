@@ -11,7 +11,9 @@ import torch
 
 import bench
 from bench.cli.run import run as command
+from bench.cli.score import score
 from bench.config import Request, request_of, resolve
+from bench.config.black_box import PACE
 from bench.config.request import about, flag
 from bench.errors import UsageError
 from bench.records import RunHeader
@@ -19,7 +21,8 @@ from bench.running.header import header_of
 from tasks.base import Dataset, Sample
 from tests.bench.runs import make_header
 
-ONLY_CLI, ONLY_LIBRARY = {"everything", "as_json", "quiet"}, {"progress"}
+ONLY_CLI, ONLY_LIBRARY, ONLY_SCORE = {"everything", "as_json", "quiet"}, {"progress"}, {"clean"}
+ENDPOINT = {"vlm": ("openai:http://127.0.0.1:8000/v1#m",), "task": ("vqa",), "dataset": ("mini-vqa",), "attack": "none"}
 FIELDS = [f.name for f in fields(Request)]
 
 
@@ -39,6 +42,8 @@ def other(tmp_path_factory):
         "output": Path("elsewhere"),
         "data_root": folder / "data",
         "save_adversarial": True,
+        "images": folder / "images",
+        "clean": folder / "clean",
         "protocol": "paper",
         "compiled": True,
         "tower": "native",
@@ -48,6 +53,11 @@ def other(tmp_path_factory):
         "image_size": 224,
         "shots": 4,
         "surrogate_vlm": ("owner/flamingo?shots=4",),
+        "repeats": 2,
+        "rpm": 30,
+        "concurrency": 3,
+        "max_cost": 1.5,
+        "price": "2,10",
         "force": True,
         "jobs": 2,
         "shards": 3,
@@ -78,8 +88,8 @@ def test_every_option_comes_back_through_a_header(other):
     assert set(other) == set(FIELDS)
     assert all(other[f.name] != f.default for f in fields(Request))
     named = ("shots", "image_size")  # become settings of the victim
-    excluded = ("defence", *named)  # a defence neither a surrogate nor half precision
-    for left_out in ("tower", *excluded), ("surrogate", "surrogate_vlm", "attack", *excluded):
+    never = ("defence", *named, *PACE, "images")  # a defence neither a surrogate nor half precision
+    for left_out in ("tower", *never), ("surrogate", "surrogate_vlm", "attack", *never):  # they exclude each other
         request = Request(**{name: value for name, value in other.items() if name not in left_out})
         again = through_a_header(request)
         assert again == (request if request.attack else replace(request, attack="apgd"))
@@ -88,12 +98,13 @@ def test_every_option_comes_back_through_a_header(other):
 @pytest.mark.parametrize("name", FIELDS)
 def test_each_option_alone_comes_back_through_a_header(other, name):
     needed = {
-        "dataset": ("data_root",), "norm": ("eps",), "eps": ("norm",), "attack": ("surrogate",),
+        "dataset": ("data_root",), "norm": ("eps",), "eps": ("norm",), "attack": ("surrogate",), "images": ("eps",),
     }.get(name, ())  # fmt: skip
-    request = Request(
-        **{"encoder": ("clip",), "task": ("vqa",), "dataset": ("mini-vqa",)}
-        | {one: other[one] for one in (name, *needed)}
-    )
+    if name == "images":
+        other = other | {"eps": (4.0,)}  # one radius
+    local = {"encoder": ("clip",), "task": ("vqa",), "dataset": ("mini-vqa",)}
+    base = ENDPOINT if name in PACE else local
+    request = Request(**base | {one: other[one] for one in (name, *needed)})
     again = through_a_header(request)
     if name in ("shots", "image_size"):  # settings of the victim, which the header names with it
         assert again.vlm == (f"package:mini/weights/llava?{name}={other[name]}",)
@@ -142,8 +153,9 @@ def test_a_header_that_stored_a_runs_settings_makes_its_request():
 def test_each_option_is_one_flag_and_one_keyword_with_the_same_words():
     flags = {parameter.name: parameter for parameter in command.params}
     assert len(flags) == len(command.params)
-    assert set(flags) - ONLY_CLI == set(FIELDS)
-    for name in FIELDS:
+    flags |= {parameter.name: parameter for parameter in score.params if parameter.name in ONLY_SCORE}
+    assert set(flags) - ONLY_CLI == {*FIELDS} - {"images"}, "images are the argument of bench score"
+    for name in {*FIELDS} - {"images"}:
         assert flag(name) in flags[name].opts
         assert flags[name].help == about()[name]
     keywords = inspect.signature(bench.run).parameters

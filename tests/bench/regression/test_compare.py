@@ -103,7 +103,7 @@ def test_a_drop_fails_below_one_in_a_hundred(losses, changes, outcome):
         ([{"worst": "max"}], [{}], "not comparable", "worst"),
         ([{"norm": "l2"}], [{}], "not comparable", "norm"),
         ([{"dataset_fingerprint": "x"}], [{}], "not comparable", "dataset_fingerprint"),
-        ([{"model": "another"}], [{}], "missing", "was not run"),
+        ([{"model": "another"}], [{}], "not comparable", "model was 'mini-llava' in the baseline and is 'another'"),
         ([{"attack_steps": []}], [{}], "not comparable", "attack_steps was"),
         (
             [{"protocol": {"precision": "bf16", "name": "paper"}}],

@@ -13,12 +13,13 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.cli import main
+from bench.models.victims.endpoint.cache import Cache
 from bench.records import store
 from bench.running import loop as runner
 
 MOMENTS = (
     "none", "loading", "opening", "recovering", "before-records", "amid-records", "after-records", "before-finish",
-    "amid-finish", "after-finish",
+    "amid-finish", "after-finish", "before-kept", "after-kept",
 )  # fmt: skip
 
 
@@ -90,6 +91,8 @@ def arm(moment: str, nth: int) -> None:
             finish(*arguments, **named)
 
         store.RunStore.finish = doomed  # type: ignore[method-assign]
+    elif moment in ("before-kept", "after-kept"):  # an endpoint's answer has come, and is put into the cache
+        _at(Cache, "put", nth, before=moment == "before-kept")
     elif moment == "after-finish":
         _at(store.RunStore, "finish", nth, before=False)
     elif moment != "none":

@@ -1,12 +1,16 @@
 """Driving a sweep with made-up workers: failures, kills, room on devices."""
 
+import os
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from bench.errors import UsageError
 from bench.progress import Silent
+from bench.running.engines.devices import devices_for, usual_jobs
 from bench.running.engines.driving import Drive
 from bench.running.engines.places import Device, Place, Places
 
@@ -149,6 +153,29 @@ def test_memory_that_is_given_back_is_used_again_and_a_large_run_waits_for_it():
 def test_slots_are_the_limit_where_memory_is_not():
     assert len(take_all(Places(3, two()), GB)) == 3
     assert take_all(Places(1), None) == [Place(0)]
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "devices", "jobs"),
+    [
+        ("auto", 2, ["cuda:0", "cuda:1"], 8),
+        ("cuda", 2, ["cuda:0", "cuda:1"], 8),
+        ("cuda:1", 2, ["cuda:1"], 8),
+        ("cuda:7", 2, [], 1),
+        ("auto", 0, [], 8),
+        ("cpu", 2, [], 8),
+        ("mps", 0, [], 1),
+    ],
+)
+def test_the_devices_of_a_machine_that_is_made_up(monkeypatch, name, there, devices, jobs):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    facts = SimpleNamespace(total_memory=80 * GB)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda name: facts)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    found = devices_for(name)
+    assert [device.name for device in found] == devices
+    assert usual_jobs(name, found) == jobs
 
 
 def test_a_sweep_packs_devices_and_lets_a_small_run_go_past_a_large_one_that_waits():

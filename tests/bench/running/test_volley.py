@@ -12,8 +12,8 @@ from attacks.objective import runner_up
 from attacks.presets import EMBEDDING, PRESETS, AttackStep
 from bench.data.bank import Images
 from bench.errors import UsageError
-from bench.running.attack_batch import UNITS, threat_model
 from bench.running.certify import AttackBatch, Conditions, _seed, start_of
+from bench.running.units import UNITS, threat_model
 from bench.running.volley import Volley
 from tasks.zeroshot import ZeroShot
 from tests.bench.toy_runs import (

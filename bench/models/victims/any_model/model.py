@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -69,7 +69,7 @@ class AnyModel(nn.Module):
         self.settings: Mapping[str, str] = dict(settings or {})
         self.tower, self.compute = tower, compute
         self.checkpoints = False
-        self.is_deployed = False
+        self._read: Callable[[Tensor], dict[str, Tensor]] = pixels
         self._accepts = inspect.signature(type(model).forward).parameters
         self._own_positions = hasattr(getattr(self.model, "model", None), "get_rope_index")
         self._measured = Measured(self)
@@ -106,7 +106,7 @@ class AnyModel(nn.Module):
     def deployed(self) -> "AnyModel":
         """The same model, whose images go through 8-bit pictures and its ordinary processor; not differentiable."""
         twin = self._with(self.model, self.compute)
-        twin.is_deployed = True
+        twin._read = self.pixels.deployed
         return twin
 
     def _with(self, model: nn.Module, compute: torch.dtype) -> "AnyModel":
@@ -188,11 +188,8 @@ class AnyModel(nn.Module):
 
     def image_inputs(self, images: Tensor) -> dict[str, Tensor]:
         """What the model is given of images (B, 3, H, W) in [0, 1]."""
-        if self.is_deployed:
-            found = self.pixels.deployed(images)
-        else:
-            half = self.compute == torch.float16
-            found = self.pixels(scale_gradient(images, 1 / FP16_GRADIENT_SCALE) if half else images)
+        half = self.compute == torch.float16
+        found = self._read(scale_gradient(images, 1 / FP16_GRADIENT_SCALE) if half else images)
         return {key: value.to(self.compute) if value.is_floating_point() else value for key, value in found.items()}
 
     def logits(self, text: TextRows, images: Tensor, last: int) -> Tensor:

@@ -78,6 +78,12 @@ def test_other_families_have_no_image_size():
     assert "unknown setting of the victim family 'llava' 'image_size'" in result.stderr
 
 
+def test_a_model_without_a_tower_of_its_own_asks_for_an_encoder():
+    result = CliRunner().invoke(main, ["run", "--vlm", "mini-openflamingo", "--task", "vqa", "--device", "cpu"])
+    assert result.exit_code == 2
+    assert "has no image tower of its own; give an encoder" in result.stderr
+
+
 def test_attacks_on_features_and_in_half_precision_run(folder, tmp_path):
     (half,) = {r.step for r in _run(folder, tmp_path / "data", "--precision", "bf16").records if r.step != "clean"}
     assert half == "apgd"

@@ -1,0 +1,1 @@
+"""Models behind an OpenAI-compatible chat endpoint: black boxes that are asked over the network."""
