@@ -69,9 +69,8 @@ class BitDepth(ImageDefence):
 
     def purify(self, images: Tensor, see: See, draws: Draws) -> Tensor:
         """The nearest of the levels there are; its gradient is zero."""
-        levels = 2**self.bits - 1
-        rounded: Tensor = torch.round(images * levels) / levels
-        return rounded
+        levels = (1 << self.bits) - 1
+        return torch.round(images * levels) / levels
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ def other(tmp_path_factory):
         "compiled": True,
         "tower": "native",
         "arch": "ViT-B-32",
+        "defence": ("jpeg?quality=50",),
         "vlm": ("owner/llava?conversation=vicuna_v1",),
         "image_size": 224,
         "shots": 4,
@@ -87,7 +88,7 @@ def test_every_option_comes_back_through_a_header(other):
     assert set(other) == set(FIELDS)
     assert all(other[f.name] != f.default for f in fields(Request))
     named = ("shots", "image_size")  # become settings of the victim
-    never = (*named, *PACE, "images")
+    never = ("defence", *named, *PACE, "images")  # a defence neither a surrogate nor half precision
     for left_out in ("tower", *never), ("surrogate", "surrogate_vlm", "attack", *never):  # they exclude each other
         request = Request(**{name: value for name, value in other.items() if name not in left_out})
         again = through_a_header(request)
