@@ -38,7 +38,7 @@ def _run(config):
 
 SOUND = """
     no_errors classes_told_apart gradient repeatable logits beats_noise attack_moves_images robust_not_above_clean
-    loss_grows_with_eps
+    loss_grows_with_eps finite_differences
 """.split()
 
 
