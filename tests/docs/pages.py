@@ -7,26 +7,32 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-_FENCE = re.compile(r'^```sh(?: title="(?P<title>[^"]*)")?\n(?P<text>.*?)^```', re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(
+    r'^```(?P<language>\w*)(?: title="(?P<title>[^"]*)")?\n(?P<text>.*?)^```$', re.MULTILINE | re.DOTALL
+)
 _INDENTED = re.compile(r"(?:^ {4}.*\n)+", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of shell commands; its title says what it needs, if anything."""
+    """A fenced block; its title says what it needs, if anything. One without a language is there to be read."""
 
     text: str
+    language: str
     title: str | None
 
     @property
     def offline(self) -> bool:
-        """Whether it runs with nothing but this repository."""
-        return not (self.title or "").startswith(("Needs", "Takes"))
+        """Whether it is to be run, with nothing but this repository."""
+        return self.language == "sh" and not (self.title or "").startswith(("Needs", "Takes"))
 
 
 def blocks(page: Path) -> list[Block]:
-    """The fenced shell blocks of a page, in order."""
-    return [Block(found["text"], found["title"]) for found in _FENCE.finditer(page.read_text(encoding="utf-8"))]
+    """The fenced blocks of a page, in order, but those in another language."""
+    return [
+        Block(found["text"], found["language"], found["title"])
+        for found in _FENCE.finditer(page.read_text(encoding="utf-8"))
+    ]
 
 
 def commands(text: str) -> list[list[str]]:
