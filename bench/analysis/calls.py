@@ -14,7 +14,7 @@ def declined(run: Run, radius: float) -> Counter[str]:
     An endpoint that declines to answer the clean image has no score at any radius. A sample of which another call
     failed is not among them: it is to be asked again.
     """
-    if not any(record.declined for record in run.records):
+    if run.columns.first_error is None or not any(record.declined for record in run.records):
         return Counter()
     left = set(unscored(run.header, run.records, radius))
     found: dict[str, list[Record]] = {}
@@ -45,7 +45,7 @@ def sentences(run: Run) -> list[str]:
         found.append(
             f"{run.header.dataset}: declined, and counted neither as robust nor as broken: {'; '.join(parts)}."
         )
-    if (floor := disagreement(run.records)) is not None:
+    if run.columns.asked_again and (floor := disagreement(run.records)) is not None:
         times = max(len(record.repeats or ()) for record in run.records)
         again = "once more" if times == 1 else f"{times} times more"
         found.append(

@@ -1,6 +1,6 @@
 """Measured numbers: every run at every radius, averages over datasets, and success rates by target text."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -180,12 +180,15 @@ def to_captions(runs: Iterable[Run]) -> list[Measure]:
     each sample the last attack counts. Runs that did not write people's captions down have no such number.
     """
     found = []
+    scorers: dict[tuple[tuple[str, tuple[str, ...]], ...], Callable[[str, str], float]] = {}  # by the captions
     for run in runs:
         groups = groups_at(run)
         captions = {groups.get(asked.id, asked.id): asked.captions for asked in read_samples(run.directory).values()}
         if len(captions) < 2 or not all(captions.values()):
             continue
-        score = cache(Cider(captions).score)  # much is said at several radii
+        images = tuple(captions.items())
+        score = scorers.get(images) or cache(Cider(captions).score)  # much is said at several radii, and by several
+        scorers[images] = score
         for radius in radii(run.header):
             said = last_records(run.header, run.records, radius)
             scores = {s: score(groups[s], said[s].prediction) for s in scores_at(run, radius)}

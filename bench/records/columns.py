@@ -18,17 +18,17 @@ from bench.records.ranges import ROUNDING, bounds
 from bench.records.types import CLEAN, MOST, Record
 
 CHUNK = 1 << 24  # bytes of records decoded at once: some tens of MB as objects
-_Row = msgspec.defstruct(
-    "_Row",
-    [
-        (field.name, field.type, field.default) if not field.required else (field.name, field.type)
-        for field in msgspec.structs.fields(Record)
-    ],
-    frozen=True,
-    gc=False,
-    forbid_unknown_fields=True,
-)  # a record whose values nobody has looked at
-_ROWS: Any = msgspec.json.Decoder(_Row)
+_FIELDS = [
+    (field.name, field.type) if field.required else (field.name, field.type, field.default)
+    for field in msgspec.structs.fields(Record)
+]
+_OPTIONS: Any = {"frozen": True, "gc": False, "forbid_unknown_fields": True}
+_FORMER = {"radius": "eps_255", "distance": "distance_255", "loss_curve": "course"}
+# Records whose values nobody has looked at, under today's names and under those of schema version 1:
+_ROWS: Any = msgspec.json.Decoder(msgspec.defstruct("_Row", _FIELDS, **_OPTIONS))
+_FORMER_ROWS: Any = msgspec.json.Decoder(
+    msgspec.defstruct("_FormerRow", [("flags", tuple[str, ...]), *_FIELDS], rename=_FORMER, **_OPTIONS)
+)
 Floats = npt.NDArray[np.float64]
 Wholes = npt.NDArray[np.int64]
 _Part = tuple[Wholes, Wholes, Floats, Floats]  # sample, step, radius, score
@@ -46,6 +46,7 @@ class Columns:
         radius: in the run's unit (N,).
         score: NaN where the record is an error (N,).
         first_error: the first error among the records; None if there is none.
+        asked_again: whether any image was shown to the model once more.
     """
 
     samples: tuple[str, ...]
@@ -55,6 +56,7 @@ class Columns:
     radius: Floats
     score: Floats
     first_error: str | None
+    asked_again: bool
 
     @property
     def scored(self) -> npt.NDArray[np.bool_]:
@@ -70,7 +72,7 @@ def of_records(records: Sequence[Record]) -> Columns:
 
 
 def read(content: bytes, header: RunHeader) -> Columns | None:
-    """The columns of record lines; None where the exact reader should look: damage, former versions, retried errors.
+    """The columns of record lines; None where the exact reader should look: damage, errors that were made good.
 
     Args:
         content: Whole lines, each ended by a newline.
@@ -79,12 +81,25 @@ def read(content: bytes, header: RunHeader) -> Columns | None:
     gathered = _Gathered()
     with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
         for chunk in _chunks(content):
-            rows = _ROWS.decode_lines(chunk)
+            rows = _rows(chunk)
             if len(rows) != chunk.count(b"\n") or not _are_sound(rows, header):
                 return None
             gathered.add(rows)
         return None if gathered.has_repeats else gathered.columns()
     return None
+
+
+def _rows(chunk: bytes) -> list[Record]:
+    """What has the fields of a record, under today's names or former ones.
+
+    Raises:
+        msgspec.DecodeError: A line has others, or is damaged.
+    """
+    try:
+        found: list[Record] = _ROWS.decode_lines(chunk)
+    except msgspec.ValidationError:
+        found = _FORMER_ROWS.decode_lines(chunk)
+    return found
 
 
 def _chunks(content: bytes) -> Iterator[bytes]:
@@ -135,6 +150,7 @@ class _Gathered:
         self._groups: dict[str, str] = {}
         self._parts: list[_Part] = []
         self._error: str | None = None
+        self._asked_again = False
 
     def add(self, rows: Sequence[Record]) -> None:
         """Take rows in.
@@ -148,6 +164,7 @@ class _Gathered:
                 raise ValueError(f"sample {name!r} has two groups")
         sample, step = _numbered(names, self._ids), _numbered(steps, self._steps)
         errors = [row.error for row in rows]
+        self._asked_again = self._asked_again or any(row.repeats for row in rows)
         if self._error is None:
             self._error = next((error for error in errors if error is not None), None)
         score = np.array([row.score for row in rows], float)
@@ -166,7 +183,8 @@ class _Gathered:
         """What was gathered."""
         sample, step, radius, score = self._joined()
         clean = step == self._steps.get(CLEAN, -1)
-        return Columns(tuple(self._ids), tuple(self._groups.values()), sample, clean, radius, score, self._error)
+        names, groups = tuple(self._ids), tuple(self._groups.values())
+        return Columns(names, groups, sample, clean, radius, score, self._error, self._asked_again)
 
     def _joined(self) -> _Part:
         empty: _Part = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0))

@@ -45,7 +45,8 @@ def unlinked(path: Path, run: Path) -> Path:
         RecordsError: If it, or a folder between the two, is a link.
     """
     try:
-        return no_links(path, run)
+        with explained("use", path):
+            return no_links(path, run)
     except UsageError as error:
         raise RecordsError(str(error)) from error
 

@@ -14,6 +14,7 @@ from attacks.checks import SanityCheck
 from bench.config import RunConfig
 from bench.errors import UsageError
 from bench.records import Record, RunHeader
+from bench.records.files import explained
 from bench.records.joining import clear_joined, join_shards
 from bench.records.shards import Shard, shards_in
 from bench.running.ending import checks_of, failures
@@ -32,7 +33,8 @@ def split(config: RunConfig) -> list[RunConfig]:
         UsageError: a run is to be forced and split at once, or a folder in the output folder is a link.
         RecordsError: its directory holds shards that do not belong together.
     """
-    run = no_links(config.directory, config.output)
+    with explained("create", config.output):
+        run = no_links(config.directory, config.output)
     begun = shards_in(run)
     if (run / "run.json").exists():
         if begun:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import exp, log, sqrt
 
 from tasks.metrics.ptb import tokenize
@@ -76,6 +77,7 @@ class Cider:
         return _Vector(weights, norms, sum(count for ngram, count in counts.items() if len(ngram) == 1))
 
 
+@lru_cache(maxsize=1 << 14)  # runs on the same images share their references, and models repeat themselves
 def _ngrams(caption: str) -> Counter[Ngram]:
     words = tokenize(caption)
     return Counter(tuple(words[i : i + n]) for n in range(1, LONGEST + 1) for i in range(len(words) - n + 1))

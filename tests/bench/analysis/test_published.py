@@ -52,7 +52,6 @@ def test_published_numbers_stand_beside_ours_with_the_difference(tmp_path):
         ({"n": 400}, "n 400, published 500"),
         ({"attack": "apgd"}, "attack apgd, published ensemble"),
         ({"protocol": {**PAPER, "tower": "native"}}, "tower native, published encoder"),
-        ({"protocol": {**PAPER, "defence": "jpeg"}}, "defence jpeg, published none"),
     ],
     ids=str,
 )

@@ -30,7 +30,7 @@ def completed(words: str, typed: str, tmp_path=None) -> list[str]:
         ("run --task", "vqa,v", []),
         ("run --attack", "ens", ["ensemble", "ensemble-vqa"]),
         ("run --attack", "no", ["none", "noise"]),
-        ("run --suite", "mini", ["mini", "mini-full"]),
+        ("run --suite", "mini", ["mini", "mini-full", "mini-openflamingo"]),
         ("run --dataset", "mini-shape,mini-sk", ["mini-shape,mini-sketch"]),
         ("run --suite paper --dataset", "viz", ["vizwiz"]),
         ("run --suite no-such.toml --dataset", "mini-v", ["mini-vqa"]),

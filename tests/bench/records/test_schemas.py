@@ -120,7 +120,6 @@ def test_a_header_without_a_field_does_not_fit(name):
         {"worst": "most"},
         {"status": "done"},
         {"radii": [-1.0]},
-        {"weights": {}},
         {"started": "yesterday"},
         {"checks": [{"name": "a"}]},
         {"colour": 1},

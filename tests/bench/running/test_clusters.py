@@ -13,8 +13,6 @@ from bench.records import load_run
 from bench.running.engines import execute_all, make_engine
 from tests.bench.toy_runs import bare
 
-pytest.importorskip("ray")
-pytest.importorskip("submitit")
 TWO = {"encoder": "fare2,fare4", "task": "zeroshot", "dataset": "mini-shape", "eps": 2, "limit": 6, "batch_size": 1}
 
 

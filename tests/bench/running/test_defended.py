@@ -11,9 +11,9 @@ from attacks.objective import Expectation, Progress
 from attacks.presets import PRESETS
 from bench.records import CLEAN, load_run
 from bench.records.worst import worst_choices
-from bench.running.attack_batch import threat_model
 from bench.running.certify import AttackBatch, Conditions, carry_out, objective
 from bench.running.defended import source_of
+from bench.running.units import threat_model
 from bench.running.volley import Volley
 from tests.bench import defended_runs as controls
 from tests.bench.defended_runs import STEPS, defended_run, defended_setup, put_defence

@@ -21,7 +21,7 @@ step = AttackStep("corners", "corners", 1, "untargeted", "clean", 0.0, options={
 PRESETS["corners"] = Preset("", (step,))
 options = {"task": "zeroshot", "dataset": "mini-shape", "attack": "corners", "eps": 8, "limit": 4}
 configs = resolve(Request.of(encoder="clip,fare2", output=Path(sys.argv[1]), **options))
-runs = [load_run(directory) for directory in execute_all(configs, engine="backwards")]
+runs = [load_run(directory) for directory in execute_all(configs, on="backwards")]
 print(json.dumps([{
     "encoder": run.header.encoder,
     "place": (run.directory / "backwards.txt").read_text(),

@@ -46,6 +46,10 @@ def _parquet(root: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table(cells), root / "t.parquet")
 
 
+def _tsv(root: Path) -> None:
+    (root / "t.tsv").write_text(f"index\tquestion\timage_path\tanswer\n1\twhat?\t{OUTSIDE}\ta\n")
+
+
 def _card(root: Path) -> None:
     (root / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: {OUTSIDE}\n---\n")
 
@@ -63,6 +67,7 @@ PLANTED: dict[str, list[tuple[Callable[[Path], object], str]]] = {
     "table": [(_parquet, "{}/t.parquet"), (_card, "{}"), (_saved, "{}")],
     "parquet": [(_parquet, "{}/t.parquet")],
     "hf": [(_card, "{}"), (_saved, "{}")],
+    "tsv": [(_tsv, "{}/t.tsv?image=image_path&image_text=path&question=question&answers=answer")],
 }
 NAMES_NO_FILES = {"imagefolder", "mini"}  # the one lists what is there, the other has no files
 

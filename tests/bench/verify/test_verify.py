@@ -174,7 +174,7 @@ def test_verdicts_that_a_protocol_takes_in_half_precision_are_asked_for_there(tm
     first = asked.setup.samples[0].id
     records = [make_record(first, step) for step in ("clean", "pgd", "again")]
     said = asked._ask(records, asked.setup.images[[0, 1, 2]])
-    assert [answer.text for answer in said] == ["half", "half", "full"]
+    assert [one.answer.text for one in said] == ["half", "half", "full"]
 
 
 class _Says:

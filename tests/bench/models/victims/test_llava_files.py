@@ -144,8 +144,7 @@ def test_the_native_tower_follows_its_image_processor_or_refuses_the_key(folder,
     assert load_llava(str(copy), encoder).patches == 9  # an encoder brings its own pixels
 
 
-def test_a_model_that_is_neither_a_folder_nor_cached_is_named_with_the_remedy(encoder, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_a_model_that_is_neither_a_folder_nor_cached_is_named_with_the_remedy(encoder):
     with pytest.raises(UsageError, match=r"no folder nobody/no-such-llava.*`hf download nobody/no-such-llava`.*--vlm"):
         load_llava("nobody/no-such-llava", encoder)
 
