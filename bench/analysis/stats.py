@@ -306,7 +306,7 @@ def _weights(seed: int, sizes: tuple[int, ...]) -> Iterator[tuple[int, int, np.n
             yield stratum, first, np.bincount(draws.ravel(), minlength=count * size).reshape(count, size).astype(float)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _kept_weights(seed: int, sizes: tuple[int, ...]) -> tuple[tuple[int, int, np.ndarray], ...]:
     """Drawing takes ten times as long as using them, and the runs of a suite are alike in shape."""
     return tuple(_weights(seed, sizes))

@@ -1,6 +1,7 @@
 """Committed results: whole runs as archives with their scores as text, and the document made from them."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import cast
@@ -35,6 +36,7 @@ def scores_text(run: Run) -> str:
     return "".join("\t".join(line) + "\n" for line in lines)
 
 
+@lru_cache(maxsize=1 << 16)  # the runs of a suite share their samples
 def _cell(text: str) -> str:
     return for_csv(text.encode("unicode_escape").decode("ascii"))
 

@@ -13,6 +13,7 @@ from bench.records import load_run
 from bench.running.engines import execute_all, make_engine
 from tests.bench.toy_runs import bare
 
+pytestmark = pytest.mark.engines
 TWO = {"encoder": "fare2,fare4", "task": "zeroshot", "dataset": "mini-shape", "eps": 2, "limit": 6, "batch_size": 1}
 
 
@@ -40,7 +41,6 @@ def kill_in_mid_run(output, killed, patience=300.0):
         time.sleep(0.02)
 
 
-@pytest.mark.engines
 @pytest.mark.parametrize("on", ["ray", "slurm?cluster=local&cpus=1&time=20"])
 @pytest.mark.parametrize("more", [{}, {"shards": 2}], ids=["whole", "in shards"])
 def test_a_killed_worker_costs_no_record(tmp_path, wanted, on, more):
@@ -57,7 +57,6 @@ def test_a_killed_worker_costs_no_record(tmp_path, wanted, on, more):
     assert all(run.header.status == "complete" for run in found)
 
 
-@pytest.mark.engines
 @pytest.mark.parametrize("on", ["ray", "slurm?cluster=local&cpus=1"])
 def test_what_is_wrong_with_a_run_comes_back_as_its_error(tmp_path, on):
     configs = resolve(Request.of(output=tmp_path, encoder="clip", task="vqa", vlm="./nowhere", device="cpu"))
