@@ -11,7 +11,7 @@ from bench.cli.root import CHECK_FAILED, DONE
 from bench.cli.say import say
 
 if TYPE_CHECKING:
-    from bench.audit import Audit
+    from bench.verify.audit import Audit
 
 
 @click.command()
@@ -41,8 +41,8 @@ def audit(
     Example:
       bench audit results/mini/zeroshot/fare4_mini-shape_apgd_linf_2+4_seed0 --samples 20
     """  # noqa: D301
-    from bench import audit as library
     from bench.records import load_runs
+    from bench.verify import audit as library
 
     found = []
     for run in load_runs(runs):

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from attacks.presets import PRESETS, AttackStep, Preset
-from bench import audit as library
 from bench.analysis.stats import clopper_pearson
 from bench.config import RunConfig
 from bench.errors import UsageError
+from bench.verify import audit as library
 from tests.bench.toy_runs import COUNT, RADIUS, make_setup, run
 
 STRONG = (AttackStep("apgd", "apgd", 60, "untargeted", "random", 2.0, options={"restarts": 3}),)

@@ -15,7 +15,7 @@ FLOORS = (
     ("bench.config",),
     ("bench.train", "bench.running", "bench.report"),
     ("bench.regression", "bench.mini", "bench.board"),
-    ("bench.verify", "bench.audit"),
+    ("bench.verify",),
     ("bench.api",),
     ("bench",),
     ("bench.cli",),
