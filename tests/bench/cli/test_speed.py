@@ -13,7 +13,7 @@ COMMANDS = {
     "list": "list encoders",
     "compare": f"compare {VQA}/tecoa4_mini-vqa_apgd_linf_2+4_seed0 {VQA}/fare4_mini-vqa_apgd_linf_2+4_seed0 --flips 3",
     "compare all": "compare results/mini results/mini",
-    "check": "check --rerun 0",
+    "check": "check --rerun 0 --baseline results/mini/zeroshot",  # a part: all of it grows with every committed run
     "layouts": "table",
     "table": "table results/mini",
     "status": "status results/mini",
