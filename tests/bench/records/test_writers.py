@@ -11,11 +11,12 @@ import pytest
 
 from bench.records import (
     RecordsError,
+    archive_run,
     open_run,
     read_header,
     read_records,
 )
-from tests.bench.runs import make_header, make_record
+from tests.bench.runs import make_header, make_record, make_run
 
 # A run of many batches of two records; prints a line after each batch. argv: directory, number of samples.
 CHILD = """
@@ -91,3 +92,10 @@ def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path):
 def test_the_showing_wing_does_not_import_torch():
     code = "import sys, bench.regression.compare, bench.tables.layouts; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_archive_does_not_say_where_the_run_was_written(tmp_path):
+    config = {"output": str(tmp_path), "limit": None}
+    made = make_run(tmp_path / "run", {0: [100.0], 2: [0.0]}, n_samples=1, radii=(2.0,), config=config)
+    archive_run(made.directory, tmp_path / "archive")
+    assert read_header(tmp_path / "archive").config == {"limit": None}
