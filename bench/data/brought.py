@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from bench.data.images import read_file
 from bench.errors import UsageError
 from bench.trust.places import safe_name
 from tasks.base import Sample
@@ -106,7 +107,7 @@ def _refuse_other_formats(folder: Path, files: Sequence[Path], formats: Sequence
 
 def _read_png(path: Path) -> npt.NDArray[np.float32]:
     try:
-        with Image.open(BytesIO(path.read_bytes()), formats=["PNG"]) as image:
+        with Image.open(BytesIO(read_file(path)), formats=["PNG"]) as image:
             if image.mode != "RGB":
                 raise UsageError(f"{path} has the mode {image.mode}; save it as 8-bit RGB")
             pixels = np.asarray(image).transpose(2, 0, 1)

@@ -151,6 +151,8 @@ def _check_file(path: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:
