@@ -67,8 +67,8 @@ def open_image(source: Image.Image | Path | StoredImage, *, upright: bool = True
         raise UsageError(f"no image at {label}; download the images to that place, or fix --data-root") from None
     except UnidentifiedImageError:
         raise UsageError(
-            f"{label} is not an image in a format that is read ({', '.join(FORMATS)}), perhaps an HTML page or a git-lfs "
-            "pointer; download it again, or convert it to PNG"
+            f"{label} is not an image in a format that is read ({', '.join(FORMATS)}), perhaps an HTML page or a "
+            "git-lfs pointer; download it again, or convert it to PNG"
         ) from None
     except Exception as error:  # decoders raise anything at all on damaged files
         raise UsageError(f"{label} cannot be decoded ({error}); download it again") from error

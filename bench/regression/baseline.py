@@ -9,6 +9,7 @@ from typing import cast
 from bench import registry
 from bench.config.facts import SUITE_FACTS
 from bench.records import RecordsError, Run, archive_run, load_runs, write_atomically
+from bench.records.files import read_inside, unlinked
 from bench.records.worst import eps_label, groups_at, scores_at
 from bench.regression.compare import by_place
 from bench.tables import layouts, render
@@ -66,7 +67,7 @@ def update(baseline: Path, roots: Sequence[Path]) -> list[Path]:
         target = places.get(place, shelf / run.directory.name)
         if target.resolve() != run.directory.resolve():
             archive_run(run.directory, target)
-        write_atomically(target / SCORES, scores_text(run))
+        write_atomically(unlinked(target / SCORES, baseline), scores_text(run))
         targets.append(target)
     return targets
 
@@ -76,7 +77,7 @@ def stale_scores(runs: Sequence[Run]) -> list[Path]:
     stale = []
     for run in runs:
         path = run.directory / SCORES
-        if not path.exists() or path.read_text(encoding="ascii") != scores_text(run):
+        if not path.exists() or read_inside(path) != scores_text(run).encode("ascii"):
             stale.append(path)
     return stale
 

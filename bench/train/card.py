@@ -43,7 +43,7 @@ def write_card(directory: Path, results: Path | None = None) -> Path:
         results: folder of recorded runs of ``bench run``; those on these very weights enter the card.
     """
     refuse_links(directory)
-    facts = read_json(directory / TRAINING, "facts of the training run")
+    facts = _harmless(read_json(directory / TRAINING, "facts of the training run"))
     rows = read_metrics(directory / METRICS)
     draw_curves(rows, directory / CURVES)
     try:
@@ -58,6 +58,15 @@ def write_card(directory: Path, results: Path | None = None) -> Path:
     text = "\n\n".join(parts) + "\n"
     (directory / CARD).write_text(text, encoding="utf-8", errors="backslashreplace")
     return directory / CARD
+
+
+def _harmless(value: Any) -> Any:
+    """JSON data with every text in it as Markdown that shows it: a run directory may come from elsewhere."""
+    if isinstance(value, dict):
+        return {key: _harmless(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_harmless(inner) for inner in value]
+    return for_markdown(value) if isinstance(value, str) else value
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
@@ -100,9 +109,8 @@ def draw_curves(rows: Sequence[Mapping[str, float]], path: Path) -> None:
 def _head(facts: Mapping[str, Any]) -> str:
     recipe = facts["recipe"]
     return (
-        f"# {for_markdown(facts['name'])}\n\nThe image tower of {for_markdown(facts['arch'])} "
-        f"({for_markdown(facts['weights'])}), fine-tuned against attacks of {recipe['eps_255']:g}/255 (l-inf): "
-        f"{for_markdown(facts['about'])}. Trained with robust-vlm-bench; method of Schlarmann et "
+        f"# {facts['name']}\n\nThe image tower of {facts['arch']} ({facts['weights']}), fine-tuned against attacks of "
+        f"{recipe['eps_255']:g}/255 (l-inf): {facts['about']}. Trained with robust-vlm-bench; method of Schlarmann et "
         "al. 2024, [arXiv 2402.12336](https://arxiv.org/abs/2402.12336). The text tower is the original's."
     )
 
@@ -127,7 +135,7 @@ def _recipe(facts: Mapping[str, Any]) -> str:
 
 def _data(facts: Mapping[str, Any]) -> str:
     return (
-        f"## Data\n\n{for_markdown(facts['data'])}: {facts['fingerprint']}; {facts['held_out']} images held out. "
+        f"## Data\n\n{facts['data']}: {facts['fingerprint']}; {facts['held_out']} images held out. "
         f"{facts['skipped']} images could not be read and were skipped (`skipped.jsonl` names them)."
     )
 

@@ -33,6 +33,27 @@ def test_a_partial_run_is_not_archived(tmp_path):
         archive_run(run.directory, tmp_path / "archive")
 
 
+def test_scores_are_written_and_read_through_no_link(tmp_path):
+    run, base, precious = _on_disk(tmp_path / "a" / "run"), tmp_path / "base", tmp_path / "precious"
+    (target,) = committed.update(base, [run.directory])
+    scores = (target / committed.SCORES).read_text()
+    (target / committed.SCORES).unlink()
+    precious.write_text("precious")
+    (target / committed.SCORES).symlink_to(precious)
+    with pytest.raises(RecordsError, match="is a link"):
+        committed.update(base, [run.directory])
+    assert precious.read_text() == "precious"
+    precious.write_text(scores)
+    with pytest.raises(RecordsError, match="links inside a run are not followed"):
+        committed.stale_scores(committed.load_runs([base]))
+
+
+def test_scores_that_are_no_text_are_stale(tmp_path):
+    (target,) = committed.update(tmp_path / "base", [_on_disk(tmp_path / "a" / "run").directory])
+    (target / committed.SCORES).write_bytes(b"caf\xe9")
+    assert committed.stale_scores(committed.load_runs([tmp_path / "base"])) == [target / committed.SCORES]
+
+
 def test_a_changed_record_makes_the_document_stale(tmp_path):
     document = tmp_path / "DOC.md"
     document.write_text("<!-- bench:vqa -->\n<!-- /bench:vqa -->\n<!-- bench:claims -->\n<!-- /bench:claims -->\n")
