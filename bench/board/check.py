@@ -78,7 +78,9 @@ def _check(claim: Claim, header: RunHeader, root: Path, recompute: Recompute) ->
 def _folder(claim: Claim, root: Path) -> Path:
     """Where a claim's evidence lies: relative to the root, and perhaps above it, for runs stay where they are."""
     if PurePosixPath(claim.place).is_absolute() or "\0" in claim.place:
-        raise UsageError(f"the place of its evidence, {claim.place!r}, is no relative path; give it relative to the entry")
+        raise UsageError(
+            f"the place of its evidence, {claim.place!r}, is no relative path; give it relative to the entry"
+        )
     folder = (root / claim.place).resolve()
     if not folder.is_dir():
         raise UsageError(f"no evidence at {folder}; fetch it, or say where it lies with --evidence")

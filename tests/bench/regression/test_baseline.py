@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.errors import UsageError
 from bench.models.encoders import catalogue
 from bench.models.encoders.load import digest, load_encoder
 from bench.records import RecordsError, archive_run, load_run
@@ -46,6 +47,28 @@ def test_scores_are_written_and_read_through_no_link(tmp_path):
     precious.write_text(scores)
     with pytest.raises(RecordsError, match="links inside a run are not followed"):
         committed.stale_scores(committed.load_runs([base]))
+
+
+@pytest.mark.parametrize(
+    "names", [{"suite": "../../out"}, {"suite": "/tmp/out"}, {"task": "../../../out"}, {"suite": ""}]
+)
+def test_no_run_is_archived_outside_the_baseline(tmp_path, names):
+    """Suite and task of a header choose the folder in it."""
+    run = _on_disk(tmp_path / "a" / "run", **names)
+    with pytest.raises(UsageError, match=r"run\.json: suite and task"):
+        committed.update(tmp_path / "base", [run.directory])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
+
+
+def test_no_run_is_archived_through_a_link(tmp_path):
+    run, precious = _on_disk(tmp_path / "a" / "run"), tmp_path / "precious"
+    (target,) = committed.update(tmp_path / "base", [run.directory])
+    target.rename(precious)
+    target.symlink_to(precious)
+    before = {path: path.read_bytes() for path in precious.iterdir()}
+    with pytest.raises(RecordsError, match="is a link"):
+        committed.update(tmp_path / "base", [run.directory])
+    assert {path: path.read_bytes() for path in precious.iterdir()} == before
 
 
 def test_scores_that_are_no_text_are_stale(tmp_path):
