@@ -35,7 +35,6 @@ class ZeroShot:
         """Classes are needed, of two names at least."""
         if not dataset.classnames:
             return "has no classes"
-        one = len(set(dataset.classnames)) == 1
         if len(set(dataset.classnames)) == 1:
             return f"has one class, {dataset.classnames[0]!r}, so that every answer is right: take two at least"
         return None
