@@ -24,6 +24,11 @@ def test_the_exact_interval(successes, n, low, high):
     assert clopper_pearson(successes, n) == pytest.approx((low, high), abs=1e-4)
 
 
+def test_of_no_trial_there_is_no_interval():
+    with pytest.raises(ValueError, match="no samples"):
+        clopper_pearson(0, 0)
+
+
 def audited(tmp_path, monkeypatch, steps, **options):
     found = run(tmp_path, steps, monkeypatch=monkeypatch)
     monkeypatch.setitem(PRESETS, "toy", Preset("", steps))

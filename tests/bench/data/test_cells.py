@@ -22,4 +22,4 @@ def test_what_names_no_option_is_refused(said):
 def test_an_empty_cell_in_a_column_of_numbers_is_no_option():
     nothing = float("nan")
     assert cells.choices([1.0, 2.5, nothing], "t, row 0") == ("1.0", "2.5")
-    refused(lambda: cells.choices([1.0, nothing, 2.5], "t, row 0"), "t, row 0", "is None, not a text")
+    refused(lambda: cells.choices([1.0, nothing, 2.5], "t, row 0"), "t, row 0", "one of the choices", "not a text")

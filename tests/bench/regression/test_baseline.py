@@ -62,6 +62,7 @@ def test_no_run_is_archived_outside_the_baseline(tmp_path, names):
 
 def test_no_run_is_archived_through_a_link(tmp_path):
     run, precious = _on_disk(tmp_path / "a" / "run"), tmp_path / "precious"
+    committed.update(tmp_path / "base", [_on_disk(tmp_path / "b" / "other", encoder="clip").directory])
     (target,) = committed.update(tmp_path / "base", [run.directory])
     target.rename(precious)
     target.symlink_to(precious)
