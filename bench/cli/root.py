@@ -40,6 +40,13 @@ class _Commands(click.Group):
             for line in (f"bench: {first}", *others):
                 say_line(line, err=True)
             ctx.exit(USAGE)
+        except OSError as error:
+            if error.filename is None:  # stdout
+                raise
+            say_line(
+                f"bench: cannot use {error.filename}: {error.strerror}; check the path and its permissions", err=True
+            )
+            ctx.exit(USAGE)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
