@@ -78,6 +78,12 @@ def test_lists_are_readable_by_machines(kind):
         (["run", "--encoder", "fare", "--task", "vqa", "--limit", "2", "--shards", "3"], "has 2 samples"),
         (["run", "--encoder", "fare", "--task", "zeroshot", "--vlm", "mini"], "--vlm: task zeroshot asks no vision"),
         (["run", "--encoder", "fare", "--task", "zeroshot", "--shots", "4"], "--shots: task zeroshot asks no vision"),
+        (
+            ["run", "--encoder", "fare", "--task", "zeroshot", "--tower", "native"],
+            "--tower: task zeroshot asks no vision",
+        ),
+        (["run", "--encoder", "fare", "--task", "vqa", "--surrogate", "clip", "--attack", "none"], "makes no images"),
+        (["table", "--all", "--write", "x.md", "--format", "csv"], "leave --format out"),
         (["run", "--encoder", "fare", "--task", "vqa", "--image-size", "0"], "--image-size must be at least 1"),
         (["run", "--encoder", "x" * 5000, "--task", "vqa"], "File name too long"),
         (["run", "--encoder", "/proc/self/mem", "--task", "vqa"], "cannot read /proc/self/mem"),
