@@ -6,6 +6,7 @@ from bench.cli.check import check
 from bench.cli.compare import compare
 from bench.cli.data import data
 from bench.cli.listing import list_group
+from bench.cli.push import push
 from bench.cli.report import report
 from bench.cli.root import main
 from bench.cli.run import run
@@ -17,5 +18,5 @@ from bench.cli.verify import verify
 
 __all__ = ["main"]
 
-for command in (run, score, status, list_group, data, table, compare, check, verify, audit, report, board, train):
+for command in (run, score, status, list_group, data, table, compare, check, verify, audit, report, push, board, train):
     main.add_command(command)

@@ -122,8 +122,10 @@ def _option(*names: str, kind: Any = str) -> "Callable[[Callable[..., None]], Ca
 @_option("--compile", "compiled", kind=bool)
 @_option("--checkpoint-activations", kind=bool)
 @_option("--checkpoint-every", kind=int)
+@_option("--log-to")
 def _objective(**options: Any) -> None:
     """Train with the objective that the command is named after."""
+    options["log_to"] = tuple(part.strip() for text in options["log_to"] for part in text.split(","))
     job = TrainingJob(objective=str(click.get_current_context().info_name), **options)
     from bench.train.trainer import run
 
