@@ -21,6 +21,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from bench.data.prompts import lettered
 from bench.mini import choices, language, world
 from bench.models.encoders.encoder import Encoder
+from bench.models.encoders.load import digest
 from bench.models.victims.openflamingo import checkpoint
 from bench.models.victims.openflamingo.family import CHECKPOINT_FILE, DEMONSTRATIONS_FILE, LANGUAGE_FOLDER
 from bench.models.victims.openflamingo.gates import Sight
@@ -114,6 +115,7 @@ def train(
         return sequence_loss(model, features[rows].float(), drawn), {}
 
     settings = {"seed": seed, "images": images, "world": world.WORLD_VERSION, "contrast": world.CONTRAST}
+    settings |= {"clip": digest(encoder.visual)[:16]}
     fit("openflamingo", parts, loss_of_step, schedule, directory, settings=settings)
     for part in parts.values():
         part.requires_grad_(False)

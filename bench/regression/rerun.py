@@ -12,7 +12,8 @@ from bench.regression.compare import Finding, by_place, compare_to_baseline
 
 GUARDED_ENCODERS = ("clip", "fare4")
 GUARDED_DATASETS = ("mini-shape", "mini-vqa")
-HERE = dict.fromkeys(("device", "batch_size", "save_adversarial", "force", "shards", "on"))  # moves no number: as here
+_NO_NUMBER = ("device", "batch_size", "save_adversarial", "force", "shards", "on", "log_to")
+HERE = dict.fromkeys(_NO_NUMBER)  # moves no number: as here
 
 
 def load_baseline(baseline: Path) -> list[Run] | Finding:

@@ -1,4 +1,4 @@
-"""An attack kind, an engine, a defence and a task with a metric from 0 to 1, of an installed plugin."""
+"""An attack kind, an engine, a defence, a sink and a task with a metric from 0 to 1, of an installed plugin."""
 
 import json
 import os
@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.bench.runs import make_run
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
@@ -80,3 +82,11 @@ def test_a_task_says_how_high_its_metric_goes(environment, tmp_path):
     assert 0 <= attacked["low"] <= attacked["value"] < 0.1
     (header,) = tmp_path.rglob("run.json")
     assert json.loads(header.read_text())["ceiling"] == 1
+
+
+def test_a_sink_with_an_option(environment, tmp_path):
+    make_run(tmp_path / "runs" / "a", {0: [100.0, 0.0], 4: [0.0, 0.0]})
+    command = [sys.executable, "-m", "bench", "push", "runs", str(tmp_path / "runs")]
+    place = f"lines:{tmp_path / 'kept'}?prefix=>"
+    subprocess.run([*command, "--log-to", place], env=environment, capture_output=True, check=True)
+    assert ">mini/vqa/a 0 score/clean 50.0" in (tmp_path / "kept").read_text().splitlines()
