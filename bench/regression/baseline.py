@@ -9,10 +9,12 @@ from typing import cast
 from bench import registry
 from bench.config.facts import SUITE_FACTS
 from bench.records import RecordsError, Run, archive_run, load_runs, write_atomically
+from bench.records.files import read_inside, unlinked
 from bench.records.worst import eps_label, groups_at, scores_at
 from bench.regression.compare import by_place
 from bench.tables import layouts, render
 from bench.tables.blocks import stale, write_block, write_document
+from bench.trust.places import inside
 from bench.trust.text import for_csv
 
 BASELINE = Path("results/mini")
@@ -50,7 +52,7 @@ def update(baseline: Path, roots: Sequence[Path]) -> list[Path]:
 
     Raises:
         RecordsError: a run is partial or damaged, or the baseline cannot be written.
-        UsageError: two runs have the same place.
+        UsageError: two runs have the same place, or a run names one outside the baseline.
     """
     runs = load_runs(roots)
     places = {
@@ -62,13 +64,19 @@ def update(baseline: Path, roots: Sequence[Path]) -> list[Path]:
     shelves = {(place[0], place[2]): directory.parent for place, directory in places.items()}  # by suite and task
     targets = []
     for place, run in by_place(runs).items():
-        shelf = shelves.get((run.header.suite, run.header.task), baseline / run.header.suite / run.header.task)
-        target = places.get(place, shelf / run.directory.name)
+        shelf = shelves.get((run.header.suite, run.header.task)) or _shelf(run, baseline)
+        target = unlinked(places.get(place, shelf / run.directory.name), baseline)
         if target.resolve() != run.directory.resolve():
             archive_run(run.directory, target)
-        write_atomically(target / SCORES, scores_text(run))
+        write_atomically(unlinked(target / SCORES, baseline), scores_text(run))
         targets.append(target)
     return targets
+
+
+def _shelf(run: Run, baseline: Path) -> Path:
+    """Where in a baseline the runs of a task lie that has none there yet."""
+    where = f"{run.directory / 'run.json'}: suite and task,"
+    return inside(baseline, f"{run.header.suite}/{run.header.task}", where)
 
 
 def stale_scores(runs: Sequence[Run]) -> list[Path]:
@@ -76,7 +84,7 @@ def stale_scores(runs: Sequence[Run]) -> list[Path]:
     stale = []
     for run in runs:
         path = run.directory / SCORES
-        if not path.exists() or path.read_text(encoding="ascii") != scores_text(run):
+        if not path.exists() or read_inside(path) != scores_text(run).encode("ascii"):
             stale.append(path)
     return stale
 

@@ -23,6 +23,7 @@ from bench.config import RunConfig, request_of, resolve
 from bench.errors import UsageError
 from bench.models.defences.chain import Defended
 from bench.records import Record, Run, write_atomically
+from bench.records.files import unlinked
 from bench.records.types import encode
 from bench.records.worst import worst_choices, worst_scores
 from bench.running.attack_batch import Attacker
@@ -120,7 +121,7 @@ def audit(
 
 def save(found: Audit) -> None:
     """Write an audit beside its run."""
-    write_atomically(Path(found.run) / FILE, json.dumps(found.as_json(), indent=1) + "\n")
+    write_atomically(unlinked(Path(found.run) / FILE, Path(found.run)), json.dumps(found.as_json(), indent=1) + "\n")
 
 
 def _step_of(run: Run, config: RunConfig) -> AttackStep:
