@@ -11,6 +11,7 @@ from bench.config import Request, RunConfig, resolve, resolve_all
 from bench.config.facts import SUITE_FACTS
 from bench.config.request import about
 from bench.records import Record, Run, load_run
+from bench.running.forks import begin_early
 from bench.tables import layouts
 from bench.tables.plot import score_against_radius
 from bench.tables.rows import frame, rows
@@ -85,7 +86,8 @@ def run_all(*, progress: bool = True, **options: Any) -> Result:
 
 
 def _carried_out(configs: list[RunConfig], request: Request, progress: bool) -> Result:
-    from bench.running.engines import execute_all
+    begin_early(configs, request.jobs, request.on)
+    from bench.running.engines import execute_all  # imports torch, as the workers' process does meanwhile
 
     directories = execute_all(configs, jobs=request.jobs, progress=progress, on=request.on)
     return Result(tuple(load_run(directory) for directory in directories))
