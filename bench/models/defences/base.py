@@ -19,10 +19,13 @@ class See:
     Attributes:
         look: images (B, 3, H, W) in [0, 1] -> embeddings (B, D), a row for each image.
         text: the text tower beside it; None in front of a vision-language model.
+        original: looks with the encoder that the model's own was fine-tuned from; None where it is that one, or where
+            no defence asks for it.
     """
 
     look: Callable[[Tensor], Tensor]
     text: TextClassifier | None = None
+    original: Callable[[Tensor], Tensor] | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, D)."""
@@ -43,6 +46,11 @@ class Defence(ABC):
     about: ClassVar[str]
     randomised: ClassVar[bool] = False
     own_gradient: ClassVar[bool] = False
+
+    @property
+    def needs_original(self) -> bool:
+        """Whether it looks with the encoder that the model's own was fine-tuned from."""
+        return False
 
     @abstractmethod
     def embed(self, images: Tensor, see: See, draws: Draws) -> Tensor:
