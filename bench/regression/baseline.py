@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import cast
 
 from bench import registry
+from bench.analysis.audits import audits
 from bench.config.facts import SUITE_FACTS
 from bench.records import RecordsError, Run, archive_run, load_runs, write_atomically
 from bench.records.worst import eps_label, groups_at, scores_at
 from bench.regression.compare import RunKey, by_place
+from bench.tables import audits as audit_table
 from bench.tables import layouts, render
 from bench.tables.blocks import stale, write_block, write_document
 from bench.trust.text import for_csv
@@ -89,7 +91,7 @@ def stale_scores(runs: Sequence[Run]) -> list[Path]:
 
 
 def blocks(runs: Sequence[Run]) -> dict[str, str]:
-    """The generated parts of BENCHMARKS.md: a table per task, transfers, defences, and the claims of a suite."""
+    """The generated parts of BENCHMARKS.md: a table per task, transfers, defences, audits, and a suite's claims."""
     heads = [(run, run.header) for run in runs]
     direct = [run for run, h in heads if not (h.surrogate or h.is_floor or h.images or h.defence)]
     made = {}
@@ -100,6 +102,8 @@ def blocks(runs: Sequence[Run]) -> dict[str, str]:
             made[task] = render.markdown(table)
     for table in layouts.tables(runs, SUITE_FACTS, ("transfer", "models", "brought", "defences")):
         made[table.name] = render.markdown(table)
+    if audited := audits(runs):
+        made["audit"] = audit_table.table(audited)
     suites = {run.header.suite.partition("-")[0] for run in runs}  # "mini-full" has the claims of "mini"
     for name in (name for name in registry.names("bench.claims") if name in suites):
         made["claims"] = cast(str, registry.made("bench.claims", name, str, runs))

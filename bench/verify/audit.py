@@ -18,6 +18,7 @@ from attacks.adaptive import way_of
 from attacks.checks import slope_check
 from attacks.presets import EMBEDDING, AttackStep
 from attacks.threat import Norm
+from bench.analysis.audits import FILE
 from bench.analysis.stats import clopper_pearson
 from bench.config import RunConfig, request_of, resolve
 from bench.errors import UsageError
@@ -36,7 +37,6 @@ from bench.running.volley import Volley
 from tasks.base import Sample
 from tasks.protocol import PROTOCOLS
 
-FILE = "audit.json"
 BATCH = 25
 RESTARTS, QUERIES, NOISES = 4, 1000, 10
 WHOLE_RANGE = {"linf": 255.0, "l2": 1e4}  # a ball that holds every image
@@ -119,8 +119,9 @@ def audit(
 
 
 def save(found: Audit) -> None:
-    """Write an audit beside its run."""
-    write_atomically(Path(found.run) / FILE, json.dumps(found.as_json(), indent=1) + "\n")
+    """Write an audit beside its run, of which it says the name alone."""
+    place = Path(found.run)
+    write_atomically(place / FILE, json.dumps(found.as_json() | {"run": place.name}, indent=1) + "\n")
 
 
 def _step_of(run: Run, config: RunConfig) -> AttackStep:

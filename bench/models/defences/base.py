@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from bench.errors import UsageError
 from bench.models.defences.draws import Draws
 from tasks.base import TextClassifier
 
@@ -87,6 +88,27 @@ class ImageDefence(Defence):
     def surrogate(self, images: Tensor, see: See, draws: Draws) -> Tensor:
         """The same, with the stand-in's gradient."""
         return see(self.purify_surrogate(images, see, draws))
+
+
+class ClassifierDefence(Defence):
+    """A defence that changes how classes are told apart: it stands before zero-shot classification, last of several."""
+
+    @abstractmethod
+    def logits(self, images: Tensor, see: See, classnames: tuple[str, ...], draws: Draws) -> Tensor:
+        """Logits (B, K) of the defended classifier, with whatever gradient they have."""
+
+    @abstractmethod
+    def logits_surrogate(self, images: Tensor, see: See, classnames: tuple[str, ...], draws: Draws) -> Tensor:
+        """The same numbers with the gradient of a stand-in."""
+
+    def embed(self, images: Tensor, see: See, draws: Draws) -> Tensor:
+        """Refuse: there are no embeddings.
+
+        Raises:
+            UsageError: always.
+        """
+        name = type(self).__name__.lower()
+        raise UsageError(f"defence {name!r} answers with classes: it stands before zero-shot classification alone")
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attacks.objective import Classification, Objective, Progress, TargetedClassification
 from bench.errors import UsageError
-from bench.models.defences.base import Defence, ImageDefence, See
+from bench.models.defences.base import ClassifierDefence, Defence, ImageDefence, See
 from bench.models.defences.draws import NOTHING_DRAWN, Draws
 from tasks.base import Answer, ImageTextEncoder, Sample, Task, TextClassifier, Victim
 
@@ -21,6 +21,16 @@ class Chain:
     """Defences in the order in which an image meets them."""
 
     defences: tuple[Defence, ...]
+
+    def __post_init__(self) -> None:
+        for one in self.defences[:-1]:
+            if isinstance(one, ClassifierDefence):
+                raise UsageError(f"defence {type(one).__name__.lower()!r} answers with classes: name it last")
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the last tells classes apart in a way of its own."""
+        return bool(self.defences) and isinstance(self.defences[-1], ClassifierDefence)
 
     @property
     def randomised(self) -> bool:
@@ -77,6 +87,16 @@ class Chain:
             images = act(images, see, draws.of_part(place))
         return images
 
+    def classify(
+        self, images: Tensor, see: See, classnames: tuple[str, ...], draws: Draws, gradient: Gradient
+    ) -> Tensor:
+        """Logits (B, K) of the last defence, of images that those before it have purified."""
+        *before, last = self.defences
+        assert isinstance(last, ClassifierDefence), "asked of chains that classify"
+        act = last.logits if gradient == "own" else last.logits_surrogate
+        shown = Chain(tuple(before)).purify(images, see, draws, gradient)
+        return act(shown, see, classnames, draws.of_part(len(before)))
+
 
 class _Remembered:
     """A text tower that embeds each set of classes once."""
@@ -94,6 +114,11 @@ class _Remembered:
         if key not in self.known:
             self.known[key] = self.text.classifier(classnames, templates)
         return self.known[key]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "text":  # not there yet, while being copied
+            raise AttributeError(name)
+        return getattr(self.text, name)
 
 
 @dataclass(frozen=True)
@@ -120,6 +145,16 @@ class DefendedEncoder:
         """(B, 3, H, W) -> (B, N, W), of the purified images."""
         shown = self.chain.purify(images, self.see, self.draws, self.gradient)
         return attached(self.encoder.patch_tokens(shown), images)
+
+
+@dataclass(frozen=True)
+class DefendedClassifier(DefendedEncoder):
+    """The same where the last defence tells classes apart in a way of its own."""
+
+    def class_logits(self, images: Tensor, classnames: Sequence[str]) -> Tensor:
+        """(B, 3, H, W) -> (B, K)."""
+        found = self.chain.classify(images, self.see, tuple(classnames), self.draws, self.gradient)
+        return attached(found, images)
 
 
 def attached(found: Tensor, images: Tensor) -> Tensor:
@@ -204,7 +239,8 @@ class Defended:
 
     def view(self, draws: Draws, gradient: Gradient = "own") -> DefendedEncoder:
         """The encoder as `drawn` has it."""
-        return DefendedEncoder(self.encoder, self.chain, draws, gradient, self.see)
+        kind = DefendedClassifier if self.chain.classifies else DefendedEncoder
+        return kind(self.encoder, self.chain, draws, gradient, self.see)
 
     def predict(self, images: Tensor, samples: Sequence[Sample]) -> list[Answer]:
         """Answers of a victim that draws nothing."""
