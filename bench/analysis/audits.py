@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import msgspec
 
 from bench.records import RecordsError, Run
-from bench.records.files import explained
+from bench.records.files import explained, unlinked
 
 FILE = "audit.json"
 
@@ -65,7 +65,7 @@ def audits(runs: Iterable[Run]) -> list[Audited]:
 
 
 def _beside(run: Run) -> AuditFile | None:
-    path = run.directory / FILE
+    path = unlinked(run.directory / FILE, run.directory)
     with explained("read", path):
         if not path.is_file():
             return None

@@ -26,7 +26,7 @@ def run(tmp_path):
 
 
 def test_an_audit_stands_beside_its_runs_score(run, tmp_path):
-    other = make_run(tmp_path / "other", {0: [100.0], 4: [0.0]}, encoder="clip")
+    other = make_run(tmp_path / "other", {0: [100.0, 0.0, 100.0], 4: [0.0] * 3}, encoder="clip")
     (one,) = audits([other, run])
     assert (one.audit.wins, one.audit.tried, one.audit.most) == (("more steps",), 20, 9.2)
     row = dict(zip(HEAD, table([one]).splitlines()[2].strip("| ").split(" | "), strict=True))
