@@ -83,7 +83,8 @@ def _share_moved(look: Callable[[Tensor], Tensor], images: Tensor, delta: Tensor
     """By which share of its length (B,) an embedding moves."""
     with torch.no_grad():
         clean = look(images)
-        return (look(images + delta) - clean).norm(dim=-1) / clean.norm(dim=-1)
+        share: Tensor = (look(images + delta) - clean).norm(dim=-1) / clean.norm(dim=-1)
+    return share
 
 
 def _away(see: See, images: Tensor, delta: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
