@@ -27,7 +27,7 @@ def _row(one: Audited) -> list[str]:
         *map(for_markdown, names),
         eps_label(audit.radius, header.norm),
         f"{audit.score:.1f}",
-        f"{len(audit.wins)} of {len(audit.findings)}",
+        f"{len(audit.wins)} of {sum(finding.tried > 0 for finding in audit.findings)}",
         for_markdown(", ".join(audit.wins)) or "none",
         f"{audit.tried} of {audit.robust}",
         "-" if audit.most is None else f"{audit.most:.1f}",

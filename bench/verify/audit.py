@@ -91,9 +91,14 @@ class Audit:
         """Attacks and signs that say that more could be broken."""
         return sum(finding.wins for finding in self.findings)
 
+    @property
+    def looked(self) -> int:
+        """Attacks and signs that there were samples for."""
+        return sum(finding.tried > 0 for finding in self.findings)
+
     def as_json(self) -> dict[str, Any]:
         """As JSON data."""
-        return cast(dict[str, Any], encode(asdict(self))) | {"wins": self.wins, "of": len(self.findings)}
+        return cast(dict[str, Any], encode(asdict(self))) | {"wins": self.wins, "of": self.looked}
 
 
 def audit(
@@ -199,7 +204,7 @@ class _Auditor:
         of_step = [r for r in self.run.records if r.step == self.step.name and r.radius == self.radius]
         shares = [share for record in of_step if (share := late_rise(record)) is not None]
         if len(shares) < FEWEST:
-            return Finding(name, False, f"too few loss curves of robust samples ({len(shares)})", tried=len(shares))
+            return Finding(name, False, f"not known: too few loss curves of robust samples ({len(shares)})")
         late = median(shares)
         detail = f"the second half of the steps brings {late:.0%} of the rise (median)"
         return Finding(name, late > UNSETTLED, detail, tried=len(shares))

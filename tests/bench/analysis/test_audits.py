@@ -15,6 +15,7 @@ FOUND = (
     Finding("gradient against differences", False, "", tried=16),
     Finding("more steps", True, "1 of 20 robust samples broken", 20, 1, 9.2),
     Finding("more restarts", False, "", 20, 0, 6.1),
+    Finding("loss still rising", False, "not known"),
 )
 
 
