@@ -48,6 +48,7 @@ ABOUT = about()
 @click.option("--jobs", type=int, help=ABOUT["jobs"])
 @click.option("--shards", type=int, metavar="N", help=ABOUT["shards"])
 @click.option("--on", help=ABOUT["on"])
+@click.option("--log-to", metavar="SINK", help=ABOUT["log_to"])
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array on stdout and nothing else.")
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 def run(as_json: bool, quiet: bool, everything: bool, **options: Any) -> None:

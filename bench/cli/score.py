@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 @click.option("--arch", help=ABOUT["arch"])
 @asking
 @click.option("--force", is_flag=True, help=ABOUT["force"])
+@click.option("--log-to", metavar="SINK", help=ABOUT["log_to"])
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array on stdout and nothing else.")
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 def score(as_json: bool, quiet: bool, **options: Any) -> None:

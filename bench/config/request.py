@@ -55,6 +55,8 @@ class Options:
         shards: Split each run into N shards of samples, which can be carried out at once; never changes a result.
         on: Where runs are carried out: processes, inline, ray[:ADDRESS], slurm; then "?" and the engine's options, such
             as slurm?partition=gpu&time=120. Default: processes.
+        log_to: Send the scores there, too, comma-separated: tensorboard:DIR, mlflow:DIR or mlflow:URL?experiment=NAME,
+            wandb:PROJECT?mode=offline.
     """
 
     suite: str = "mini"
@@ -80,6 +82,7 @@ class Options:
     jobs: int | None = None
     shards: int | None = None
     on: str = DEFAULT_ENGINE
+    log_to: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +241,10 @@ def _victims(value: Any, option: str) -> tuple[str, ...]:
     return _texts([part.strip() for part in parts], option)
 
 
+def _sinks(value: Any, option: str) -> tuple[str, ...]:
+    return _texts([part.strip() for part in value.split(",")] if isinstance(value, str) else value, option)
+
+
 def _texts(value: Any, option: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_each(value, option)))
 
@@ -339,6 +346,7 @@ _READERS: Mapping[str, Callable[[Any, str], Any]] = {
     "shots": _whole,
     "seed": _whole,
     "batch_size": _batch_size,
+    "log_to": _sinks,
 }
 
 

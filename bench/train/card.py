@@ -43,21 +43,48 @@ def write_card(directory: Path, results: Path | None = None) -> Path:
         results: folder of recorded runs of ``bench run``; those on these very weights enter the card.
     """
     refuse_links(directory)
-    facts = _harmless(read_json(directory / TRAINING, "facts of the training run"))
-    rows = read_metrics(directory / METRICS)
-    draw_curves(rows, directory / CURVES)
-    try:
-        scores = _scores(facts, results, directory)
-        parts = (_head(facts), _recipe(facts), _data(facts), _curves(rows), scores, _use(directory))
-    except UsageError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(
-            f"{directory / TRAINING} is not as bench train writes it ({error}); give the training command again"
-        ) from error
-    text = "\n\n".join(parts) + "\n"
+    facts = read_facts(directory)
+    draw_curves(read_metrics(directory / METRICS), directory / CURVES)
+    runs = [] if results is None else runs_of(facts["digest"], results)
+    scores = scores_table(runs) if runs else _none_yet(directory)
+    text = "\n\n".join([*sections(facts, directory), scores, _use(directory)]) + "\n"
     (directory / CARD).write_text(text, encoding="utf-8", errors="backslashreplace")
     return directory / CARD
+
+
+def read_facts(directory: Path) -> dict[str, Any]:
+    """What `write_training` wrote in a run directory.
+
+    Raises:
+        UsageError: it is not there, or is something else.
+    """
+    facts = read_json(directory / TRAINING, "facts of the training run")
+    if not isinstance(facts, dict) or not isinstance(facts.get("digest"), str):
+        raise _not_written_here(directory, "no digest")
+    return facts
+
+
+def _not_written_here(directory: Path, why: object) -> UsageError:
+    return UsageError(
+        f"{directory / TRAINING} is not as bench train writes it ({why}); give the training command again"
+    )
+
+
+def sections(facts: Mapping[str, Any], directory: Path) -> list[str]:
+    """What a card says of a training, as Markdown.
+
+    Args:
+        facts: as in ``training.json``.
+        directory: the run directory.
+
+    Raises:
+        UsageError: the facts are not what they should be.
+    """
+    try:
+        shown = _harmless(facts)
+        return [_head(shown), _recipe(shown), _data(shown), _curves(read_metrics(directory / METRICS))]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _not_written_here(directory, error) from error
 
 
 def _harmless(value: Any) -> Any:
@@ -127,7 +154,7 @@ def _recipe(facts: Mapping[str, Any]) -> str:
         f"- weight of the clean loss {recipe['clean_weight']:g}; seed {recipe['seed']}; {facts['precision']}; "
         f"{facts['processes']} process(es) on {facts['device']}",
         f"- code {facts['code']['commit']}{' (changed)' if facts['code']['dirty'] else ''}; "
-        + ", ".join(f"{name} {number}" for name, number in facts["packages"].items()),
+        + ", ".join(f"{for_markdown(name)} {number}" for name, number in facts["packages"].items()),
     ]
     lines += [f"- reproduces a flaw of the published code, {flaw}: {FLAWS[flaw]}" for flaw in recipe["flaws"]]
     return "## Recipe\n\n" + "\n".join(lines)
@@ -158,14 +185,15 @@ def _curves(rows: Sequence[Mapping[str, float]]) -> str:
     return text + "\n\n" + "\n".join(table)
 
 
-def _scores(facts: Mapping[str, Any], results: Path | None, directory: Path) -> str:
-    """Rows of recorded runs on these weights."""
-    runs = [] if results is None else runs_of(facts["digest"], results)
-    if not runs:
-        return (
-            f"## Scores\n\nNone yet. `bench run --encoder {directory} --task zeroshot`, then "
-            f"`bench train card {directory}` puts them here."
-        )
+def _none_yet(directory: Path) -> str:
+    return (
+        f"## Scores\n\nNone yet. `bench run --encoder {directory} --task zeroshot`, then "
+        f"`bench train card {directory}` puts them here."
+    )
+
+
+def scores_table(runs: Sequence[Run]) -> str:
+    """The scores of recorded runs on a trained encoder."""
     lines = ["| task | dataset | eps | score | 95 % interval | n |", "| --- | --- | --- | --- | --- | --- |"]
     whole = [run for run in runs if not run.header.partial]
     for m in [*measured(runs), *averaged(whole, SUITE_FACTS)]:

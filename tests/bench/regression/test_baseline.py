@@ -102,5 +102,32 @@ def test_the_committed_runs_are_whole_sound_and_of_the_shipped_weights():
         assert run.header.partial is None
         # a checkout with results in it was called dirty once: then a clean run of its commit had these sources
         assert (run.header.code["commit"], run.header.code.get("source")) in clean
-        assert all(check["ok"] for check in run.header.checks), run.directory
+        if run.header.defence is None:  # what fails of a defended run is its reliability: a result
+            assert all(check["ok"] for check in run.header.checks), run.directory
         assert run.header.weights["encoder"] == shipped[run.header.encoder]
+
+
+def behind(defence):
+    return {"attack": "adaptive-apgd", "protocol": {"precision": "float32", "defence": defence}}
+
+
+def test_defended_runs_have_places_of_their_own_beside_each_other(tmp_path):
+    plain, ttc, jpeg = (
+        _on_disk(tmp_path / "runs" / name, **changes)
+        for name, changes in (("plain", {}), ("ttc", behind("ttc")), ("jpeg", behind("jpeg")))
+    )
+    base = tmp_path / "base"
+    committed.update(base, [plain.directory, ttc.directory])
+    (new,) = committed.update(base, [jpeg.directory])
+    assert new.parent.name == "defences"
+    assert {run.header.defence for run in committed.load_runs([base])} == {None, "ttc", "jpeg"}
+    assert committed.update(base, [jpeg.directory]) == [new], "in its own place, not in that of another defence"
+
+
+def test_defended_runs_are_in_a_block_of_their_own_and_in_no_other(tmp_path):
+    zero_shot = {"task": "zeroshot", "dataset": "d", "metric": "accuracy (%)", "model": None, "status": "complete"}
+    runs = [_on_disk(tmp_path / "plain", **zero_shot), _on_disk(tmp_path / "ttc", **zero_shot | behind("ttc"))]
+    made = committed.blocks(runs)
+    assert "ttc" in made["defences"]
+    assert "ttc" not in made["zeroshot"]
+    assert made["zeroshot"] == committed.blocks(runs[:1])["zeroshot"]
