@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -85,6 +86,15 @@ def bench(*words: str, **options: Any) -> Command:
     command = begin(*words, **options)
     command.wait()
     return command
+
+
+def together(work: Callable[..., object], *arguments: Any) -> list[Command]:
+    """Begin a function in two processes that train together, with the environment that torchrun gives each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    members = [{"RANK": str(k), "LOCAL_RANK": str(k), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"} for k in range(2)]
+    return [start(work, *arguments, environment=os.environ | place | one) for one in members]
 
 
 def _give(words: Sequence[str]) -> None:
