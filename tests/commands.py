@@ -7,9 +7,10 @@ import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 from bench.cli import main
@@ -44,7 +45,9 @@ class Command:
 
     def wait(self) -> int:
         self.process.join(PATIENCE)
-        assert self.process.exitcode is not None, f"still running after {PATIENCE} s: {self.stderr}"
+        if self.process.exitcode is None:
+            self.process.kill()
+            raise AssertionError(f"still running after {PATIENCE} s: {self.stderr}")
         return self.process.exitcode
 
     def send(self, number: int) -> None:
@@ -68,12 +71,18 @@ def start(
         folder: where it works.
     """
     forks.begin()
-    said = Path(mkdtemp())
+    said = Path(mkdtemp(dir=_words().name))
     variables = dict(os.environ if environment is None else environment)
     given = (work, arguments, said, [str(one) for one in path], variables, folder)
     process = multiprocessing.get_context("forkserver").Process(target=_carry_out, args=given)
     process.start()
     return Command(process, said)
+
+
+@cache
+def _words() -> "TemporaryDirectory[str]":
+    """Where all commands of this process say what they say."""
+    return TemporaryDirectory()
 
 
 def begin(*words: str, **options: Any) -> Command:
