@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli.root import CHECK_FAILED, DONE
-from bench.cli.say import say
+from bench.cli.say import say, say_line
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -112,4 +112,4 @@ def _print(findings: "list[Finding]", as_json: bool) -> None:
         return
     width = max((len(finding.outcome) for finding in findings), default=0)
     for finding in findings:
-        say(f"{finding.outcome.upper() if not finding.ok else finding.outcome:<{width}}  {finding.words}")
+        say_line(f"{finding.outcome.upper() if not finding.ok else finding.outcome:<{width}}  {finding.words}")

@@ -11,7 +11,7 @@ from bench.records.worst import eps_label, groups_at, scores_at
 
 FELL_BELOW = 0.01  # Holm-corrected p-value under which a drop fails the gate
 COMPARABLE = ("task_version", "metric", "worst", "norm", "model", "protocol", "attack_steps")
-RunKey = tuple[str, str, str, str, str, str]
+RunKey = tuple[str, str, str, str, str, str, str]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ def compare_to_baseline(
 ) -> list[Finding]:
     """Compare runs with their baselines, sample by sample.
 
-    Runs are paired by suite, encoder, task, dataset, attack and vision-language model, at each radius and clean.
+    Runs are paired by suite, encoder, task, dataset, attack, defence and vision-language model, at each radius and
+    clean.
     A comparison fails if the score moved the attacker's way and the one-sided paired test, Holm-corrected over all
     comparisons, has p < 0.01. Between runs of the very same weights the test is two-sided and a rise fails too: then
     it is the attack that has become weaker. What cannot be compared fails too: a missing baseline, a missing run or
@@ -123,7 +124,9 @@ def _spent(run: Run, ids: set[str]) -> int:
 
 
 def by_place(runs: Iterable[Run]) -> dict[RunKey, Run]:
-    """Runs by what pairs a run with its baseline: suite, encoder, task, dataset, attack and victim with its settings.
+    """Runs by what pairs a run with its baseline: suite, encoder, task, dataset, attack, defence and victim.
+
+    A victim's settings count, and so do a defence's options.
 
     Raises:
         UsageError: If two have the same place.
@@ -131,7 +134,8 @@ def by_place(runs: Iterable[Run]) -> dict[RunKey, Run]:
     result: dict[RunKey, Run] = {}
     for run in runs:
         h = run.header
-        key = (h.suite, h.encoder, h.task, h.dataset, h.attack, f"{h.model} {sorted(h.victim_settings.items())}")
+        victim = f"{h.model} {sorted(h.victim_settings.items())}"
+        key = (h.suite, h.encoder, h.task, h.dataset, h.attack, h.defence or "", victim)
         if key in result:
             places = f"{result[key].directory} and {run.directory}"
             raise UsageError(f"two runs of {_name(key)}, choose one: {places}")
@@ -150,8 +154,8 @@ def _beside(new: dict[RunKey, Run], old: dict[RunKey, Run]) -> dict[RunKey, Run]
 
 
 def _name(key: RunKey) -> str:
-    _, encoder, task, dataset, *_ = key
-    return f"{encoder} / {task} / {dataset}"
+    _, encoder, task, dataset, _, defence, _ = key
+    return f"{encoder}{f' behind {defence}' if defence else ''} / {task} / {dataset}"
 
 
 def _compare_runs(name: str, new: Run, old: Run, allow_limit: bool, seed: int) -> list[Finding | _Comparison]:

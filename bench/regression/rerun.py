@@ -12,7 +12,9 @@ from bench.regression.compare import Finding, by_place, compare_gradients, compa
 
 GUARDED_ENCODERS = ("clip", "fare4")
 GUARDED_DATASETS = ("mini-shape", "mini-vqa")
-HERE = dict.fromkeys(("device", "batch_size", "save_adversarial", "force", "shards", "on"))  # moves no number: as here
+GUARDED_DEFENCES = (None, "clipure")  # the others take seconds for each sample
+_NO_NUMBER = ("device", "batch_size", "save_adversarial", "force", "shards", "on", "log_to")
+HERE = dict.fromkeys(_NO_NUMBER)  # moves no number: as here
 
 
 def load_baseline(baseline: Path) -> list[Run] | Finding:
@@ -92,4 +94,5 @@ def can_run_in_part(run: Run) -> bool:
 def is_guarded(run: Run) -> bool:
     """Whether a run of the mini suite is cheap and steady enough to be part of every check."""
     header = run.header
-    return header.encoder in GUARDED_ENCODERS and header.dataset in GUARDED_DATASETS and can_run_in_part(run)
+    known = header.encoder in GUARDED_ENCODERS and header.dataset in GUARDED_DATASETS
+    return known and header.defence in GUARDED_DEFENCES and can_run_in_part(run)

@@ -1,4 +1,4 @@
-"""An attack kind, an engine, a defence and a task with a metric from 0 to 1, of an installed plugin."""
+"""An attack kind, an engine, a defence, a sink and a task with a metric from 0 to 1, of an installed plugin."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from attacks.presets import PRESETS, AttackStep, Preset
 from bench.config import Request, resolve
 from bench.records import load_run
+from tests.bench.runs import make_run
 from tests.commands import bench, start
 
 
@@ -65,3 +66,11 @@ def test_a_task_says_how_high_its_metric_goes(plugin, tmp_path):
     assert 0 <= attacked["low"] <= attacked["value"] < 0.1
     (header,) = tmp_path.rglob("run.json")
     assert json.loads(header.read_text())["ceiling"] == 1
+
+
+def test_a_sink_with_an_option(plugin, tmp_path):
+    make_run(tmp_path / "runs" / "a", {0: [100.0, 0.0], 4: [0.0, 0.0]})
+    place = f"lines:{tmp_path / 'kept'}?prefix=>"
+    done = bench("push", "runs", str(tmp_path / "runs"), "--log-to", place, path=[plugin])
+    assert done.poll() == 0, done.stderr
+    assert ">mini/vqa/a 0 score/clean 50.0" in (tmp_path / "kept").read_text().splitlines()
