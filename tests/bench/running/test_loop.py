@@ -102,7 +102,7 @@ def give_brief(*words):
     main(words)
 
 
-BRIEF = "run --encoder fare --task vqa --limit 16 --quiet --batch-size 2 --attack brief --jobs 1 --output".split()
+BRIEF = "run --encoder fare --task vqa --limit 24 --quiet --batch-size 2 --attack brief --jobs 1 --output".split()
 
 
 @pytest.fixture(scope="module")
