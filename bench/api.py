@@ -15,6 +15,7 @@ from bench.config.facts import SUITE_FACTS
 from bench.config.request import about
 from bench.errors import UsageError
 from bench.records import Record, RecordsError, Run, load_run
+from bench.running.forks import begin_early
 from bench.tables import layouts
 from bench.tables.plot import score_against_radius
 from bench.tables.rows import frame, rows
@@ -89,9 +90,10 @@ def run_all(*, progress: bool = True, **options: Any) -> Result:
 
 
 def _carried_out(configs: list[RunConfig], request: Request, progress: bool) -> Result:
-    from bench.running.engines import execute_all
-
     sinks.check(request.log_to)
+    begin_early(configs, request.jobs, request.on)
+    from bench.running.engines import execute_all  # imports torch, as the workers' process does meanwhile
+
     try:
         directories = execute_all(configs, jobs=request.jobs, progress=progress, on=request.on)
     except (UsageError, RecordsError):  # some failed; the others are done

@@ -39,6 +39,7 @@ DEFENCES = {
     "smooth": "bench.models.defences.smoothing:Smooth",
     "ttc": "bench.models.defences.ttc:TTC",
     "clipure": "bench.models.defences.clipure:CLIPure",
+    "r-tpt": "bench.models.defences.rtpt:RTPT",
 }
 READERS = {
     "vqa": "bench.data.questions:VQA",

@@ -265,6 +265,8 @@ def _path(value: Any, option: str) -> Path:
 
 def _radii(value: Any, option: str) -> tuple[str | float, ...]:
     parts = value.replace(",", " ").split() if isinstance(value, str) else value
+    if isinstance(value, str) and not parts:
+        raise UsageError(f"{option} takes radii, such as 2,4, not {value!r}")
     return tuple(_radius(part, option) for part in (parts if isinstance(parts, Iterable) else [parts]))
 
 
@@ -280,8 +282,10 @@ def _whole(value: Any, option: str, least: int = 0) -> int:
         number = int(value) if isinstance(value, str) else operator.index(value)
     except (TypeError, ValueError):
         raise UsageError(f"{option} takes a whole number, not {value!r}") from None
-    if isinstance(value, bool) or not least <= number < 2**63:
+    if isinstance(value, bool) or number < least:
         raise UsageError(f"{option} must be at least {least}, got {value!r}")
+    if number >= 2**63:
+        raise UsageError(f"{option} must be below 2^63, got {str(value)[:40]}")
     return number
 
 
@@ -329,7 +333,6 @@ _READERS: Mapping[str, Callable[[Any, str], Any]] = {
     "eps": _radii,
     "vlm": _victims,
     "surrogate_vlm": _victims,
-    "image_size": _whole,
     "shots": _whole,
     "seed": _whole,
     "batch_size": _batch_size,

@@ -262,8 +262,8 @@ def _choose(quantity: Quantity, runs: list[Run]) -> dict[str, Run]:
 
 
 def _is_plain(header: RunHeader) -> bool:
-    """Whether a model was asked as it is by default, and its images are those of an attack through the same model."""
-    return not (header.is_floor or header.surrogate_model or header.victim_settings)
+    """Whether a model was asked as it is by default, undefended, about images made by an attack through itself."""
+    return not (header.is_floor or header.surrogate_model or header.victim_settings or header.defence)
 
 
 def _whole_scores(quantity: Quantity, run: Run) -> dict[str, float]:

@@ -92,8 +92,8 @@ def train(
             loss = conversation_loss(model, tokens, *batch)
         return loss, {}
 
-    settings = {"seed": seed, "images": images, "world": world.WORLD_VERSION, "contrast": world.CONTRAST}
-    settings |= {"clip": digest(encoder.visual)[:16]}
+    facts = {"world": world.WORLD_VERSION, "contrast": world.CONTRAST, "clip": digest(encoder.visual)[:16]}
+    settings = {"seed": seed, "images": images, **facts}
     fit("llava", parts, loss_of_step, schedule, directory, settings=settings)
     _fold_standardisation(model.model.multi_modal_projector.linear_1, mean, std)
     model.train(False)

@@ -114,8 +114,8 @@ def train(
         drawn = sequences([turns[row] for row in rows.tolist()], random.Random(f"{seed} {step}"))
         return sequence_loss(model, features[rows].float(), drawn), {}
 
-    settings = {"seed": seed, "images": images, "world": world.WORLD_VERSION, "contrast": world.CONTRAST}
-    settings |= {"clip": digest(encoder.visual)[:16]}
+    facts = {"world": world.WORLD_VERSION, "contrast": world.CONTRAST, "clip": digest(encoder.visual)[:16]}
+    settings = {"seed": seed, "images": images, **facts}
     fit("openflamingo", parts, loss_of_step, schedule, directory, settings=settings)
     for part in parts.values():
         part.requires_grad_(False)

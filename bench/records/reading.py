@@ -212,12 +212,14 @@ def find_runs(root: Path | str) -> list[Path]:
 
 
 def load_runs(roots: Sequence[Path]) -> list[Run]:
-    """Every run under the given directories.
+    """Every run under the given directories, each once however many of them it lies under.
 
     Raises:
         RecordsError: If there is none.
     """
-    runs = [load_run(directory) for root in roots for directory in find_runs(root)]
+    found = [directory for root in roots for directory in find_runs(root)]
+    places = {directory.resolve(): directory for directory in reversed(found)}  # the first way to it
+    runs = [load_run(directory) for directory in found if places[directory.resolve()] is directory]
     if not runs:
         raise RecordsError(f"no runs under {', '.join(map(str, roots))}; make some with `bench run`")
     return runs

@@ -81,9 +81,19 @@ def sections(facts: Mapping[str, Any], directory: Path) -> list[str]:
         UsageError: the facts are not what they should be.
     """
     try:
-        return [_head(facts), _recipe(facts), _data(facts), _curves(read_metrics(directory / METRICS))]
+        shown = _harmless(facts)
+        return [_head(shown), _recipe(shown), _data(shown), _curves(read_metrics(directory / METRICS))]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _not_written_here(directory, error) from error
+
+
+def _harmless(value: Any) -> Any:
+    """JSON data with every text in it as Markdown that shows it: a run directory may come from elsewhere."""
+    if isinstance(value, dict):
+        return {key: _harmless(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_harmless(inner) for inner in value]
+    return for_markdown(value) if isinstance(value, str) else value
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
@@ -126,9 +136,8 @@ def draw_curves(rows: Sequence[Mapping[str, float]], path: Path) -> None:
 def _head(facts: Mapping[str, Any]) -> str:
     recipe = facts["recipe"]
     return (
-        f"# {for_markdown(facts['name'])}\n\nThe image tower of {for_markdown(facts['arch'])} "
-        f"({for_markdown(facts['weights'])}), fine-tuned against attacks of {recipe['eps_255']:g}/255 (l-inf): "
-        f"{for_markdown(facts['about'])}. Trained with robust-vlm-bench; method of Schlarmann et "
+        f"# {facts['name']}\n\nThe image tower of {facts['arch']} ({facts['weights']}), fine-tuned against attacks of "
+        f"{recipe['eps_255']:g}/255 (l-inf): {facts['about']}. Trained with robust-vlm-bench; method of Schlarmann et "
         "al. 2024, [arXiv 2402.12336](https://arxiv.org/abs/2402.12336). The text tower is the original's."
     )
 
@@ -145,7 +154,7 @@ def _recipe(facts: Mapping[str, Any]) -> str:
         f"- weight of the clean loss {recipe['clean_weight']:g}; seed {recipe['seed']}; {facts['precision']}; "
         f"{facts['processes']} process(es) on {facts['device']}",
         f"- code {facts['code']['commit']}{' (changed)' if facts['code']['dirty'] else ''}; "
-        + ", ".join(f"{name} {number}" for name, number in facts["packages"].items()),
+        + ", ".join(f"{for_markdown(name)} {number}" for name, number in facts["packages"].items()),
     ]
     lines += [f"- reproduces a flaw of the published code, {flaw}: {FLAWS[flaw]}" for flaw in recipe["flaws"]]
     return "## Recipe\n\n" + "\n".join(lines)
@@ -153,7 +162,7 @@ def _recipe(facts: Mapping[str, Any]) -> str:
 
 def _data(facts: Mapping[str, Any]) -> str:
     return (
-        f"## Data\n\n{for_markdown(facts['data'])}: {facts['fingerprint']}; {facts['held_out']} images held out. "
+        f"## Data\n\n{facts['data']}: {facts['fingerprint']}; {facts['held_out']} images held out. "
         f"{facts['skipped']} images could not be read and were skipped (`skipped.jsonl` names them)."
     )
 
