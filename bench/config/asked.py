@@ -2,12 +2,9 @@
 
 from collections.abc import Iterable
 
-from bench.config.request import Request, flag
+from bench.config.request import NATIVE, NO_ATTACK, Request, flag
 from bench.config.victims import asks_victims
 from bench.errors import UsageError
-
-NATIVE = "native"  # the tower, and the name of the encoder where the vision-language model keeps its own
-NO_ATTACK = "none"
 
 
 def check_asked(request: Request, tasks: Iterable[str]) -> None:
