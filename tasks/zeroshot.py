@@ -33,8 +33,12 @@ class ZeroShot:
 
     @classmethod
     def fits(cls, dataset: Dataset) -> str | None:
-        """Classes are needed."""
-        return None if dataset.classnames else "has no classes"
+        """Classes are needed, of two names at least."""
+        if not dataset.classnames:
+            return "has no classes"
+        if len(set(dataset.classnames)) == 1:
+            return f"has one class, {dataset.classnames[0]!r}, so that every answer is right: take two at least"
+        return None
 
     def __init__(self, dataset: Dataset, protocol: Protocol = STRICT) -> None:
         self.dataset = dataset

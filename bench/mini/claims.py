@@ -68,11 +68,21 @@ class Claim:
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """Whether a claim holds, and the numbers it rests on, in words."""
+    """Whether a claim holds, and the numbers it rests on, in words.
+
+    Attributes:
+        name: As of the claim.
+        holds: Whether it does.
+        statement: The numbers, in words.
+        value: What is claimed about; None where it was not measured.
+        bound: What that is compared with.
+    """
 
     name: str
     holds: bool
     statement: str
+    value: float | None = None
+    bound: float | None = None
 
 
 Relation = Callable[[float, float], bool]
@@ -198,7 +208,7 @@ def _evaluate(claim: Claim, runs: list[Run]) -> ClaimResult:
         significant = difference.p < SIGNIFICANT
         holds = holds and (significant or not claim.significant)
         parts.append(f"paired {difference.in_words()}, {'significant' if significant else 'not significant'}")
-    return ClaimResult(claim.name, bool(holds), "; ".join(parts))
+    return ClaimResult(claim.name, bool(holds), "; ".join(parts), left.estimate.value, bound)
 
 
 def _difference(left: _Measured, right: _Measured) -> Paired:

@@ -10,11 +10,13 @@ from bench import registry
 from bench.analysis.audits import audits
 from bench.config.facts import SUITE_FACTS
 from bench.records import RecordsError, Run, archive_run, load_runs, write_atomically
+from bench.records.files import read_inside, unlinked
 from bench.records.worst import eps_label, groups_at, scores_at
 from bench.regression.compare import RunKey, by_place
 from bench.tables import audits as audit_table
 from bench.tables import layouts, render
 from bench.tables.blocks import stale, write_block, write_document
+from bench.trust.places import inside
 from bench.trust.text import for_csv
 
 BASELINE = Path("results/mini")
@@ -52,7 +54,7 @@ def update(baseline: Path, roots: Sequence[Path]) -> list[Path]:
 
     Raises:
         RecordsError: a run is partial or damaged, or the baseline cannot be written.
-        UsageError: two runs have the same place.
+        UsageError: two runs have the same place, or a run names one outside the baseline.
     """
     runs = load_runs(roots)
     places = {
@@ -65,11 +67,12 @@ def update(baseline: Path, roots: Sequence[Path]) -> list[Path]:
     targets = []
     for place, run in by_place(runs).items():
         suite, group = _shelf(place)
-        shelf = shelves.get((suite, group), baseline / suite / group)
-        target = places.get(place, shelf / run.directory.name)
+        where = f"{run.directory / 'run.json'}: suite and task,"
+        shelf = shelves.get((suite, group)) or inside(baseline, f"{suite}/{group}", where)
+        target = unlinked(places.get(place, shelf / run.directory.name), baseline)
         if target.resolve() != run.directory.resolve():
             archive_run(run.directory, target)
-        write_atomically(target / SCORES, scores_text(run))
+        write_atomically(unlinked(target / SCORES, baseline), scores_text(run))
         targets.append(target)
     return targets
 
@@ -85,7 +88,7 @@ def stale_scores(runs: Sequence[Run]) -> list[Path]:
     stale = []
     for run in runs:
         path = run.directory / SCORES
-        if not path.exists() or path.read_text(encoding="ascii") != scores_text(run):
+        if not path.exists() or read_inside(path) != scores_text(run).encode("ascii"):
             stale.append(path)
     return stale
 

@@ -21,7 +21,8 @@ class Finding:
     Attributes:
         name: Such as "fare / vqa / mini-vqa at 4/255".
         ok: Whether the gate passes.
-        outcome: "ok", "fell", "rose", "missing", "partial", "stale", "not comparable" or "not credible".
+        outcome: "ok", "fell", "rose", "dearer", "missing", "partial", "stale", "not comparable" or "not
+            credible".
         words: The outcome with its numbers; p-values are one-sided and Holm-corrected.
     """
 
@@ -79,6 +80,47 @@ def compare_to_baseline(
             results += _compare_runs(_name(key), new[key], old[key], allow_limit, seed)
     adjusted = iter(holm([r.change.p for r in results if isinstance(r, _Comparison)]))
     return [_conclude(r, next(adjusted)) if isinstance(r, _Comparison) else r for r in results]
+
+
+def compare_gradients(new_runs: Iterable[Run], baseline_runs: Iterable[Run], most: float) -> list[Finding]:
+    """Compare what attacks cost: gradient evaluations per sample, over the samples that the new run has.
+
+    Says nothing of runs that `compare_to_baseline` cannot compare, nor of runs without gradients.
+
+    Args:
+        new_runs: The new runs.
+        baseline_runs: The runs to compare them with.
+        most: By how many percent a run may need more than its baseline.
+
+    Raises:
+        UsageError: If two runs of one side have the same place.
+    """
+    old = by_place(baseline_runs)
+    new = _beside(by_place(new_runs), old)
+    pairs = [(_name(key), new[key], old[key]) for key in old if key in new]
+    return [
+        _gradients(name, after, before, most)
+        for name, after, before in pairs
+        if not _why_not(after.header, before.header, allow_limit=True) and _spent(after, _ids(after))
+    ]
+
+
+def _gradients(name: str, new: Run, old: Run, most: float) -> Finding:
+    ids = _ids(new)
+    after, before = (_spent(run, ids) / len(ids) for run in (new, old))
+    change = f"{100 * (after / before - 1):+.1f} %" if before else "none before"
+    words = f"{name}: {after:.1f} gradient evaluations per sample, {before:.1f} in the baseline ({change})"
+    if 100 * after <= before * (100 + most):
+        return Finding(f"{name}, gradients", True, "ok", words)
+    return Finding(f"{name}, gradients", False, "dearer", f"{words}; at most +{most:g} % is allowed")
+
+
+def _ids(run: Run) -> set[str]:
+    return {record.sample_id for record in run.records}
+
+
+def _spent(run: Run, ids: set[str]) -> int:
+    return sum(record.evaluations for record in run.records if record.sample_id in ids)
 
 
 def by_place(runs: Iterable[Run]) -> dict[RunKey, Run]:

@@ -24,6 +24,7 @@ from bench.config import RunConfig, request_of, resolve
 from bench.errors import UsageError
 from bench.models.defences.chain import Defended
 from bench.records import Record, Run, write_atomically
+from bench.records.files import unlinked
 from bench.records.types import encode
 from bench.records.worst import worst_choices, worst_scores
 from bench.running.attack_batch import Attacker
@@ -126,7 +127,8 @@ def audit(
 def save(found: Audit) -> None:
     """Write an audit beside its run, of which it says the name alone."""
     place = Path(found.run)
-    write_atomically(place / FILE, json.dumps(found.as_json() | {"run": place.name}, indent=1) + "\n")
+    text = json.dumps(found.as_json() | {"run": place.name}, indent=1)
+    write_atomically(unlinked(place / FILE, place), text + "\n")
 
 
 def _step_of(run: Run, config: RunConfig) -> AttackStep:

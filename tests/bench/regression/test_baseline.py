@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.errors import UsageError
 from bench.models.encoders import catalogue
 from bench.models.encoders.load import digest, load_encoder
 from bench.records import RecordsError, archive_run, load_run
@@ -31,6 +32,50 @@ def test_a_partial_run_is_not_archived(tmp_path):
     run = _on_disk(tmp_path / "run", limit=3)
     with pytest.raises(RecordsError, match="partial"):
         archive_run(run.directory, tmp_path / "archive")
+
+
+def test_scores_are_written_and_read_through_no_link(tmp_path):
+    run, base, precious = _on_disk(tmp_path / "a" / "run"), tmp_path / "base", tmp_path / "precious"
+    (target,) = committed.update(base, [run.directory])
+    scores = (target / committed.SCORES).read_text()
+    (target / committed.SCORES).unlink()
+    precious.write_text("precious")
+    (target / committed.SCORES).symlink_to(precious)
+    with pytest.raises(RecordsError, match="is a link"):
+        committed.update(base, [run.directory])
+    assert precious.read_text() == "precious"
+    precious.write_text(scores)
+    with pytest.raises(RecordsError, match="links inside a run are not followed"):
+        committed.stale_scores(committed.load_runs([base]))
+
+
+@pytest.mark.parametrize(
+    "names", [{"suite": "../../out"}, {"suite": "/tmp/out"}, {"task": "../../../out"}, {"suite": ""}]
+)
+def test_no_run_is_archived_outside_the_baseline(tmp_path, names):
+    """Suite and task of a header choose the folder in it."""
+    run = _on_disk(tmp_path / "a" / "run", **names)
+    with pytest.raises(UsageError, match=r"run\.json: suite and task"):
+        committed.update(tmp_path / "base", [run.directory])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
+
+
+def test_no_run_is_archived_through_a_link(tmp_path):
+    run, precious = _on_disk(tmp_path / "a" / "run"), tmp_path / "precious"
+    committed.update(tmp_path / "base", [_on_disk(tmp_path / "b" / "other", encoder="clip").directory])
+    (target,) = committed.update(tmp_path / "base", [run.directory])
+    target.rename(precious)
+    target.symlink_to(precious)
+    before = {path: path.read_bytes() for path in precious.iterdir()}
+    with pytest.raises(RecordsError, match="is a link"):
+        committed.update(tmp_path / "base", [run.directory])
+    assert {path: path.read_bytes() for path in precious.iterdir()} == before
+
+
+def test_scores_that_are_no_text_are_stale(tmp_path):
+    (target,) = committed.update(tmp_path / "base", [_on_disk(tmp_path / "a" / "run").directory])
+    (target / committed.SCORES).write_bytes(b"caf\xe9")
+    assert committed.stale_scores(committed.load_runs([tmp_path / "base"])) == [target / committed.SCORES]
 
 
 def test_a_changed_record_makes_the_document_stale(tmp_path):
