@@ -32,9 +32,9 @@ from bench.train.loop import fit, step_generator
 from bench.train.schedule import Schedule
 
 SCHEDULE = Schedule(
-    steps=1500, batch=64, learning_rate=1e-3, warmup=60, weight_decay=0.01, betas=(0.9, 0.98), clip_norm=1.0
+    steps=1250, batch=64, learning_rate=1e-3, warmup=60, weight_decay=0.01, betas=(0.9, 0.98), clip_norm=1.0
 )
-IMAGES = 48_000  # two epochs
+IMAGES = 40_000  # two epochs
 STREAM = 6
 PATCH, MERGE = 8, 2
 SIZES = {(3, 3): 5, (3, 4): 1, (4, 3): 1, (4, 4): 1}  # rows and columns of tokens that a step's images have: weights

@@ -39,7 +39,7 @@ ABOUT = {
         "'is there' (at chance) and 'where', for the tower's last tokens do not say which patch they are"
     ),
     "qwen2vl": (
-        "all from scratch, no encoder of the suite in it; one caption and up to five questions on each of 48,000 "
+        "all from scratch, no encoder of the suite in it; one caption and up to five questions on each of 40,000 "
         "scenes, in three of eight steps enlarged or stretched to 12 or 16 tokens; a linear head beside, left out of "
         "the checkpoint, names shape and colour in each cell of the images of 9 tokens"
     ),
