@@ -2,9 +2,15 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torchvision.transforms.functional import to_tensor
 
-from bench.mini import qwen2vl, world
+from bench.mini import data, qwen2vl, world
 from bench.models.victims.any_model.load import load_any_model
+from bench.models.victims.load import load_victim
+from bench.train.schedule import Schedule
+from tasks.protocol import STRICT
+from tasks.vqa import VQA
 
 ASKED = [("what color is the circle ?", "red"), ("describe the image", "a red circle and a blue bar")]
 
@@ -25,6 +31,11 @@ def victim(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("qwen2vl")
     qwen2vl.export(model, folder)
     return load_any_model(str(folder), None)
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_victim("mini-qwen2vl", None)
 
 
 def scenes(count):
@@ -59,3 +70,32 @@ def test_contents_name_what_the_scenes_say():
             o = objects.get(cell)
             sketch = world.STYLES[drawn.style[index]] == "sketch"
             assert said == ([None, None] if o is None else [o.shape, None if sketch else o.colour])
+
+
+def test_a_few_updates_train_every_part_and_the_head_is_left_out(tmp_path):
+    schedule = Schedule(steps=4, batch=8, learning_rate=1e-3, warmup=1, clip_norm=1.0)
+    trained = qwen2vl.train(tmp_path / "work", schedule=schedule, images=16)
+    torch.manual_seed(0)
+    untrained = dict(qwen2vl.new_model().named_parameters())
+    assert all(not torch.equal(p, untrained[name]) for name, p in trained.named_parameters())
+    qwen2vl.export(trained, tmp_path / "export")
+    stored = load_file(tmp_path / "export" / "model.safetensors")
+    assert len(stored) == len(untrained)
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+
+
+@pytest.mark.parametrize(("size", "least"), [((48, 48), 90), ((64, 64), 80), ((64, 48), 80)])
+def test_the_shipped_model_answers_questions_about_images_of_several_shapes(shipped, size, least):
+    """As it is deployed; the bounds are below what was found on these validation images."""
+    task = VQA(data.build("mini-vqa", 60, "validation"), STRICT)
+    pictures = [sample.image.resize(size) for sample in task.dataset.samples]
+    said = task.bind(shipped.deployed()).predict(torch.stack([to_tensor(p) for p in pictures]), task.dataset.samples)
+    scores = [task.score(a.text, s) for a, s in zip(said, task.dataset.samples, strict=True)]
+    assert sum(scores) / len(scores) >= least
+
+
+def test_the_shipped_model_belongs_to_the_family_of_any_model(shipped):
+    assert (type(shipped).__name__, shipped.tower) == ("AnyModel", "native")
+    counts = [shipped.facts([size])["prompt_tokens"] for size in ((48, 48), (64, 64), (48, 96), (300, 200))]
+    image = [int(count.split("-")[0]) - int(counts[0].split("-")[0]) + 9 for count in counts]
+    assert image == [9, 16, 10, 15]
