@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from bench.cli.completion import SHELLS, install_completion
-from bench.cli.say import say
-from bench.errors import UsageError
+from bench.cli.say import say, say_line
+from bench.errors import FailedRunsError, UsageError
 
 DONE, CHECK_FAILED, USAGE = 0, 1, 2
 
@@ -36,7 +36,16 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (UsageError, RecordsError) as error:
-            say(f"bench: {error}", err=True)
+            first, *others = error.lines if isinstance(error, FailedRunsError) else (error,)
+            for line in (f"bench: {first}", *others):
+                say_line(line, err=True)
+            ctx.exit(USAGE)
+        except OSError as error:
+            if error.filename is None:  # stdout
+                raise
+            say_line(
+                f"bench: cannot use {error.filename}: {error.strerror}; check the path and its permissions", err=True
+            )
             ctx.exit(USAGE)
 
 

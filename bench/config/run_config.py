@@ -15,7 +15,7 @@ from bench.config.naming import digest, file_name, lasting, lasting_victim, plac
 from bench.config.radii import HOW_TO_WRITE, NORMS, parse_eps
 from bench.config.request import ADAPTIVE, DEFAULT_PROTOCOL, Options, Request, flag
 from bench.config.suite import Suite, TaskPlan, load_suite, preset
-from bench.config.victims import Pair, asks_victims, victim_pairs
+from bench.config.victims import Pair, check_asked, victim_pairs
 from bench.data.specs import Place, is_spec, parse, told_apart
 from bench.errors import UsageError
 from bench.models.victims import specs
@@ -212,8 +212,7 @@ def resolve(request: Request) -> list[RunConfig]:
     tasks = {task: _datasets(task, request, suite) for task in _tasks(request, suite)}
     _check_taken(request, suite, tasks)
     encoders = _encoders(request.encoder, suite) or [NATIVE]
-    if request.surrogate_vlm and not any(map(asks_victims, tasks)):
-        raise UsageError(f"--surrogate-vlm: task {', '.join(tasks)} asks no vision-language model; use --surrogate")
+    check_asked(request, tasks)
     surrogates: Sequence[str | None] = _encoders(request.surrogate, suite) or [None]
     return [
         _run(_with_source(encoder, task, dataset, pair, surrogate, suite), request, suite)

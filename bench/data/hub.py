@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from bench.data.files import field, read_json
-from bench.data.images import LARGEST
+from bench.data.images import LARGEST, read_file
 from bench.errors import UsageError
 from bench.progress import no_bars_in_logs
 from bench.trust.places import inside
@@ -142,7 +142,7 @@ def image_bytes(cell: Any, folder: Path, where: str, *, text: str = "path") -> b
     if isinstance(cell, str) and text == "base64":
         return _from_base64(cell, where)
     if isinstance(cell, str):
-        return _inside(folder, cell, where).read_bytes()
+        return read_file(_inside(folder, cell, where))
     if not isinstance(cell, bytes):
         raise UsageError(f"{where} holds no image; choose another column")
     return cell

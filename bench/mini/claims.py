@@ -68,11 +68,21 @@ class Claim:
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """Whether a claim holds, and the numbers it rests on, in words."""
+    """Whether a claim holds, and the numbers it rests on, in words.
+
+    Attributes:
+        name: As of the claim.
+        holds: Whether it does.
+        statement: The numbers, in words.
+        value: What is claimed about; None where it was not measured.
+        bound: What that is compared with.
+    """
 
     name: str
     holds: bool
     statement: str
+    value: float | None = None
+    bound: float | None = None
 
 
 Relation = Callable[[float, float], bool]
@@ -209,7 +219,7 @@ def _evaluate(claim: Claim, runs: list[Run]) -> ClaimResult:
         significant = difference.p < SIGNIFICANT
         holds = holds and (significant or not claim.significant)
         parts.append(f"paired {difference.in_words()}, {'significant' if significant else 'not significant'}")
-    return ClaimResult(claim.name, bool(holds), "; ".join(parts))
+    return ClaimResult(claim.name, bool(holds), "; ".join(parts), left.estimate.value, bound)
 
 
 def _difference(left: _Measured, right: _Measured) -> Paired:
@@ -263,8 +273,8 @@ def _choose(quantity: Quantity, runs: list[Run]) -> dict[str, Run]:
 
 
 def _is_plain(header: RunHeader) -> bool:
-    """Whether a model was asked as it is by default, and its images are those of an attack through the same model."""
-    return not (header.is_floor or header.surrogate_model or header.victim_settings)
+    """Whether a model was asked as it is by default, undefended, about images made by an attack through itself."""
+    return not (header.is_floor or header.surrogate_model or header.victim_settings or header.defence)
 
 
 def _whole_scores(quantity: Quantity, run: Run) -> dict[str, float]:

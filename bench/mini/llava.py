@@ -15,6 +15,7 @@ from bench.mini import clip, language, packing, world
 from bench.mini.tokenizer import IMAGE_TOKEN, llava_tokenizer
 from bench.models.encoders.convert import to_clip_vision_model, vision_config
 from bench.models.encoders.encoder import Encoder
+from bench.models.encoders.load import digest
 from bench.train.loop import fit, step_generator
 from bench.train.schedule import Schedule
 
@@ -91,7 +92,8 @@ def train(
             loss = conversation_loss(model, tokens, *batch)
         return loss, {}
 
-    settings = {"seed": seed, "images": images, "world": world.WORLD_VERSION, "contrast": world.CONTRAST}
+    facts = {"world": world.WORLD_VERSION, "contrast": world.CONTRAST, "clip": digest(encoder.visual)[:16]}
+    settings = {"seed": seed, "images": images, **facts}
     fit("llava", parts, loss_of_step, schedule, directory, settings=settings)
     _fold_standardisation(model.model.multi_modal_projector.linear_1, mean, std)
     model.train(False)

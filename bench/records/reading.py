@@ -124,7 +124,8 @@ def _unpacked(path: Path) -> bytes:
 def archive_run(source: Path | str, target: Path | str) -> None:
     """Copy a complete run to `target` with what it asked, its records compressed; equal records give equal bytes.
 
-    Where the run was written is left out of the copy's header: it names a folder of one machine, and moves no number.
+    Where the run was written and sent is left out of the copy's header: it names a place of one person, and moves no
+    number.
 
     Raises:
         RecordsError: If the run is partial, damaged, or `target` cannot be written.
@@ -137,7 +138,7 @@ def archive_run(source: Path | str, target: Path | str) -> None:
     with explained("write", target):
         target.mkdir(parents=True, exist_ok=True)
         unlinked(target / ARCHIVED, target).write_bytes(gzip.compress(lines.encode("ascii"), mtime=0))
-    config = {name: value for name, value in run.header.config.items() if name != "output"}
+    config = {name: value for name, value in run.header.config.items() if name not in ("output", "log_to")}
     write_atomically(unlinked(target / "run.json", target), replace(run.header, config=config).to_json())
     if asked := read_samples(run.directory):
         write_samples(target, asked.values())
@@ -211,12 +212,14 @@ def find_runs(root: Path | str) -> list[Path]:
 
 
 def load_runs(roots: Sequence[Path]) -> list[Run]:
-    """Every run under the given directories.
+    """Every run under the given directories, each once however many of them it lies under.
 
     Raises:
         RecordsError: If there is none.
     """
-    runs = [load_run(directory) for root in roots for directory in find_runs(root)]
+    found = [directory for root in roots for directory in find_runs(root)]
+    places = {directory.resolve(): directory for directory in reversed(found)}  # the first way to it
+    runs = [load_run(directory) for directory in found if places[directory.resolve()] is directory]
     if not runs:
         raise RecordsError(f"no runs under {', '.join(map(str, roots))}; make some with `bench run`")
     return runs

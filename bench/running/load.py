@@ -21,7 +21,7 @@ from bench.errors import UsageError
 from bench.models.defences.chain import Defended
 from bench.models.defences.load import load_chain
 from bench.models.encoders.encoder import Encoder
-from bench.models.encoders.load import digest, load_encoder
+from bench.models.encoders.load import digest, load_encoder, original_of
 from bench.models.encoders.stored import compile_blocks
 from bench.models.victims.load import is_black_box
 from bench.models.victims.loaded import OnPixels
@@ -92,7 +92,10 @@ def prepare(config: RunConfig) -> Setup:
     target = _bound(task, config, device)
     source = _source(target, task, config, device)
     half = _in_half_precision(source, task, config)
+    original = _original(config, device)
     weights = dict(_digests(target, source, task, config))
+    if original is not None:
+        weights["original"] = digest(original.visual)
     for part in (target, source, half) if config.compiled else ():
         _compile(part)
     on_pixels = target.model if isinstance(target.model, OnPixels) else None
@@ -104,7 +107,7 @@ def prepare(config: RunConfig) -> Setup:
     header = header_of(config, task, weights, pictures.fingerprint, device, victims, made)
     return Setup(
         task,
-        _defended(target, task, config),
+        _defended(target, task, config, original),
         source.victim,
         source.encoder,
         pictures.images,
@@ -163,7 +166,23 @@ def _at_native_size(picture: Image.Image) -> Tensor:
     return pixels
 
 
-def _defended(target: "_Bound", task: Task, config: RunConfig) -> Victim:
+def _original(config: RunConfig, device: torch.device) -> Encoder | None:
+    """What the encoder was fine-tuned from, where a defence looks with that; None where it is an original itself.
+
+    Raises:
+        UsageError: that is not known.
+    """
+    if not load_chain(config.defence).needs_original:
+        return None
+    suite = load_suite(config.suite).encoders
+    try:
+        name = original_of(config.encoder, suite)
+    except UsageError as error:
+        raise UsageError(f"{error}, and a defence looks with that: leave it out, or use ttc?tau_of=own") from error
+    return None if name is None else load_encoder(name, suite).to(device)
+
+
+def _defended(target: "_Bound", task: Task, config: RunConfig, original: Encoder | None) -> Victim:
     """The victim behind the defences that are asked for."""
     if not config.defence:
         return target.victim
@@ -172,7 +191,7 @@ def _defended(target: "_Bound", task: Task, config: RunConfig) -> Victim:
     chain = load_chain(config.defence)
     if task.model != "encoder":
         chain.check_images()
-    return Defended.around(target.victim, task, target.encoder, chain)
+    return Defended.around(target.victim, task, target.encoder, chain, original)
 
 
 def load_task(config: RunConfig) -> Task:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
+from attacks.adaptive import OWN_GRADIENT, STAND_IN
 from bench.analysis.cells import ALL_TARGETS, AVERAGE, TO_CAPTIONS, Measure
 from bench.analysis.published import published
 from bench.errors import UsageError
@@ -38,6 +39,15 @@ def _made_on(measure: Measure) -> str:
     return f"{_victim(header.surrogate_model or header.model)} {header.surrogate or header.encoder}"
 
 
+def _reliability(measure: Measure) -> str:
+    """Whether a number can be relied upon, and why not; where gradients are masked, whether BPDA had better ones."""
+    if not measure.doubts:
+        return "reliable"
+    passed = {check["name"] for check in measure.header.checks if check["ok"]}
+    served = STAND_IN in passed and not set(OWN_GRADIENT).isdisjoint(measure.doubts)
+    return f"unreliable ({', '.join(measure.doubts)}){'; stand-in agrees' if served else ''}"
+
+
 LAST = (AVERAGE, ALL_TARGETS, TO_CAPTIONS)
 PROPERTIES: dict[str, Callable[[Measure], str]] = {
     "encoder": lambda m: m.header.encoder,
@@ -56,7 +66,7 @@ PROPERTIES: dict[str, Callable[[Measure], str]] = {
     "target": lambda m: m.target,
     "defence": lambda m: m.header.defence or NO_DEFENCE,
     "counted": lambda m: m.counted,
-    "reliability": lambda m: "reliable" if not m.doubts else f"unreliable ({', '.join(m.doubts)})",
+    "reliability": _reliability,
     "precision": lambda m: m.header.precision,
     "tower": lambda m: m.header.tower,
     "seed": lambda m: str(m.header.seed),

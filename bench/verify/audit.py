@@ -18,11 +18,13 @@ from attacks.adaptive import way_of
 from attacks.checks import slope_check
 from attacks.presets import EMBEDDING, AttackStep
 from attacks.threat import Norm
+from bench.analysis.audits import FILE
 from bench.analysis.stats import clopper_pearson
 from bench.config import RunConfig, request_of, resolve
 from bench.errors import UsageError
 from bench.models.defences.chain import Defended
 from bench.records import Record, Run, write_atomically
+from bench.records.files import unlinked
 from bench.records.types import encode
 from bench.records.worst import worst_choices, worst_scores
 from bench.running.attack_batch import Attacker
@@ -36,7 +38,6 @@ from bench.running.volley import Volley
 from tasks.base import Sample
 from tasks.protocol import PROTOCOLS
 
-FILE = "audit.json"
 BATCH = 25
 RESTARTS, QUERIES, NOISES = 4, 1000, 10
 WHOLE_RANGE = {"linf": 255.0, "l2": 1e4}  # a ball that holds every image
@@ -91,9 +92,14 @@ class Audit:
         """Attacks and signs that say that more could be broken."""
         return sum(finding.wins for finding in self.findings)
 
+    @property
+    def looked(self) -> int:
+        """Attacks and signs that there were samples for."""
+        return sum(finding.tried > 0 for finding in self.findings)
+
     def as_json(self) -> dict[str, Any]:
         """As JSON data."""
-        return cast(dict[str, Any], encode(asdict(self))) | {"wins": self.wins, "of": len(self.findings)}
+        return cast(dict[str, Any], encode(asdict(self))) | {"wins": self.wins, "of": self.looked}
 
 
 def audit(
@@ -119,8 +125,10 @@ def audit(
 
 
 def save(found: Audit) -> None:
-    """Write an audit beside its run."""
-    write_atomically(Path(found.run) / FILE, json.dumps(found.as_json(), indent=1) + "\n")
+    """Write an audit beside its run, of which it says the name alone."""
+    place = Path(found.run)
+    text = json.dumps(found.as_json() | {"run": place.name}, indent=1)
+    write_atomically(unlinked(place / FILE, place), text + "\n")
 
 
 def _step_of(run: Run, config: RunConfig) -> AttackStep:
@@ -198,7 +206,7 @@ class _Auditor:
         of_step = [r for r in self.run.records if r.step == self.step.name and r.radius == self.radius]
         shares = [share for record in of_step if (share := late_rise(record)) is not None]
         if len(shares) < FEWEST:
-            return Finding(name, False, f"too few loss curves of robust samples ({len(shares)})", tried=len(shares))
+            return Finding(name, False, f"not known: too few loss curves of robust samples ({len(shares)})")
         late = median(shares)
         detail = f"the second half of the steps brings {late:.0%} of the rise (median)"
         return Finding(name, late > UNSETTLED, detail, tried=len(shares))

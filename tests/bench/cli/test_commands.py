@@ -1,13 +1,10 @@
 """The command line, run as a user runs it."""
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -16,8 +13,7 @@ from attacks.presets import PRESETS
 from bench.cli import main
 from bench.config import load_suite
 from bench.records import read_records
-
-ROOT = Path(__file__).parents[3]
+from tests.commands import bench
 
 
 def _bench(*words):
@@ -70,6 +66,19 @@ def test_lists_are_readable_by_machines(kind):
         (["run", "--encoder", "fare", "--task", "vqa", "--data-root", "/no/such/root"], "/no/such/root"),
         (["run", "--encoder", "fare", "--task", "vqa", "--frobnicate"], "No such option"),
         (["run", "--encoder", "fare"], "give --task, or --all"),
+        (["run", "--encoder", "fare", "--task", "vqa", "--eps", ""], "--eps takes radii, such as 2,4"),
+        (["run", "--encoder", "fare", "--task", "vqa", "--eps", " , "], "--eps takes radii, such as 2,4"),
+        (["run", "--encoder", "fare", "--task", "vqa", "--eps", "1_0"], "eps '1_0' is not a number"),
+        (["run", "--encoder", "fare", "--task", "vqa", "--eps", "\uff14"], "is not a number"),
+        (["run", "--encoder", "fare", "--task", "vqa", "--seed", str(2**70)], "--seed must be below 2^63"),
+        (["run", "--encoder", "fare", "--task", "vqa", "--limit", "2", "--shards", "3"], "has 2 samples"),
+        (["run", "--encoder", "fare", "--task", "zeroshot", "--vlm", "mini"], "--vlm: task zeroshot asks no vision"),
+        (["run", "--encoder", "fare", "--task", "zeroshot", "--shots", "4"], "--shots: task zeroshot asks no vision"),
+        (["run", "--encoder", "fare", "--task", "vqa", "--image-size", "0"], "--image-size must be at least 1"),
+        (["run", "--encoder", "x" * 5000, "--task", "vqa"], "File name too long"),
+        (["run", "--encoder", "/proc/self/mem", "--task", "vqa"], "cannot read /proc/self/mem"),
+        (["table", "x/" * 3000], "File name too long"),
+        (["board", "build", "x/" * 3000, "-o", "/tmp/never"], "File name too long"),
         (["run", "--all", "--suite", "mini", "--eps", "4"], "leave out --eps"),
         (["train", "recipe", "fare5"], "no recipe for 'fare5'"),
         (["table", "/no/such/runs"], "/no/such/runs"),
@@ -144,25 +153,16 @@ def test_all_carries_out_what_the_suite_lists(tmp_path, monkeypatch):
 # ---- A third-party package -------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def plugin(tmp_path_factory) -> dict[str, str]:
-    """The example plugin, really installed into a folder of its own, and an environment that sees it."""
-    target, source = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("source") / "plugin"
-    shutil.copytree(ROOT / "tests" / "plugin", source)  # building leaves files beside the source
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target"]
-    subprocess.run([*command, str(target), str(source)], check=True, capture_output=True)
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(target), str(ROOT)])}
-
-
 def test_a_plugin_is_listed_and_run(plugin, tmp_path):
-    def bench(*words):
-        command = [sys.executable, "-m", "bench", *words]
-        return subprocess.run(command, env=plugin, check=True, capture_output=True, text=True).stdout
+    def said(*words):
+        ended = bench(*words, path=[plugin])
+        assert ended.poll() == 0, ended.stderr
+        return ended.stdout
 
     for kind, name in (("encoders", "blurred"), ("tasks", "warmth"), ("attacks", "two-steps")):
-        assert name in [row["name"] for row in json.loads(bench("list", kind, "--json"))]
-    rows = json.loads(bench("run", "--encoder", "blurred", "--task", "warmth", "--json", "--quiet", "--output",
-                            str(tmp_path), "--jobs", "1"))  # fmt: skip
+        assert name in [row["name"] for row in json.loads(said("list", kind, "--json"))]
+    rows = json.loads(said("run", "--encoder", "blurred", "--task", "warmth", "--json", "--quiet", "--output",
+                           str(tmp_path), "--jobs", "1"))  # fmt: skip
     assert {(r["encoder"], r["task"], r["attack"], r["n"]) for r in rows} == {("blurred", "warmth", "two-steps", 12)}
     assert rows[0]["value"] >= rows[-1]["value"]
     assert "guess" in {record.step for record in read_records(rows[0]["run_dir"])}, "a kind of attack of its own"

@@ -62,6 +62,17 @@ def test_runs_of_several_models_are_each_held_against_their_own():
     assert outcomes(compare_to_baseline(fell, before[1:])) == ["ok", "missing"]
 
 
+def test_defended_runs_are_each_held_against_their_own_defence():
+    def behind(scores, defence):
+        return in_memory({0: scores}, attack="adaptive-apgd", protocol={"precision": "float32", "defence": defence})
+
+    before = [behind(HIGH, "ttc"), behind(HIGH, "jpeg")]
+    findings = compare_to_baseline([behind(LOW, "ttc"), behind(HIGH, "jpeg")], before)
+    assert outcomes(findings) == ["fell", "ok"]
+    assert findings[0].name == "fare4 behind ttc / vqa / mini-vqa, clean"
+    assert outcomes(compare_to_baseline([behind(HIGH, "jpeg?quality=50")], before[1:])) == ["missing", "missing"]
+
+
 def test_p_values_are_corrected_for_the_number_of_comparisons():
     """Eight losses of eight flips: p = 0.0039 alone, 0.0156 among four comparisons."""
     before, after = [100.0] * 50, [0.0] * 8 + [100.0] * 42
