@@ -15,7 +15,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from bench.errors import UsageError
 from bench.mini import clip as mini_clip
-from bench.mini import data, llava
+from bench.mini import data, llava, packing
 from bench.models.encoders import catalogue
 from bench.models.encoders.checkpoint import read_state_dict
 from bench.models.encoders.encoder import Encoder, PatchProjection
