@@ -10,7 +10,8 @@ from attacks.presets import PRESETS
 from bench import registry
 from bench.cli.say import say
 from bench.config import Suite, load_suite, suite_names
-from bench.config.run_config import ALL_TASKS, NO_ATTACK
+from bench.config.request import NO_ATTACK
+from bench.config.run_config import ALL_TASKS
 from bench.errors import UsageError
 from bench.models.encoders import catalogue
 

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable
 
-from bench.config.request import Request, flag
-from bench.config.run_config import NATIVE, NO_ATTACK
+from bench.config.request import NATIVE, NO_ATTACK, Request, flag
 from bench.config.victims import asks_victims
 from bench.errors import UsageError
 

@@ -20,6 +20,8 @@ from bench.records import RunHeader
 DEFAULT_OUTPUT = Path("results/runs")
 DEFAULT_PROTOCOL = "strict"
 ADAPTIVE = "adaptive-"  # before the name of the attack that a defended victim is attacked with
+NATIVE = "native"  # the tower, and the name of the encoder where the vision-language model keeps its own
+NO_ATTACK = "none"
 DEFAULT_ENGINE = "processes"
 
 

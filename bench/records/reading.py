@@ -15,6 +15,7 @@ from bench.records.files import RecordsError, explained, read_inside, unlinked, 
 from bench.records.header import IDENTITY, RunHeader, differences
 from bench.records.ranges import Ranges
 from bench.records.run import Run
+from bench.records.samples import FILE as SAMPLES
 from bench.records.samples import read_samples, write_samples
 from bench.records.shards import run_of, shards_in
 from bench.records.types import FormerRecord, Key, Record
@@ -126,6 +127,8 @@ def _unpacked(path: Path) -> bytes:
 def archive_run(source: Path | str, target: Path | str) -> None:
     """Copy a complete run to `target` with what it asked, its records compressed; equal records give equal bytes.
 
+    What an older archive there holds is replaced.
+
     Where the run was written and sent is left out of the copy's header: it names a place of one person, and moves no
     number.
 
@@ -135,14 +138,15 @@ def archive_run(source: Path | str, target: Path | str) -> None:
     run = load_run(source)
     if run.header.partial:
         raise RecordsError(f"{source} is partial ({run.header.partial}); only whole runs are archived")
-    target = Path(target)
+    target, asked = Path(target), read_samples(run.directory)
     lines = "".join(record.to_json() + "\n" for record in run.records)
     with explained("write", target):
         target.mkdir(parents=True, exist_ok=True)
         unlinked(target / ARCHIVED, target).write_bytes(gzip.compress(lines.encode("ascii"), mtime=0))
+        unlinked(target / SAMPLES, target).unlink(missing_ok=True)
     config = {name: value for name, value in run.header.config.items() if name not in ("output", "log_to")}
     write_atomically(unlinked(target / "run.json", target), replace(run.header, config=config).to_json())
-    if asked := read_samples(run.directory):
+    if asked:
         write_samples(target, asked.values())
 
 
