@@ -237,6 +237,12 @@ def test_bad_settings_are_refused(options):
         apgd(script([0.0] * 3), toy_images(1), THREATS["linf"], steps=2, **options)
 
 
+def test_steps_of_no_length_go_nowhere():
+    clean = toy_images(1)
+    outcome = apgd(script([0.0] * 3), clean, THREATS["linf"], steps=2, first_step=0.0)
+    assert torch.equal(outcome.images, clean)
+
+
 def test_at_each_checkpoint_the_best_images_are_confirmed_and_those_that_fool_leave():
     clean = toy_images(3)
     asked = []

@@ -207,3 +207,11 @@ def test_a_sample_whose_clean_answer_failed_is_left_with_nothing_whatever_attack
     assert worst_scores(header, records, 4.0) == {"sound": 50.0}
     assert unscored(header, records, 4.0) == {"lost": "no clean score"}
     assert set(kept_records(header, records)) == {("sound", 4.0)}
+
+
+def test_an_attack_that_failed_at_a_radius_below_1_is_seen():
+    """Radii of l2 are in plain units."""
+    records = [make_record("s", CLEAN, 0.0, 100.0), make_record("s", "a", 0.5, None, error="NaN", distance=0.0)]
+    header = make_header(norm="l2", radii=(0.5,))
+    assert unscored(header, records, 0.5) == {"s": "attack failed: NaN"}
+    assert worst_scores(header, records, 0.5) == {}
