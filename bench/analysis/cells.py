@@ -80,7 +80,7 @@ class Measure:
 def conditions(header: RunHeader) -> tuple[str | None, ...]:
     """What two runs must share for their numbers to mean the same: protocol, norm, precision, victim, source, ..."""
     asked = repr(sorted(header.victim_settings.items()))
-    made = repr((header.surrogate_model, sorted(header.surrogate_settings.items())))
+    made = repr((header.surrogate_model, sorted(header.surrogate_settings.items()), header.ensemble))
     seen = (header.tower, asked, header.defence)
     return (header.protocol_name, header.norm, header.precision, *seen, header.surrogate, made)
 

@@ -17,6 +17,7 @@ from attacks.presets import EMBEDDING, AttackStep
 from attacks.threat import ThreatModel
 from bench.errors import UsageError
 from bench.running.defended import Through
+from bench.running.ensemble import EncoderEnsemble
 from bench.running.images import ImageStore
 from bench.running.kinds import attack_kind
 from bench.running.volley import Volley
@@ -68,7 +69,7 @@ class Conditions:
     store: ImageStore | None
 
 
-def objective(batch: AttackBatch, victim: Victim, encoder: ImageTextEncoder) -> Objective:
+def objective(batch: AttackBatch, victim: Victim, encoder: ImageTextEncoder | EncoderEnsemble) -> Objective:
     """What an attack on this batch ascends.
 
     Raises:
@@ -81,16 +82,23 @@ def objective(batch: AttackBatch, victim: Victim, encoder: ImageTextEncoder) -> 
         raise UsageError(f"attack step {step.name!r}: {error}") from error
 
 
-def _goal(batch: AttackBatch, victim: Victim, encoder: ImageTextEncoder) -> Objective:
+def _goal(batch: AttackBatch, victim: Victim, encoder: ImageTextEncoder | EncoderEnsemble) -> Objective:
     """What the steps' goals stand for on this task."""
     if batch.step.goal == EMBEDDING and not isinstance(victim, Through):
-        return EmbeddingDistance(encoder, batch.clean)
+        return _of_features(batch, encoder)
     volley = batch.volley
     goals = [victim.objective(batch.clean, volley.samples, step.goal) for step in volley.steps]
     try:
         return side_by_side(goals)
     except TypeError as error:
         raise UsageError(f"volley {volley.name!r}: {error}") from error
+
+
+def _of_features(batch: AttackBatch, encoder: ImageTextEncoder | EncoderEnsemble) -> Objective:
+    """A goal that no task decides on, for an encoder or for each of an ensemble."""
+    if isinstance(encoder, EncoderEnsemble):
+        return encoder.objective(lambda one: EmbeddingDistance(one, batch.clean))
+    return EmbeddingDistance(encoder, batch.clean)
 
 
 def carry_out(

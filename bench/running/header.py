@@ -94,4 +94,8 @@ def _protocol(config: RunConfig) -> dict[str, Any]:
         chosen["defence"] = ",".join(config.defence)
         chosen["defence_options"] = load_chain(config.defence).options()
         chosen["defence_draws"] = {**DRAWS, "attack": EOT_DRAWS}
-    return chosen | ({"surrogate": config.surrogate} if config.surrogate else {})
+    if config.surrogate:
+        chosen["surrogate"] = config.surrogate
+    if len(config.surrogates) > 1:
+        chosen["ensemble"] = dict(zip(config.surrogates, config.weights, strict=True))
+    return chosen

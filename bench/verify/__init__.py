@@ -87,7 +87,8 @@ def models_of(header: RunHeader, **changes: Any) -> RunConfig:
         UsageError: the run's suite is not known here.
     """
     precision = header.precision if header.half_verdicts else "float32"  # other answers are all in float32
-    given = {"attack": "none", "images": None, "surrogate": None, "surrogate_vlm": None, "precision": precision}
+    none = dict.fromkeys(("images", "surrogate", "ensemble", "surrogate_vlm"))
+    given = {**none, "attack": "none", "precision": precision}
     request = request_of(header, **given | changes)
     (config,) = resolve(request)
     return replace(config, samples=header.n_samples)
