@@ -186,7 +186,7 @@ class Attacker:
 
     def _make(self, batch: AttackBatch, models: Models, conditions: Conditions) -> Made:
         """The batch's adversarial images."""
-        goal = objective(batch, models.source, models.encoder)
+        goal = objective(batch, models.source, models.encoder, models.victim)
         outcome, problems, curves = self._carry_out(batch, goal, models.victim, conditions)
         self._check(goal, batch, outcome)
         return Made(outcome, outcome.loss.tolist(), problems, curves)

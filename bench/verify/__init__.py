@@ -34,7 +34,9 @@ from tasks.base import Answer, Sample
 BATCH = 64
 ULP = 2.0**-23  # of a float32 pixel at 1.0: what rounding may add to a distance, a pixel
 ABOUT_THE_RUN = ("dataset_fingerprint", "task_version", "metric", "n_samples")
-BEST, TASKLESS = "best", ("embedding", "brought")  # goals that no task decides on
+BEST = "best"
+# goals that no task decides on
+TASKLESS = ("embedding", "patch-tokens", "pooled", "target-image", "target-text", "target-said", "brought")
 
 
 def has_evidence(run: Run) -> bool:

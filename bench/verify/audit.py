@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from attacks.adaptive import way_of
 from attacks.checks import slope_check
-from attacks.presets import EMBEDDING, AttackStep
+from attacks.presets import TASKLESS, AttackStep
 from attacks.threat import Norm
 from bench.analysis.stats import clopper_pearson
 from bench.config import RunConfig, request_of, resolve
@@ -162,7 +162,7 @@ class _Auditor:
         return Audit(str(self.run.directory), self.radius, score, len(robust), findings, seconds, self.evaluations)
 
     def _applies(self, sample: Sample) -> bool:
-        return self.step.goal == EMBEDDING or self.setup.task.applies(self.step.goal, sample)
+        return self.step.goal in TASKLESS or self.setup.task.applies(self.step.goal, sample)
 
     def _findings(self, rows: list[int]) -> Iterator[Finding]:
         step = self.step
@@ -234,4 +234,5 @@ class _Auditor:
     def _batch(self, step: AttackStep, rows: list[int], radius: float) -> AttackBatch:
         volley = Volley((step,), [self.setup.samples[row] for row in rows])
         threat = threat_model(cast(Norm, self.run.header.norm), radius)
-        return AttackBatch(volley, self.setup.images[rows], radius, threat)
+        targets = None if self.setup.targets is None else self.setup.targets[rows]
+        return AttackBatch(volley, self.setup.images[rows], radius, threat, targets)
