@@ -1,5 +1,7 @@
 """What of a request is refused whatever it is about. Never imports torch."""
 
+from collections.abc import Iterable
+
 from bench import registry
 from bench.config.black_box import asks_endpoints
 from bench.config.radii import NORMS
@@ -34,5 +36,19 @@ def check_choices(request: Request, suite: Suite) -> None:
         raise UsageError("--defence attacks by the adaptive protocol, transfer included: leave --surrogate out")
     if request.defence and (request.precision or "float32") != "float32":
         raise UsageError("--defence computes in float32 throughout: leave --precision out")
+    if request.judge and (name := request.judge.partition("?")[0]) not in registry.names("bench.judges"):
+        raise registry.unknown("judge", name, registry.names("bench.judges"))
     if request.tower == NATIVE and request.surrogate and not asks_endpoints(request, suite):
         raise UsageError("--surrogate puts another encoder into the model, --tower native none: leave one of them out")
+
+
+def check_judge(request: Request, tasks: Iterable[str]) -> None:
+    """Refuse a judge where nothing is judged; imports torch where there is one.
+
+    Raises:
+        UsageError: no task asked for has a judge.
+    """
+    if request.judge and not any(hasattr(registry.resolve("bench.tasks", task), "judge") for task in tasks):
+        raise UsageError(
+            f"--judge is for keywords, target-text and target-caption, not {', '.join(tasks)}: leave it out"
+        )

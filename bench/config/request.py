@@ -52,6 +52,8 @@ class Options:
         price: Of a million tokens of an endpoint, in and out, such as 2.5,10.
         defence: Around the victim, comma-separated in the order in which images meet them, such as jpeg?quality=50,ttc
             (`bench list defences`). The attack becomes the adaptive protocol, which knows the defence.
+        judge: Compares what is said with what was wanted, in the tasks keywords, target-text and target-caption: words,
+            text?encoders=A,B, or a plugin's (`bench list judges`). Default: words for keywords, else text.
         force: Begin anew beside a run that cannot be resumed.
         jobs: Runs at once. Default: one per core on the CPU; on accelerators as many as their memory holds.
         shards: Split each run into N shards of samples, which can be carried out at once; never changes a result.
@@ -79,6 +81,7 @@ class Options:
     max_cost: float | None = None
     price: str | None = None
     defence: tuple[str, ...] = ()
+    judge: str | None = None
     force: bool = False
     jobs: int | None = None
     shards: int | None = None
@@ -181,7 +184,7 @@ def _of_header(header: RunHeader) -> dict[str, Any]:
         "compiled": header.compiled,
         "tower": header.tower,
         "defence": header.defence.split(",") if header.defence else None,
-        "vlm": [header.vlm] if header.vlm else None,
+        "vlm": [header.model] if header.model else None,
     }
 
 

@@ -11,7 +11,7 @@ from attacks.presets import BROUGHT, AttackStep
 from bench import registry
 from bench.config.black_box import as_black_box
 from bench.config.brought import STEPS, check_brought, check_one_radius
-from bench.config.choices import NATIVE, check_choices
+from bench.config.choices import NATIVE, check_choices, check_judge
 from bench.config.ensemble import JOINED, MEAN, sources, weights
 from bench.config.naming import digest, file_name, lasting, lasting_victim, placed, shortened, victim_file_name
 from bench.config.radii import HOW_TO_WRITE, parse_eps
@@ -175,6 +175,8 @@ class RunConfig(Options):
             name.append(f"weights-{digest(repr(self.weights))}")
         if self.vlm is not None:
             name.append(victim_file_name(self.vlm))
+        if self.judge is not None:
+            name.append(f"judge-{victim_file_name(self.judge)}")
         if self.arch is not None:
             architecture, _, weights = self.arch.partition(",")
             name.append(f"{architecture},{file_name(weights)}" if "/" in weights else Path(self.arch).stem)
@@ -223,6 +225,7 @@ def resolve(request: Request) -> list[RunConfig]:
     request = replace(request, dataset=tuple(told_apart(request.dataset, request.data_root)))
     tasks = {task: _datasets(task, request, suite) for task in _tasks(request, suite)}
     _check_taken(request, suite, tasks)
+    check_judge(request, tasks)
     encoders = _encoders(request.encoder, suite) or [NATIVE]
     if request.surrogate_vlm and not any(map(asks_victims, tasks)):
         raise UsageError(f"--surrogate-vlm: task {', '.join(tasks)} asks no vision-language model; use --surrogate")

@@ -27,7 +27,8 @@ FINETUNING = {
     "tecoa2": Recipe("tecoa", 2, Schedule(500, 64, 3e-4, warmup=40)),
     "tecoa4": Recipe("tecoa", 4, Schedule(600, 64, 2e-4, warmup=40), ramp=0.6),
 }
-MODELS = ("clip", *FINETUNING, "llava", "openflamingo")
+SEEDS = {"clip-seed1": 1, "clip-seed2": 2}  # other miniature CLIPs, for transfer between encoders
+MODELS = ("clip", *SEEDS, *FINETUNING, "llava", "openflamingo")
 WEIGHTS = "visual.safetensors"
 ABOUT = {
     "clip": "contrastive on 102,400 captioned scenes; equal captions in a batch are all positives; bfloat16 autocast",
@@ -58,14 +59,15 @@ def train_model(name: str, work: Path, output: Path, *, seed: int = 0) -> Path:
     """Train a miniature model, resuming from ``work``, and write its shipped form to ``output``.
 
     Args:
-        name: one of `MODELS`; all but ``clip`` start from the shipped ``clip``.
+        name: one of `MODELS`; all but those called ``clip`` start from the shipped ``clip``.
         work: folder for checkpoints and metrics.
         output: folder to write; its layout is the one of ``bench/mini/weights``.
-        seed: of initial weights, data order and noise.
+        seed: of initial weights, data order and noise; models named after a seed have that one.
     """
     if name not in MODELS:
         raise UsageError(f"no recipe for {name!r}; the mini suite has {', '.join(MODELS)}")
-    if name == "clip":
+    seed = SEEDS.get(name, seed)
+    if name in ("clip", *SEEDS):
         clip.export(clip.train(work, seed=seed), output)
     elif name == "llava":
         llava.export(llava.train(load_encoder("clip"), work, seed=seed), output)
@@ -87,9 +89,10 @@ def document(name: str, output: Path, seed: int) -> Path:
         encoder = load_encoder("clip")
         numbers = answered_numbers(encoder, load_victim(str(output), encoder))
         return write_card(output, name, openflamingo.SCHEDULE, seed, ABOUT[name], numbers)
-    encoder = load_encoder(str(output if name == "clip" else output / WEIGHTS))
-    recipe = clip.SCHEDULE if name == "clip" else FINETUNING[name]
-    about = ABOUT["clip" if name == "clip" else FINETUNING[name].objective]
+    from_scratch = name in ("clip", *SEEDS)
+    encoder = load_encoder(str(output if from_scratch else output / WEIGHTS))
+    recipe = clip.SCHEDULE if from_scratch else FINETUNING[name]
+    about = ABOUT["clip" if from_scratch else FINETUNING[name].objective]
     return write_card(output, name, recipe, seed, about, zeroshot_numbers(encoder))
 
 

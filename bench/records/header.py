@@ -35,6 +35,7 @@ class _Chosen(msgspec.Struct, frozen=True):
     victim: dict[str, str] = {}
     surrogate_victim: dict[str, str] = {}
     defence: str | None = None
+    judge: str | None = None
     selection: str | None = None
     data: str | None = None
     images: str | None = None
@@ -268,14 +269,14 @@ class RunHeader:
         return self._chosen.tower
 
     @property
-    def vlm(self) -> str | None:
-        """Name of the vision-language model around the encoder; None without one."""
-        return self.model
-
-    @property
     def defence(self) -> str | None:
         """Name of the defence around the victim; None without one."""
         return self._chosen.defence
+
+    @property
+    def judge(self) -> str | None:
+        """What compared answers with what was wanted; None where a task needs none."""
+        return self._chosen.judge
 
     @property
     def selection(self) -> str | None:

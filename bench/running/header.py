@@ -63,7 +63,7 @@ def header_of(
         dataset_fingerprint=data_digest,
         weights=dict(weights),
         attack_steps=[step.as_data() for step in config.steps],
-        protocol=_protocol(config) | dict(victims or {}) | ({"images": brought} if brought else {}),
+        protocol=_protocol(config) | _judge(task) | dict(victims or {}) | ({"images": brought} if brought else {}),
         code=code_state(),
         packages={name: version(name) for name in PACKAGES},
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
@@ -73,6 +73,12 @@ def header_of(
         notes=tuple(task.dataset.notes),
         answers=getattr(task, "answers", "text"),
     )
+
+
+def _judge(task: Task) -> dict[str, str]:
+    """What compares answers with what was wanted, of a task that has such a judge."""
+    judge = getattr(task, "compare", None)
+    return {} if judge is None else {"judge": judge.name}
 
 
 def _protocol(config: RunConfig) -> dict[str, Any]:

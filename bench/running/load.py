@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
-from attacks.presets import TASKLESS
+from attacks.presets import TARGET_IMAGE, TARGET_SAID, TARGET_TEXT, TASKLESS
 from attacks.threat import Norm
 from bench.config import RunConfig, load_suite
 from bench.config.choices import NATIVE
@@ -23,6 +23,7 @@ from bench.models.defences.load import load_chain
 from bench.models.encoders.encoder import Encoder
 from bench.models.encoders.load import digest, load_encoder
 from bench.models.encoders.stored import compile_blocks
+from bench.models.judges import load_judge
 from bench.models.victims.load import is_black_box
 from bench.models.victims.loaded import OnPixels
 from bench.records import RunHeader, read_header
@@ -34,9 +35,11 @@ from bench.running.endpoints import formats_of, repeats_of, session_of
 from bench.running.ensemble import EncoderEnsemble, encoder_of, victim_of
 from bench.running.header import header_of
 from bench.running.plugins import task_class
+from bench.running.targets import target_images, with_own_captions
 from bench.running.units import threat_model
 from bench.running.victims import chosen_of, load_for, sources_of, vlm_of
 from tasks.base import Dataset, ImageTextEncoder, Sample, Task, Victim
+from tasks.features import lacking
 from tasks.protocol import PROTOCOLS
 
 
@@ -63,6 +66,7 @@ class Setup:
     deployed: Victim | None = None  # the victim as it answers 8-bit pictures, where that is another path
     brought: Brought | None = None  # adversarial images made elsewhere
     repeats: tuple[Victim, ...] = ()  # the victim asked again and again about the clean images
+    targets: Images | None = None  # what samples are to be taken for
     session: int | None = None  # samples asked about at a time, clean and attacked; None: first all clean ones
 
     @property
@@ -91,6 +95,7 @@ def prepare(config: RunConfig) -> Setup:
     device = _device(config.device)
     task = load_task(config)
     target = _bound(task, config, device)
+    judged = with_own_captions(task, target.victim, target.model.preprocess, device)
     sources = _sources(target, task, config, device)
     halves = [] if config.precision == "float32" else [_in_half_precision(one, task, config) for one in sources]
     weights = dict(_digests(target, sources, task, config))
@@ -105,7 +110,7 @@ def prepare(config: RunConfig) -> Setup:
     made = None if brought is None else brought.digest
     header = header_of(config, task, weights, pictures.fingerprint, device, victims, made)
     return Setup(
-        task,
+        judged,
         _defended(target, task, config),
         victim_of([one.victim for one in sources], config.weights),
         encoder_of([one.encoder for one in sources], config.weights),
@@ -116,6 +121,7 @@ def prepare(config: RunConfig) -> Setup:
         None if on_pixels is None else task.bind(on_pixels.deployed()),
         brought,
         repeats_of(target.model, task, config),
+        target_images(task, getattr(sources[0].encoder, "preprocess", target.model.preprocess), config, device),
         session_of(target.model),
     )
 
@@ -186,10 +192,19 @@ def load_task(config: RunConfig) -> Task:
     dataset = load_dataset(config)
     chosen = task_class(config.task)
     _check_fits(chosen, config, dataset)
-    task = chosen(dataset, PROTOCOLS[config.protocol])
+    task = _judged(chosen, dataset, config)
     if config.steps:
         _check_attack(task, config, dataset.samples[0])
     return task
+
+
+def _judged(chosen: type[Task], dataset: Dataset, config: RunConfig) -> Task:
+    """The task, with a judge if it takes one."""
+    default = getattr(chosen, "judge", None)
+    if default is None:
+        return chosen(dataset, PROTOCOLS[config.protocol])
+    judge = load_judge(config.judge or default, load_suite(config.suite).encoders)
+    return cast(Task, cast(Any, chosen)(dataset, PROTOCOLS[config.protocol], judge))
 
 
 def _check_fits(chosen: type[Task], config: RunConfig, dataset: Dataset) -> None:
@@ -206,6 +221,15 @@ def _check_attack(task: Task, config: RunConfig, sample: Sample) -> None:
 
     check_steps(config.steps)
     for step in config.steps:
+        if missing := lacking(step.goal, sample):
+            raise UsageError(
+                f"attack {config.attack!r} needs {missing} for each sample, and dataset {config.dataset!r} has none; "
+                "take a dataset of pairs, such as mini-pairs or --dataset pairs:FOLDER"
+            )
+        if config.defence and step.goal in (TARGET_IMAGE, TARGET_TEXT, TARGET_SAID):
+            raise UsageError(
+                f"attack {config.attack!r} leads to a target, which no adaptive protocol does: leave --defence out"
+            )
         if step.goal in ("best", *TASKLESS):
             continue
         try:
@@ -307,6 +331,8 @@ def _digests(target: _Bound, sources: Sequence[_Bound], task: Task, config: RunC
             yield "surrogate" if len(sources) == 1 else f"surrogate {name}", digest(source.named.visual)
     if task.model == "vlm":
         yield from target.model.digests().items()
+    if (judge := getattr(task, "compare", None)) is not None:
+        yield from judge.digests().items()
     if config.surrogate_vlm is not None:
         yield from ((f"surrogate {part}", found) for part, found in sources[0].model.digests().items())
 

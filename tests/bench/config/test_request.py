@@ -71,6 +71,7 @@ def other(tmp_path_factory):
         "seed": 11,
         "surrogate": ("clip", "fare2"),
         "ensemble": "2,1",
+        "judge": "words",
         "precision": "bf16",
     }
 
@@ -89,7 +90,7 @@ def test_every_option_comes_back_through_a_header(other):
     assert set(other) == set(FIELDS)
     assert all(other[f.name] != f.default for f in fields(Request))
     named = ("shots", "image_size")  # become settings of the victim
-    never = ("defence", *named, *PACE, "images")  # a defence neither a surrogate nor half precision
+    never = ("defence", "judge", *named, *PACE, "images")  # a defence neither a surrogate nor half precision
     for left_out in (
         ("tower", *never),
         ("surrogate", "ensemble", "surrogate_vlm", "attack", *never),
@@ -102,13 +103,15 @@ def test_every_option_comes_back_through_a_header(other):
 @pytest.mark.parametrize("name", FIELDS)
 def test_each_option_alone_comes_back_through_a_header(other, name):
     needed = {
-        "dataset": ("data_root",), "norm": ("eps",), "eps": ("norm",), "attack": ("surrogate", "ensemble"), "images": ("eps",),
-        "surrogate": ("ensemble",), "ensemble": ("surrogate",),
+        "dataset": ("data_root",), "norm": ("eps",), "eps": ("norm",), "attack": ("surrogate", "ensemble"),
+        "images": ("eps",), "surrogate": ("ensemble",), "ensemble": ("surrogate",),
     }.get(name, ())  # fmt: skip
     if name == "images":
         other = other | {"eps": (4.0,)}  # one radius
     local = {"encoder": ("clip",), "task": ("vqa",), "dataset": ("mini-vqa",)}
     base = ENDPOINT if name in PACE else local
+    if name == "judge":
+        base = base | {"task": ("keywords",), "dataset": ("mini-pairs",)}
     request = Request(**base | {one: other[one] for one in (name, *needed)})
     again = through_a_header(request)
     if name in ("shots", "image_size"):  # settings of the victim, which the header names with it
