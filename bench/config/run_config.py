@@ -323,6 +323,10 @@ def _check_taken(request: Request, suite: Suite, tasks: Mapping[str, Sequence[_A
             raise _not_taken(one, suite, tasks)
     for task, datasets in tasks.items():
         if not datasets and request.task != (ALL_TASKS,):
+            if not request.dataset:
+                raise UsageError(
+                    f"suite {suite.name!r} has no dataset of its own for task {task!r}: name one by --dataset"
+                )
             asked = ", ".join(request.dataset)
             raise UsageError(f"task {task!r} asks none of --dataset {asked}; leave it out, or name a dataset for it")
 
