@@ -301,10 +301,14 @@ def _plan(task: str, suite: Suite) -> TaskPlan:
 
 
 def _datasets(task: str, request: Request, suite: Suite) -> list[_Asked]:
-    """The datasets on which a task is run: the plan's, or those that were asked for and that suit the task."""
+    """The datasets on which a task is run: the plan's, or those that were asked for and that suit the task.
+
+    A task of which all datasets are optional is no part of "all", and has them if it is asked for by name.
+    """
     plan = _plan(task, suite)
     if not request.dataset:
-        return [_Asked(name) for name in plan.datasets]
+        by_name = plan.optional if request.task != (ALL_TASKS,) else ()
+        return [_Asked(name) for name in plan.datasets or by_name]
     chosen = []
     for one in request.dataset:
         if is_spec(one):
