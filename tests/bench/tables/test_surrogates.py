@@ -1,11 +1,18 @@
 """Surrogates against victims, with floors and grey-box marks; shares of images that are taken for their targets."""
 
+from pathlib import Path
+
 import pytest
 
 from bench.config.facts import SUITE_FACTS
+from bench.records import load_runs
 from bench.tables import render
+from bench.tables.blocks import stale
 from bench.tables.layouts import build
+from benchmarks.transfer import block
 from tests.bench.runs import make_run
+
+ROOT = Path(__file__).parents[3]
 
 GOOD, BAD = [100.0] * 8 + [0.0] * 2, [100.0] * 3 + [0.0] * 7
 
@@ -63,3 +70,10 @@ def test_shares_of_images_are_those_of_the_publication(tmp_path):
     led = {column[-1]: c.measure.estimate.value for (row, column), c in table.cells.items() if "16/255" in row}
     assert led == {"mean": 48.75, "from 25 on (%)": 75.0, "from 50 on (%)": 50.0, "from 100 on (%)": 25.0}
     assert all(c.measure.lower_is_better for c in table.cells.values())
+
+
+def test_the_committed_rows_are_what_their_records_say():
+    assert not stale(ROOT / "BENCHMARKS.md", "surrogates", block(ROOT / "results" / "transfer"))
+    runs = load_runs([ROOT / "results" / "transfer"])
+    assert {run.header.suite for run in runs} == {"mini-transfer"}
+    assert not [record for run in runs for record in run.records if record.error]
