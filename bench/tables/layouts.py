@@ -62,7 +62,7 @@ def zero_shot(runs: Sequence[Run], facts: Facts) -> list[Measure]:
 )
 def targeted(runs: Sequence[Run], facts: Facts) -> list[Measure]:
     """Attacks that make a model say a given text, and what is left of its captions."""
-    chosen = [r for r in _direct(runs) if r.header.worst == "max"]
+    chosen = [r for r in _direct(runs) if r.header.worst == "max" and not r.header.judge]
     return [*by_target(chosen, facts), *to_captions(chosen)]
 
 

@@ -8,7 +8,7 @@ from bench.config.facts import SUITE_FACTS
 from bench.records import load_runs
 from bench.tables import render
 from bench.tables.blocks import stale
-from bench.tables.layouts import build
+from bench.tables.layouts import build, tables
 from benchmarks.transfer import block
 from tests.bench.runs import make_run
 
@@ -66,6 +66,7 @@ def test_shares_of_images_are_those_of_the_publication(tmp_path):
         tmp_path / "k", scores, task="keywords", dataset="mini-pairs", worst="max", metric="keywords matched (%)",
         protocol={"judge": "words"}, attack="m-attack",
     )  # fmt: skip
+    assert [found.name for found in tables([judged], SUITE_FACTS)] == ["flat", "targets"]
     table = build("targets", [judged], SUITE_FACTS)
     led = {column[-1]: c.measure.estimate.value for (row, column), c in table.cells.items() if "16/255" in row}
     assert led == {"mean": 48.75, "from 25 on (%)": 75.0, "from 50 on (%)": 50.0, "from 100 on (%)": 25.0}
