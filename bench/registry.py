@@ -127,6 +127,11 @@ def names(group: str) -> list[str]:
     return [*built_in, *sorted(plugins(group).keys() - built_in.keys())]
 
 
+def is_built_in(group: str, name: str) -> bool:
+    """Whether a name stands for something of this package."""
+    return name in _BUILT_IN[group]
+
+
 def resolve(group: str, name: str) -> object:
     """Import what a name stands for.
 

@@ -128,8 +128,10 @@ class RunConfig(Options):
 
     @property
     def surrogate(self) -> str | None:
-        """The name of what the attacks are made on; None for ``encoder`` itself."""
-        return JOINED.join(self.surrogates) or None
+        """The name of what the attacks are made on, with weights other than equal ones; None for ``encoder`` itself."""
+        if self.ensemble in (None, MEAN):
+            return JOINED.join(self.surrogates) or None
+        return JOINED.join(f"{weight:.3g}*{name}" for weight, name in zip(self.weights, self.surrogates, strict=True))
 
     @property
     def weights(self) -> tuple[float, ...]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from bench import registry
 from bench.config import RunConfig, request_of, resolve
 from bench.errors import UsageError
 from bench.models.victims.endpoint.pixels import pixel_digest
@@ -62,12 +63,17 @@ def verify(
         progress: show a progress bar on stderr.
 
     Raises:
-        UsageError: the run kept no images, or its data or models cannot be loaded.
+        UsageError: the run kept no images, its judge is a plugin's, or its data or models cannot be loaded.
     """
     if not has_evidence(run):
         raise UsageError(
             f"{run.directory} kept no adversarial images, so there is nothing to verify; make the run again with "
             "--save-adversarial"
+        )
+    if run.header.judge and not registry.is_built_in("bench.judges", run.header.judge.partition("?")[0]):
+        raise UsageError(
+            f"{run.directory}: its judge {run.header.judge!r} is a plugin's, which nobody asks because a file says so; "
+            "give the run again with --judge words or text to have it verified"
         )
     changes = {"data_root": data_root, "device": device, "arch": arch}
     setup = prepare(models_of(run.header, **{name: value for name, value in changes.items() if value is not None}))

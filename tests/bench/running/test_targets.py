@@ -16,6 +16,7 @@ from bench.errors import UsageError
 from bench.models.encoders.load import load_encoder
 from bench.models.judges import load_judge
 from bench.records import CLEAN
+from bench.regression.rerun import can_run_in_part
 from bench.running.load import prepare
 from bench.tables.layouts import build
 from bench.verify import verify
@@ -122,8 +123,13 @@ def test_a_language_model_judges_as_a_plugin_and_its_name_is_in_the_record(tmp_p
     )
     with serving(lambda body, visit: "0.25") as server:
         url = server.vlm.removeprefix("openai:").partition("#")[0]
-        judged = one(tmp_path, task="target-text", attack="none", judge=f"asked?url={url}&model=mini")
+        judged = one(
+            tmp_path, task="target-text", attack="none", judge=f"asked?url={url}&model=mini", save_adversarial=True
+        )
     assert judged.header.judge == "asked?model=mini"
+    with pytest.raises(UsageError, match="is a plugin's, which nobody asks because a file says so"):
+        verify(judged)
+    assert not can_run_in_part(judged)
     assert {r.score for r in judged.records} == {25.0}
     towers = one(tmp_path, task="target-text", attack="none")
     with pytest.raises(UsageError, match=r"runs of different judges do not go into one table.*--where judge="):

@@ -97,7 +97,7 @@ def test_a_run_on_an_ensemble_says_what_it_was_made_on_and_is_verified(tmp_path)
         "fare2", "vqa", surrogate="clip,tecoa2", ensemble="3,1", attack="embedding", save_adversarial=True, **options
     ).runs
     header = run.header
-    assert (header.surrogate, header.surrogates) == ("clip+tecoa2", ("clip", "tecoa2"))
+    assert (header.surrogate, header.surrogates) == ("0.75*clip+0.25*tecoa2", ("clip", "tecoa2"))
     assert header.ensemble == {"clip": 0.75, "tecoa2": 0.25}
     assert {"surrogate clip", "surrogate tecoa2"} < header.weights.keys()
     assert header.config["ensemble"] == "3,1"
