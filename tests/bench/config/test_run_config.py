@@ -94,7 +94,7 @@ def test_unknown_names_suggest_the_nearest(request_, message):
 
 def test_all_means_every_task_and_lists_may_be_text():
     configs = resolve(Request.of(encoder="clip,fare", task="all"))
-    assert {c.task for c in configs} == set(load_suite("mini").tasks)
+    assert {c.task for c in configs} == {task for task, plan in load_suite("mini").tasks.items() if plan.datasets}
     assert {c.encoder for c in configs} == {"clip", "fare4"}
     assert len({c.directory for c in configs}) == len(configs)
 
