@@ -57,6 +57,7 @@ PROPERTIES: dict[str, Callable[[Measure], str]] = {
     "settings there": lambda m: _settings(m.header.surrogate_settings),
     "made on": _made_on,
     "source": _source,
+    "scored on": lambda m: f"{_victim(m.header.model)} {m.header.encoder}".strip(),
     "judge": lambda m: m.header.judge or "",
     "part": lambda m: m.part,
     "attack": lambda m: m.header.attack,

@@ -16,7 +16,7 @@ THRESHOLDS = {"keywords": (25, 50, 100), "target-text": (), "target-caption": (3
     "Transfer from surrogates",
     "every victim on the images of every surrogate or ensemble, beside its own, random noise and the clean images",
     rows=("dataset", "radius", "source"),
-    columns=("victim", "encoder"),
+    columns=("scored on",),
 )
 def surrogates(runs: Sequence[Run], facts: Facts) -> list[Measure]:
     """Transferred images; and of every victim what it does on its own, on noise and clean."""
