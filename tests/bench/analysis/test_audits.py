@@ -38,6 +38,12 @@ def test_an_audit_stands_beside_its_runs_score(run, tmp_path):
     assert "audit" not in committed.blocks([other])
 
 
+def test_of_a_metric_without_a_top_it_is_a_share_of_the_samples(tmp_path):
+    found = make_run(tmp_path / "captions", {0: [120.0], 4: [60.0]}, task="captioning", metric="CIDEr", ceiling=None)
+    save(Audit(str(found.directory), 4.0, 60.0, 1, FOUND, 61.4, 12345))
+    assert "| 9.2 % of samples |" in table(audits([found]))
+
+
 def test_it_names_no_folder_of_the_machine(run, tmp_path):
     assert str(tmp_path) not in (run.directory / FILE).read_text()
 
