@@ -3,12 +3,14 @@
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 from bench.cli import main
@@ -43,7 +45,9 @@ class Command:
 
     def wait(self) -> int:
         self.process.join(PATIENCE)
-        assert self.process.exitcode is not None, f"still running after {PATIENCE} s: {self.stderr}"
+        if self.process.exitcode is None:
+            self.process.kill()
+            raise AssertionError(f"still running after {PATIENCE} s: {self.stderr}")
         return self.process.exitcode
 
     def send(self, number: int) -> None:
@@ -67,12 +71,18 @@ def start(
         folder: where it works.
     """
     forks.begin()
-    said = Path(mkdtemp())
+    said = Path(mkdtemp(dir=_words().name))
     variables = dict(os.environ if environment is None else environment)
     given = (work, arguments, said, [str(one) for one in path], variables, folder)
     process = multiprocessing.get_context("forkserver").Process(target=_carry_out, args=given)
     process.start()
     return Command(process, said)
+
+
+@cache
+def _words() -> "TemporaryDirectory[str]":
+    """Where all commands of this process say what they say."""
+    return TemporaryDirectory()
 
 
 def begin(*words: str, **options: Any) -> Command:
@@ -85,6 +95,15 @@ def bench(*words: str, **options: Any) -> Command:
     command = begin(*words, **options)
     command.wait()
     return command
+
+
+def together(work: Callable[..., object], *arguments: Any) -> list[Command]:
+    """Begin a function in two processes that train together, with the environment that torchrun gives each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    members = [{"RANK": str(k), "LOCAL_RANK": str(k), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"} for k in range(2)]
+    return [start(work, *arguments, environment=os.environ | place | one) for one in members]
 
 
 def _give(words: Sequence[str]) -> None:

@@ -2,13 +2,18 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 
 from bench.records import RecordsError, Run
 from bench.records.files import explained, unlinked
+from bench.records.ranges import bounds
 
 FILE = "audit.json"
+
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class AuditFinding(msgspec.Struct, frozen=True):
@@ -16,8 +21,8 @@ class AuditFinding(msgspec.Struct, frozen=True):
 
     name: str
     wins: bool
-    tried: int
-    broken: int
+    tried: Count
+    broken: Count
     most: float | None = None
 
 
@@ -26,9 +31,9 @@ class AuditFile(msgspec.Struct, frozen=True):
 
     radius: float
     score: float
-    robust: int
-    seconds: float
-    evaluations: int
+    robust: Count
+    seconds: Annotated[float, msgspec.Meta(ge=0)]
+    evaluations: Count
     findings: tuple[AuditFinding, ...]
 
     @property
@@ -76,4 +81,8 @@ def _beside(run: Run) -> AuditFile | None:
         raise RecordsError(f"{path} is no audit ({error}); make it again with `bench audit {run.directory}`") from error
     if found.radius not in run.header.radii:
         raise RecordsError(f"{path} is of radius {found.radius:g}, which the run does not have; make it again")
+    low, high, slack = bounds(run.header)
+    points = [finding.most for finding in found.findings if finding.most is not None]
+    if not low - slack <= found.score <= high + slack or not all(0 <= most <= high + slack for most in points):
+        raise RecordsError(f"{path} has scores beyond those of {run.header.metric!r}; make it again")
     return found

@@ -3,11 +3,13 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from bench import sinks
 from bench.analysis.cells import measured
 from bench.records import Run
 from bench.sinks.base import Fact, Subject
+from bench.trust.places import inside
 
 LETTERS = 32  # of a digest
 
@@ -45,12 +47,17 @@ def numbers_of(run: Run) -> dict[str, float]:
 
 
 def subject_of(run: Run) -> Subject:
-    """What a run is: a name, a digest of its header, and its facts. No place of a machine is among them."""
+    """What a run is: a name, a digest of its header, and its facts. No place of a machine is among them.
+
+    Raises:
+        UsageError: the name, of which sinks make a folder's, would leave that of the sink.
+    """
     header = run.header
     bare = replace(header, ended=None, status="started", checks=[], config={}, notes=()).to_json()
     identity = hashlib.sha256(bare.encode()).hexdigest()[:LETTERS]
-    name = f"{header.suite}/{header.task}/{run.directory.name}"
-    return Subject("run", name, identity, _facts(run))
+    where = f"{run.directory / 'run.json'}: suite and task,"
+    name = inside(Path(), f"{header.suite}/{header.task}/{run.directory.resolve().name}", where)
+    return Subject("run", name.as_posix(), identity, _facts(run))
 
 
 def _facts(run: Run) -> dict[str, Fact]:

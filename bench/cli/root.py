@@ -18,6 +18,7 @@ class _Commands(click.Group):
     """Shows a user's mistake as one line, with exit code 2; so too where stdout cannot be written."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
+        _open_streams()
         try:
             try:
                 return super().main(*arguments, **options)
@@ -47,6 +48,19 @@ class _Commands(click.Group):
                 f"bench: cannot use {error.filename}: {error.strerror}; check the path and its permissions", err=True
             )
             ctx.exit(USAGE)
+
+
+def _open_streams() -> None:
+    """Where the caller has closed a standard stream, open one that leads nowhere.
+
+    A file that is written would else take its number, and with it what C libraries print.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the least number that is free, which is this one
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -9,6 +9,7 @@ import click
 from bench.cli.choosing import choosing, chosen
 from bench.cli.say import say, say_line
 from bench.config import DEFAULT_OUTPUT
+from bench.errors import UsageError
 from bench.registry import unknown
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def table(
         for one, about in layouts.abouts().items():
             say(f"{one.ljust(width)}  {about}")
         return
+    if document is not None and style != "text":
+        raise UsageError("--write brings the blocks of a Markdown document up to date: leave --format out")
     name, roots = _split(words, known)
     if document is not None and not roots and everything:
         roots = (committed.BASELINE,)

@@ -20,6 +20,8 @@ from bench.records import RunHeader
 DEFAULT_OUTPUT = Path("results/runs")
 DEFAULT_PROTOCOL = "strict"
 ADAPTIVE = "adaptive-"  # before the name of the attack that a defended victim is attacked with
+NATIVE = "native"  # the tower, and the name of the encoder where the vision-language model keeps its own
+NO_ATTACK = "none"
 DEFAULT_ENGINE = "processes"
 
 
@@ -246,8 +248,17 @@ def _sinks(value: Any, option: str) -> tuple[str, ...]:
 
 
 def _texts(value: Any, option: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_each(value, option)))
+
+
+def _chain(value: Any, option: str) -> tuple[str, ...]:
+    """Names in an order in which one may come twice."""
+    return _each(value.replace(",", " ").split() if isinstance(value, str) else value, option)
+
+
+def _each(value: Any, option: str) -> tuple[str, ...]:
     parts = [value] if isinstance(value, Path) or not isinstance(value, Iterable) else value
-    names = tuple(dict.fromkeys(_text(part, option) for part in parts))
+    names = tuple(_text(part, option) for part in parts)
     if not names:
         raise UsageError(f"{option}: no name given")
     return names
@@ -330,6 +341,7 @@ _BY_TYPE: Mapping[Any, Callable[[Any, str], Any]] = {
 _READERS: Mapping[str, Callable[[Any, str], Any]] = {
     **{f.name: _BY_TYPE[f.type] for f in fields(Request) if f.type in _BY_TYPE},
     "dataset": _datasets,
+    "defence": _chain,
     "eps": _radii,
     "vlm": _victims,
     "surrogate_vlm": _victims,

@@ -9,21 +9,20 @@ from typing import NamedTuple
 from attacks.adaptive import adaptive_steps
 from attacks.presets import BROUGHT, AttackStep
 from bench import registry
+from bench.config.asked import check_asked
 from bench.config.black_box import as_black_box, asks_endpoints
 from bench.config.brought import STEPS, check_brought, check_one_radius
 from bench.config.naming import digest, file_name, lasting, lasting_victim, placed, shortened, victim_file_name
 from bench.config.radii import HOW_TO_WRITE, NORMS, parse_eps
-from bench.config.request import ADAPTIVE, DEFAULT_PROTOCOL, Options, Request, flag
+from bench.config.request import ADAPTIVE, DEFAULT_PROTOCOL, NATIVE, NO_ATTACK, Options, Request, flag
 from bench.config.suite import Suite, TaskPlan, load_suite, preset
-from bench.config.victims import Pair, check_asked, victim_pairs
+from bench.config.victims import Pair, victim_pairs
 from bench.data.specs import Place, is_spec, parse, told_apart
 from bench.errors import UsageError
 from bench.models.victims import specs
 from bench.records.shards import Shard
 from tasks.protocol import PROTOCOLS, SEARCH_PRECISION
 
-NO_ATTACK = "none"
-NATIVE = "native"  # the tower, and the name of the encoder where the vision-language model keeps its own
 TRANSFER = "transfer"  # the preset that makes sense on a surrogate only
 PRECISIONS = ("float32", "bf16", "fp16")
 TOWERS = ("encoder", NATIVE)

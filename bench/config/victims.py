@@ -1,7 +1,5 @@
 """Which victims a request is about: those that are scored, and those that the images are made on."""
 
-from collections.abc import Iterable
-
 from bench import registry
 from bench.config.naming import placed
 from bench.config.request import Request, flag
@@ -24,20 +22,6 @@ def victim_pairs(task: str, request: Request, suite: Suite) -> list[Pair]:
         shown = None if victim.identity == specs.parse(suite.vlm).identity else str(victim)
         found += [(shown, str(_placed(source))) for source in sources] or [(shown, None)]
     return found
-
-
-def check_asked(request: Request, tasks: Iterable[str]) -> None:
-    """Refuse what is said of a vision-language model where no task asks one.
-
-    Raises:
-        UsageError: it is; names the option.
-    """
-    given = [
-        name for name in ("surrogate_vlm", "vlm", "shots", "image_size") if getattr(request, name) not in (None, ())
-    ]
-    if given and not any(map(asks_victims, tasks)):
-        instead = "; use --surrogate" if given[0] == "surrogate_vlm" else "; leave it out"
-        raise UsageError(f"{flag(given[0])}: task {', '.join(tasks)} asks no vision-language model{instead}")
 
 
 def asks_victims(task: str) -> bool:

@@ -85,7 +85,7 @@ def read_header(directory: Path | str) -> RunHeader:
     try:
         return RunHeader.from_json(text)
     except RecordsError as error:
-        raise RecordsError(f"{path}: {error}") from error
+        raise RecordsError(f"{path}: {error}; restore it or delete the run") from error
 
 
 def read_records(directory: Path | str) -> list[Record]:

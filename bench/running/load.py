@@ -12,7 +12,7 @@ from torchvision.transforms.functional import to_tensor
 from attacks.presets import TASKLESS
 from attacks.threat import Norm
 from bench.config import RunConfig, load_suite
-from bench.config.run_config import NATIVE
+from bench.config.request import NATIVE
 from bench.data.bank import Images, Pictures, ids_left_out, read_pictures
 from bench.data.brought import digest as digest_of
 from bench.data.brought import read_folder, refuse_surplus

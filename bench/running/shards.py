@@ -30,8 +30,7 @@ def split(config: RunConfig) -> list[RunConfig]:
     A run goes on as it was begun: in one piece, or in as many shards as there are, whatever is asked for now.
 
     Raises:
-        UsageError: a run is to be forced and split at once, or into more parts than it has samples, or a folder in the
-            output folder is a link.
+        UsageError: a run is to be forced and split at once, or a folder in the output folder is a link.
         RecordsError: its directory holds shards that do not belong together.
     """
     with explained("create", config.output):
@@ -44,8 +43,6 @@ def split(config: RunConfig) -> list[RunConfig]:
     count = begun[0].count if begun else config.shards or 1
     if count == 1:
         return [config]
-    if count > config.n_samples and not begun:
-        raise UsageError(f"--shards {count}: {run} has {config.n_samples} samples; give at most so many")
     if config.force:
         raise UsageError(f"--force cannot begin shards beside others: choose another --output, or delete {run}")
     return [replace(config, shard=Shard(number, count)) for number in range(count)]

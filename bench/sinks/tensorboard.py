@@ -7,6 +7,7 @@ from pathlib import Path
 from tensorboardX import SummaryWriter
 
 from bench.sinks.base import Subject
+from bench.trust.places import inside, no_links
 from bench.trust.text import for_markdown
 
 DEFAULT_PLACE = "runs/tensorboard"
@@ -29,7 +30,7 @@ class TensorBoard:
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         """Write scalars."""
         if not self._writers:
-            folder = str(self._place / self._subject.name)
+            folder = str(no_links(inside(self._place, self._subject.name, "the name"), self._place))
             suffix = f".{time.time_ns()}"  # else two files of one second are one, and lose what the first held
             self._writers.append(SummaryWriter(folder, purge_step=step, filename_suffix=suffix))
             self._writers[0].add_text("settings", self._settings(), step)
@@ -43,5 +44,5 @@ class TensorBoard:
             writer.close()
 
     def _settings(self) -> str:
-        facts = self._subject.settings.items()
-        return "\n".join(["| setting | |", "| --- | --- |", *(f"| {k} | {for_markdown(str(v))} |" for k, v in facts)])
+        facts = [f"| {for_markdown(k)} | {for_markdown(str(v))} |" for k, v in self._subject.settings.items()]
+        return "\n".join(["| setting | |", "| --- | --- |", *facts])

@@ -7,8 +7,10 @@ interval's width over that of a normal distribution's; the interval itself stand
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,12 @@ from bench.analysis.facts import Facts
 from bench.analysis.stats import RESAMPLES, Z95
 from bench.errors import UsageError
 from bench.records import Run, RunHeader, write_atomically
-from bench.records.files import explained
+from bench.records.files import explained, unlinked
 from bench.tables.table import DOUBTFUL, PARTIAL, Layout
+from bench.trust.places import LONGEST_NAME, safe_name
 
 SOURCE = "robust-vlm-bench"
+SHORT = 100  # characters of a folder's name that a digest follows
 _Model = tuple[str, ...]
 
 
@@ -29,23 +33,36 @@ def write_lm_eval(layout: Layout, runs: Sequence[Run], facts: Facts, folder: Pat
     """Write ``FOLDER/MODEL/results_TIME.json`` of each model; equal runs give equal files.
 
     Raises:
-        UsageError: two runs of a model have different numbers for one task: which is meant must be chosen.
+        UsageError: two runs of a model have different numbers for one task: which is meant must be chosen; or a run
+            does not say when it was made.
+        RecordsError: a file cannot be written, or would be through a link.
     """
     models: dict[_Model, list[Measure]] = {}
     for one in layout.measures(runs, facts):
         models.setdefault(_model(one.header), []).append(one)
     if not models:
         raise UsageError("no run has a score to export; make some with `bench run`")
+    names = ["+".join(part for part in model if part) for model in models]
     written = []
-    for model, measures in models.items():
-        name = "+".join(part for part in model if part)
-        ended = max(header.ended or header.started for one in measures for header in one.headers)
-        path = folder / _for_file(name) / f"results_{ended.replace(':', '-')}.json"
+    for name, place, measures in zip(names, _folders(names), models.values(), strict=True):
+        ended = max((_ended(header, one) for one in measures for header in one.headers), key=datetime.timestamp)
+        path = unlinked(folder / place / f"results_{ended.isoformat().replace(':', '-')}.json", folder)
+        results = json.dumps(_results(name, measures), indent=2, ensure_ascii=False) + "\n"
         with explained("create", path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(_results(name, measures), indent=2, ensure_ascii=False) + "\n")
+        write_atomically(path, results)
         written.append(path)
     return written
+
+
+def _folders(names: Sequence[str]) -> list[str]:
+    """A folder's name for each model, another for each: of two that would have the same both get a digest."""
+    plain = [_for_file(name) for name in names]
+    count = Counter(plain)
+    return [
+        one if count[one] == 1 else f"{one[:SHORT]}-{sha256(name.encode()).hexdigest()[:6]}"
+        for name, one in zip(names, plain, strict=True)
+    ]
 
 
 def _model(header: RunHeader) -> _Model:
@@ -55,8 +72,9 @@ def _model(header: RunHeader) -> _Model:
 
 
 def _for_file(name: str) -> str:
-    """A model's name as a folder's, as lm-evaluation-harness makes it."""
-    return re.sub(r'["<>:/|\\?*\[\]]+', "__", name)
+    """A model's name as a folder's, as lm-evaluation-harness makes it; a digest of what can be none, such as ".."."""
+    plain = re.sub(r'["<>:/|\\?*\[\]\x00-\x1f\x7f]+', "__", name)
+    return plain if plain.strip(". ") and len(plain.encode()) <= LONGEST_NAME else safe_name(name)
 
 
 def _task(one: Measure) -> str:
@@ -71,15 +89,16 @@ def _results(name: str, measures: Sequence[Measure]) -> dict[str, Any]:
     single = {key: one for key, one in tasks.items() if one.dataset != AVERAGE}
     groups = {key: one for key, one in tasks.items() if one.dataset == AVERAGE}
     headers = [header for one in measures for header in one.headers]
-    first, began = min(headers, key=lambda h: h.started), min(_seconds(h.started) for h in headers)
-    ended = max(_seconds(h.ended or h.started) for h in headers)
+    first = min(headers, key=lambda h: h.started)
+    began = min(_moment(h.started, one).timestamp() for one in measures for h in one.headers)
+    ended = max(_ended(h, one).timestamp() for one in measures for h in one.headers)
     return {
         "results": {key: _entry(one) for key, one in tasks.items()},
         **({"groups": {key: _entry(one) for key, one in groups.items()}} if groups else {}),
         "group_subtasks": {key: _members(one, single) if key in groups else [] for key, one in tasks.items()},
         "configs": {key: _config(key, one) for key, one in single.items()},
         "versions": {key: one.header.task_version for key, one in tasks.items()},
-        "n-shot": {key: int(one.header.victim_settings.get("shots", 0)) for key, one in tasks.items()},
+        "n-shot": {key: _shots(one.header) for key, one in tasks.items()},
         "higher_is_better": {key: {_metric(one): not one.lower_is_better} for key, one in tasks.items()},
         "n-samples": {key: _counts(one) for key, one in single.items()},
         "config": {
@@ -149,5 +168,24 @@ def _members(average: Measure, single: dict[str, Measure]) -> list[str]:
     return [key for key, one in single.items() if one.radius == average.radius and runs & set(one.directories)]
 
 
-def _seconds(moment: str) -> float:
-    return datetime.fromisoformat(moment).timestamp()
+def _ended(header: RunHeader, one: Measure) -> datetime:
+    return _moment(header.ended or header.started, one)
+
+
+def _moment(said: str, one: Measure) -> datetime:
+    """When it was, as a header says.
+
+    Raises:
+        UsageError: the header says nothing of the kind.
+    """
+    try:
+        found = datetime.fromisoformat(said)
+        found.timestamp()
+    except (ValueError, OverflowError) as error:
+        raise UsageError(f"{one.directories[0] / 'run.json'} says {said[:40]!r} for a time; restore it") from error
+    return found
+
+
+def _shots(header: RunHeader) -> int:
+    said = header.victim_settings.get("shots", "0")
+    return int(said) if said.isascii() and said.isdecimal() and len(said) < 10 else 0

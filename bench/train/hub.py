@@ -11,7 +11,7 @@ from bench.analysis.cells import Measure, averaged, measured
 from bench.config.facts import SUITE_FACTS
 from bench.errors import UsageError
 from bench.records import Run
-from bench.records.files import explained
+from bench.records.files import explained, unlinked
 from bench.records.worst import eps_label
 from bench.sinks.base import without_secrets
 from bench.train import card
@@ -58,12 +58,12 @@ def make_folder(
     refuse_links(trained)
     facts = _without_places(card.read_facts(trained))
     runs = [] if results is None else card.runs_of(facts["digest"], results)
+    text = _text([*card.sections(facts, trained), *([card.scores_table(runs)] if runs else [])], repo)
+    data = _metadata(facts, index_of(runs), licence)
     card.draw_curves(card.read_metrics(trained / card.METRICS), trained / card.CURVES)
     _copy(trained, output)
-    data = _metadata(facts, index_of(runs), licence)
-    text = _text([*card.sections(facts, trained), *([card.scores_table(runs)] if runs else [])], repo)
     with explained("write", output):
-        ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}").save(output / card.CARD)
+        ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}").save(unlinked(output / card.CARD, output))
     return output
 
 
@@ -159,8 +159,9 @@ def _copy(trained: Path, output: Path) -> None:
         raise UsageError(f"{output} holds other files, such as {surplus[0]}; give another --output")
     with explained("write", output):
         for name in names:
-            (output / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(trained / name, output / name)
+            target = unlinked(output / name, output)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(trained / name, target)
 
 
 def _text(sections: Iterable[str], repo: str | None) -> str:

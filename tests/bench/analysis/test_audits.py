@@ -1,59 +1,58 @@
-"""Audits beside runs: read, refused where they are damaged, and shown beside the robust scores."""
+"""Audits beside runs: read as they were written, or refused by name."""
 
 import json
+import os
 
 import pytest
 
 from bench.analysis.audits import FILE, audits
 from bench.records import RecordsError
-from bench.regression import baseline as committed
-from bench.tables.audits import HEAD, table
-from bench.verify.audit import Audit, Finding, save
 from tests.bench.runs import make_run
 
-FOUND = (
-    Finding("gradient against differences", False, "", tried=16),
-    Finding("more steps", True, "1 of 20 robust samples broken", 20, 1, 9.2),
-    Finding("more restarts", False, "", 20, 0, 6.1),
-    Finding("loss still rising", False, "not known"),
-)
+FOUND = {"name": "restarts", "wins": True, "tried": 3, "broken": 1, "most": 12.5}
+AUDIT = {"radius": 4.0, "score": 50.0, "robust": 3, "seconds": 1.5, "evaluations": 100, "findings": [FOUND]}
 
 
-@pytest.fixture
-def run(tmp_path):
-    found = make_run(tmp_path / "fare4_x", {0: [100.0, 0.0, 100.0], 4: [0.0, 0.0, 100.0]})
-    save(Audit(str(found.directory), 4.0, 36.25, 181, FOUND, 61.4, 12345))
-    return found
+def beside(folder, **changes):
+    run = make_run(folder / "run", {0: [100.0, 100.0], 4: [100.0, 0.0]})
+    (run.directory / FILE).write_text(json.dumps(AUDIT | changes))
+    return run
 
 
-def test_an_audit_stands_beside_its_runs_score(run, tmp_path):
-    other = make_run(tmp_path / "other", {0: [100.0, 0.0, 100.0], 4: [0.0] * 3}, encoder="clip")
-    (one,) = audits([other, run])
-    assert (one.audit.wins, one.audit.tried, one.audit.most) == (("more steps",), 20, 9.2)
-    row = dict(zip(HEAD, table([one]).splitlines()[2].strip("| ").split(" | "), strict=True))
-    assert (row["encoder"], row["radius"], row["robust score"]) == ("fare4", "4/255", "36.2")
-    assert (row["could still win"], row["which"]) == ("1 of 3", "more steps")
-    assert (row["at most still to take"], row["seconds"], row["gradients"]) == ("9.2", "61", "12345")
-    assert committed.blocks([other, run])["audit"] == table([one])
-    assert "audit" not in committed.blocks([other])
-
-
-def test_it_names_no_folder_of_the_machine(run, tmp_path):
-    assert str(tmp_path) not in (run.directory / FILE).read_text()
+def test_an_audit_is_read(tmp_path):
+    (found,) = audits([beside(tmp_path)])
+    assert (found.audit.wins, found.audit.tried, found.audit.most) == (("restarts",), 3, 12.5)
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
-    [({"radius": 3.0}, "which the run does not have"), ({"findings": 3}, "no audit"), ({"score": "high"}, "no audit")],
+    "changes",
+    [
+        {"score": 1000},
+        {"score": -50},
+        {"score": 1e308},
+        {"radius": 3.0},
+        {"robust": -1},
+        {"evaluations": 1.5},
+        {"seconds": -1},
+        {"findings": [FOUND | {"most": 1e9}]},
+        {"findings": [FOUND | {"most": -1}]},
+        {"findings": [FOUND | {"tried": -1}]},
+        {"findings": None},
+    ],
+    ids=str,
 )
-def test_a_damaged_audit_is_refused(run, change, words):
-    path = run.directory / FILE
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(RecordsError, match=words):
-        audits([run])
+def test_what_no_audit_says_is_refused_by_name(tmp_path, changes):
+    with pytest.raises(RecordsError, match=r"audit\.json"):
+        audits([beside(tmp_path, **changes)])
 
 
-def test_what_is_no_json_is_refused(run):
-    (run.directory / FILE).write_text("{")
-    with pytest.raises(RecordsError, match="bench audit"):
+def test_an_audit_is_a_file_of_its_run(tmp_path):
+    run = beside(tmp_path)
+    (run.directory / FILE).unlink()
+    assert audits([run]) == []
+    os.mkfifo(run.directory / FILE)
+    assert audits([run]) == []
+    (run.directory / FILE).unlink()
+    (run.directory / FILE).symlink_to("/etc/passwd")
+    with pytest.raises(RecordsError, match="is a link"):
         audits([run])

@@ -97,6 +97,17 @@ def test_a_drop_fails_below_one_in_a_hundred(losses, changes, outcome):
     new = in_memory({0: [0.0] * losses + [100.0] * 42}, **{"weights": changes} if changes else {})
     old = in_memory({0: [100.0] * (losses + 42)})
     assert outcomes(compare_to_baseline([new], [old])) == [outcome]
+    succeeds = in_memory({0: [100.0] * losses + [0.0] * 42}, worst="max", **{"weights": changes} if changes else {})
+    fails = in_memory({0: [0.0] * (losses + 42)}, worst="max")
+    assert outcomes(compare_to_baseline([succeeds], [fails])) == [outcome]
+
+
+@pytest.mark.parametrize(("metric", "interval"), [("accuracy", "[-3.7, 3.7]"), ("CIDEr", "[0.0, 0.0]")])
+def test_an_interval_is_bounded_by_the_metrics_own_ceiling(metric, interval):
+    """Where nothing changes: of 100 samples at most 3.7 % more could have, by Wilson; CIDEr knows no such bound."""
+    run = in_memory({0: [60.0] * 100}, metric=metric, ceiling=None if metric == "CIDEr" else 100.0)
+    (finding,) = compare_to_baseline([run], [run])
+    assert f"(+0.0 {interval}, p = 1.00, n = 100)" in finding.words
 
 
 @pytest.mark.parametrize(

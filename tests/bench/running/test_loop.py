@@ -77,9 +77,9 @@ def test_batch_size_does_not_change_an_answer(tmp_path, task, dataset):
 
 
 def test_the_same_command_again_does_nothing(tmp_path):
-    first = _run(_config(tmp_path))
+    first = _run(_config(tmp_path, attack="pgd"))
     before = (first.directory / "records.jsonl").read_bytes()
-    _run(_config(tmp_path))
+    _run(_config(tmp_path, attack="pgd"))
     assert (first.directory / "records.jsonl").read_bytes() == before
 
 
@@ -102,7 +102,7 @@ def give_brief(*words):
     main(words)
 
 
-BRIEF = "run --encoder fare --task vqa --limit 16 --quiet --batch-size 2 --attack brief --jobs 1 --output".split()
+BRIEF = "run --encoder fare --task vqa --limit 24 --quiet --batch-size 2 --attack brief --jobs 1 --output".split()
 
 
 @pytest.fixture(scope="module")
@@ -276,9 +276,9 @@ def test_out_of_memory_halves_the_batch_and_goes_on(tmp_path, monkeypatch):
             return super().__call__(images, rows)
 
     monkeypatch.setattr("tasks.zeroshot.Classification", Greedy)
-    starved = _run(_config(tmp_path / "a", eps=4))
+    starved = _run(_config(tmp_path / "a", eps=4, attack="pgd"))
     monkeypatch.undo()
-    plenty = _run(_config(tmp_path / "b", eps=4))
+    plenty = _run(_config(tmp_path / "b", eps=4, attack="pgd"))
     assert max(sizes) <= 5
     assert _bare(starved.records) == _bare(plenty.records)
 
@@ -331,9 +331,9 @@ def test_the_last_round_itself_and_rounds_that_failed_name_no_goal():
 
 
 def test_transfer_attacks_follow_the_surrogate(tmp_path):
-    direct = _run(_config(tmp_path, encoder="fare4", task="vqa", dataset="mini-vqa", limit=16, eps=4, attack="pgd"))
+    direct = _run(_config(tmp_path, encoder="fare4", task="vqa", dataset="mini-vqa", limit=8, eps=4, attack="pgd"))
     config = _config(
-        tmp_path, encoder="fare4", task="vqa", dataset="mini-vqa", limit=16, eps=4, attack="pgd", surrogate="clip"
+        tmp_path, encoder="fare4", task="vqa", dataset="mini-vqa", limit=8, eps=4, attack="pgd", surrogate="clip"
     )
     transfer = _run(config)
     assert transfer.header.surrogate == "clip"
@@ -362,7 +362,7 @@ def test_captions_are_asked_for_at_checkpoints_so_that_a_broken_one_ends_its_att
 
     def attacked(kind, **options):
         config = _config(tmp_path, task="captioning", dataset="mini-caption", encoder="clip", attack=kind, eps=4,
-                         limit=8, **options)  # fmt: skip
+                         limit=5, **options)  # fmt: skip
         return {r.sample_id: r for r in _run(config).records if r.step != "clean"}
 
     plain, asked = attacked("apgd"), attacked("apgd-confirm")

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -55,11 +56,22 @@ def _alive(pid):
         return False
 
 
+def _session_of(command):
+    """All processes that a command has begun: it has a session of its own."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            if os.getsid(int(path.name)) == command.pid:
+                found.append(int(path.name))
+    return found
+
+
 def test_the_workers_of_a_killed_command_die_with_it_and_free_their_locks(begun):
     command, workers, output = begun
     command.send(signal.SIGKILL)
     command.wait()
-    _until(lambda: not any(map(_alive, workers)), 30)
+    _until(lambda: not any(map(_alive, _session_of(command))), 30)
+    assert not any(map(_alive, workers))
     for directory in find_runs(output):
         header = load_run(directory).header
         assert header.status == "started"
@@ -72,5 +84,6 @@ def test_ctrl_c_ends_all_processes_and_marks_their_runs(begun):
     os.killpg(command.pid, signal.SIGINT)
     assert command.wait() != 0
     assert not any(map(_alive, workers))
+    _until(lambda: not any(map(_alive, _session_of(command))), 30)
     assert {load_run(directory).header.status for directory in find_runs(output)} == {"partial"}
     assert "Traceback" not in command.stderr

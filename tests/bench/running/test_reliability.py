@@ -14,7 +14,7 @@ from bench.running.defended import fixed
 from bench.running.load import prepare
 from bench.running.sanity_checks import defence_checks
 
-COUNT = 8
+COUNT = 4
 MINI = Path(__file__).parents[3] / "results" / "mini"
 STEP = AttackStep("climb", "apgd", 10, "untargeted", "random", 2.0)
 

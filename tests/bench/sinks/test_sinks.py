@@ -99,6 +99,34 @@ def test_finished_runs_are_sent(tmp_path, told):
     assert [what for what, *_ in told] == ["made", "begin", "log", "close"]
 
 
+@pytest.mark.parametrize("names", [{"suite": "../../out"}, {"suite": "/tmp/out"}, {"task": "../../out"}, {"suite": ""}])
+def test_no_run_chooses_a_folder_outside_its_sink(tmp_path, names):
+    """Suite and task of a header are part of the name, of which TensorBoard makes folders."""
+    run = make_run(tmp_path / "results" / "run", SCORES, **names)
+    done = invoke(["push", "runs", str(run.directory), "--log-to", f"tensorboard:{tmp_path / 'a' / 'logs'}"])
+    assert done.exit_code == 2
+    assert "run.json: suite and task" in done.output
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+
+
+def test_tensorboard_writes_through_no_link(tmp_path, capsys):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "logs" / "mini").symlink_to(tmp_path / "precious")
+    send([make_run(tmp_path / "run", SCORES)], [f"tensorboard:{tmp_path / 'logs'}"])
+    assert "is a link" in capsys.readouterr().err
+    assert list((tmp_path / "precious").iterdir()) == []
+
+
+def test_the_settings_are_a_table_whatever_they_are_called(tmp_path):
+    evil = "w |\n<script>x</script>"
+    send([make_run(tmp_path / "run", SCORES, weights={evil: evil})], [f"tensorboard:{tmp_path / 'logs'}"])
+    (file,) = (path for path in (tmp_path / "logs").rglob("*") if path.is_file())
+    (text,) = (v.tensor.string_val[0] for e in events(file) for v in e.summary.value if v.tag.startswith("settings"))
+    assert b"<script>" not in text
+    assert all(line.count(b"|") - line.count(b"\\|") == 3 for line in text.splitlines())
+
+
 def run_words(output, *more):
     words = ["run", "--encoder", "clip", "--task", "zeroshot", "--dataset", "mini-shape", "--attack", "none"]
     return [*words, "--limit", "2", "--on", "inline", "--quiet", "--output", str(output), *more]

@@ -109,6 +109,57 @@ def test_the_same_runs_give_the_same_files(tmp_path):
     assert one == again
 
 
+@pytest.mark.parametrize("encoder", ["..", ".", "../../out", "/tmp/out", "a\0b", "x\ny", "x" * 300, " "])
+def test_no_encoder_chooses_another_folder(tmp_path, encoder):
+    run = in_memory(THIRDS, encoder=encoder, task="zeroshot", model=None)
+    (path,) = export([run], SUITE_FACTS, tmp_path / "in" / "out", "lm-eval")
+    assert path.parent.parent == tmp_path / "in" / "out"
+    assert path.resolve() == path
+    assert [one for one in tmp_path.rglob("*") if one.is_file()] == [path]
+    assert json.loads(path.read_text())["model_name"] == encoder
+
+
+@pytest.mark.parametrize(
+    "changes", [{"ended": "2024-01-01/../../../../out"}, {"started": "/../../out"}, {"ended": "now"}]
+)
+def test_a_time_that_is_none_is_named_and_makes_no_folder(tmp_path, changes):
+    with pytest.raises(UsageError, match=r"run\.json says .* for a time"):
+        export([in_memory(THIRDS, **changes)], SUITE_FACTS, tmp_path / "in" / "out", "lm-eval")
+    assert not (tmp_path / "in" / "out").exists()
+
+
+def test_any_character_may_stand_between_a_date_and_a_time(tmp_path):
+    (path,) = export([in_memory(THIRDS, ended="2024-01-02/03:04:05")], SUITE_FACTS, tmp_path, "lm-eval")
+    assert path.name == "results_2024-01-02T03-04-05.json"
+
+
+def test_two_models_whose_names_would_be_one_folder_have_two(tmp_path):
+    both = [in_memory(THIRDS, name=name, encoder=name, model=None) for name in ("a/b", "a__b")]
+    written = export(both, SUITE_FACTS, tmp_path, "lm-eval")
+    assert len({path.parent for path in written}) == 2
+    assert {json.loads(path.read_text())["model_name"] for path in written} == {"a/b", "a__b"}
+
+
+@pytest.mark.parametrize("place", ["fare4+mini-llava", "fare4+mini-llava/results_2024-01-01T00-00-00+00-00.json"])
+def test_no_result_is_written_through_a_link(tmp_path, place):
+    (path,) = export([in_memory(THIRDS)], SUITE_FACTS, tmp_path / "out", "lm-eval")
+    link, precious = tmp_path / "out" / place, tmp_path / "precious"
+    assert path.is_relative_to(link)
+    link.rename(precious)
+    before = {one: one.read_bytes() for one in [precious, *precious.rglob("*")] if one.is_file()}
+    link.symlink_to(precious)
+    with pytest.raises(RecordsError, match="is a link"):
+        export([in_memory(THIRDS, seed=5)], SUITE_FACTS, tmp_path / "out", "lm-eval")
+    assert before == {one: one.read_bytes() for one in before}
+
+
+@pytest.mark.parametrize(("said", "shots"), [("4", 4), ("x", 0), ("9" * 5000, 0), ("-1", 0)])
+def test_shots_are_a_number(tmp_path, said, shots):
+    run = in_memory(THIRDS, protocol={"victim": {"shots": said}})
+    (path,) = export([run], SUITE_FACTS, tmp_path, "lm-eval")
+    assert set(json.loads(path.read_text())["n-shot"].values()) == {shots}
+
+
 def test_what_cannot_be_written_is_named(tmp_path):
     with pytest.raises(UsageError, match="does not say its format"):
         export(runs(), SUITE_FACTS, tmp_path / "x.txt")

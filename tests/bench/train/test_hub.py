@@ -1,6 +1,7 @@
 """A folder for the hub: what is in it, its model-index, and an upload to a hub that is not there."""
 
 import json
+import shutil
 
 import open_clip
 import pytest
@@ -10,6 +11,7 @@ from huggingface_hub import ModelCard
 
 from bench.errors import UsageError
 from bench.models.encoders.load import load_encoder
+from bench.records import RecordsError
 from bench.train import hub
 from tests.bench.runs import in_memory, make_run
 from tests.bench.train.commands import invoke
@@ -103,6 +105,25 @@ class Hub:
         if self.error is not None:
             raise self.error
         self.asked.append(options)
+
+
+@pytest.mark.parametrize("name", ["README.md", "open_clip_config.json", "clip_vision_model"])
+def test_the_folder_is_written_through_no_link(finished, pushed, tmp_path, name):
+    (pushed / name).rename(tmp_path / "precious")
+    (pushed / name).symlink_to(tmp_path / "precious")
+    places = [tmp_path / "precious", *(tmp_path / "precious").rglob("*")]
+    before = {path: path.read_bytes() for path in places if path.is_file()}
+    with pytest.raises((RecordsError, UsageError), match="is a link"):
+        hub.make_folder(finished, pushed, repo="you/other")
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_facts_of_another_form_are_named_before_anything_is_written(finished, tmp_path):
+    trained = shutil.copytree(finished, tmp_path / "trained")
+    (trained / "training.json").write_text('{"digest": "0"}')
+    with pytest.raises(UsageError, match=r"training\.json is not as bench train writes it"):
+        hub.make_folder(trained, tmp_path / "hub")
+    assert not (tmp_path / "hub").exists()
 
 
 def test_an_upload_makes_a_private_repository_and_sends_the_folder(tmp_path):

@@ -1,9 +1,7 @@
 """Whole training jobs that are killed, and go on by the same command."""
 
-import os
 import random
 import signal
-import socket
 
 import torch
 
@@ -12,7 +10,7 @@ from bench.train.stream import skipped_names
 from tests.bench.running.kills import carry_out
 from tests.bench.train.commands import ARCH, events, same_weights, steps, train_command
 from tests.bench.train.kills import arm, doomed
-from tests.commands import start
+from tests.commands import together
 
 KILLS = [  # moment, and its which visit; every line is the same command again
     ("attacking", 3),
@@ -54,15 +52,11 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(images, finished, t
 
 
 def _in_two_processes(words, rank=0, moment="none", nth=0):
-    """How two processes end of which one may die, with the environment that torchrun gives; and what they said.
+    """How two processes end of which one may die, and what they said.
 
     Once one has died the other is told to end, as torchrun does.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    members = [{"RANK": str(k), "LOCAL_RANK": str(k), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"} for k in range(2)]
-    both = [start(doomed, words, rank, moment, nth, environment=os.environ | place | one) for one in members]
+    both = together(doomed, words, rank, moment, nth)
     if both[rank].wait() != 0:
         both[1 - rank].send(signal.SIGTERM)
     return [one.wait() for one in both], [one.stderr for one in both]
