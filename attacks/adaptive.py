@@ -12,6 +12,7 @@ EOT_DRAWS = 8
 PUBLISHED_STEPS = 10  # of PGD, as test-time defences are evaluated by their authors
 QUERIES = 300  # of the black-box step
 PUBLISHED, BLACK_BOX = "published", "black-box"
+OWN_GRADIENT, STAND_IN = ("gradient", "finite_differences"), "stand_in"  # checks on the gradients of a defence
 
 
 @dataclass(frozen=True)

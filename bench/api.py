@@ -1,16 +1,22 @@
 """The library behind the command line: `run` carries out what `bench run` asks for."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench import sinks
 from bench.analysis.cells import measured
+from bench.analysis.sent import send
 from bench.config import Request, RunConfig, resolve, resolve_all
+from bench.config.asked import check_asked
 from bench.config.facts import SUITE_FACTS
 from bench.config.request import about
-from bench.records import Record, Run, load_run
+from bench.errors import UsageError
+from bench.records import Record, RecordsError, Run, load_run
+from bench.running.forks import begin_early
 from bench.tables import layouts
 from bench.tables.plot import score_against_radius
 from bench.tables.rows import frame, rows
@@ -66,7 +72,9 @@ def run(encoder: Names | None = None, task: Names | None = None, *, progress: bo
         RecordsError: a run directory is in use, holds another run, or cannot be written.
     """
     request = Request.of(encoder=encoder, task=task, **options)
-    return _carried_out(resolve(request), request, progress)
+    configs = resolve(request)
+    check_asked(request, [config.task for config in configs])
+    return _carried_out(configs, request, progress)
 
 
 def run_all(*, progress: bool = True, **options: Any) -> Result:
@@ -85,10 +93,27 @@ def run_all(*, progress: bool = True, **options: Any) -> Result:
 
 
 def _carried_out(configs: list[RunConfig], request: Request, progress: bool) -> Result:
-    from bench.running.engines import execute_all
+    sinks.check(request.log_to)
+    begin_early(configs, request.jobs, request.on)
+    from bench.running.engines import execute_all  # imports torch, as the workers' process does meanwhile
 
-    directories = execute_all(configs, jobs=request.jobs, progress=progress, on=request.on)
-    return Result(tuple(load_run(directory) for directory in directories))
+    try:
+        directories = execute_all(configs, jobs=request.jobs, progress=progress, on=request.on)
+    except (UsageError, RecordsError):  # some failed; the others are done
+        send(_ended(configs), request.log_to)
+        raise
+    runs = tuple(load_run(directory) for directory in directories)
+    send(runs, request.log_to)
+    return Result(runs)
+
+
+def _ended(configs: list[RunConfig]) -> list[Run]:
+    """Those runs that came to an end."""
+    found = []
+    for config in configs:
+        with suppress(RecordsError):
+            found.append(load_run(config.directory))
+    return [run for run in found if run.header.ended is not None]
 
 
 def _describe_options() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
 from typing import Any, cast
 
 from bench.errors import UsageError
@@ -42,6 +43,7 @@ DEFENCES = {
     "smooth": "bench.models.defences.smoothing:Smooth",
     "ttc": "bench.models.defences.ttc:TTC",
     "clipure": "bench.models.defences.clipure:CLIPure",
+    "r-tpt": "bench.models.defences.rtpt:RTPT",
 }
 READERS = {
     "vqa": "bench.data.questions:VQA",
@@ -78,6 +80,11 @@ ENGINES = {
     "ray": "bench.running.engines.ray:Ray",
     "slurm": "bench.running.engines.slurm:Slurm",
 }
+SINKS = {
+    "tensorboard": "bench.sinks.tensorboard:TensorBoard",
+    "mlflow": "bench.sinks.mlflow:MLflow",
+    "wandb": "bench.sinks.wandb:WandB",
+}
 CLAIMS = {"mini": "bench.mini.claims:claims_block"}
 LAYOUTS = {
     "flat": "bench.tables.layouts:flat",
@@ -103,6 +110,7 @@ _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "bench.objectives": OBJECTIVES,
     "bench.attack_kinds": ATTACK_KINDS,
     "bench.engines": ENGINES,
+    "bench.sinks": SINKS,
     "bench.claims": CLAIMS,
     "bench.layouts": LAYOUTS,
     "bench.readers": READERS,
@@ -167,6 +175,24 @@ def made(group: str, name: str, kind: type, *arguments: object, **options: objec
     if not isinstance(thing, kind):
         raise broken(group, name, f"it gives a {type(thing).__name__}, not what {kind.__name__} asks for")
     return thing
+
+
+def extra(module: str, name: str, asked: str) -> ModuleType:
+    """A package that is not among those that everybody has.
+
+    Args:
+        module: what of it is imported.
+        name: of the extra that brings it.
+        asked: what needs it, such as "--on ray".
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise UsageError(f"{asked} needs the package {package}: pip install 'robust-vlm-bench[{name}]'") from error
 
 
 def broken(group: str, name: str, reason: str) -> UsageError:

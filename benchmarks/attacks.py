@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
@@ -30,6 +31,7 @@ from bench.records import load_run
 from bench.records.worst import worst_scores
 from bench.running.load import Setup, prepare
 from bench.running.loop import carry_out
+from benchmarks import history
 from benchmarks.yardsticks import PlainLoop, counted, pyautoattack, torchattacks
 from tasks.protocol import STRICT
 
@@ -55,13 +57,14 @@ class Case:
     attack: str
     eps: float
     samples: int
+    device: str = "cpu"
 
 
 def load(case: Case, output: Path) -> tuple[object, Setup]:
     """The run and what it works with."""
     (config,) = resolve(Request.of(
         encoder=case.encoder, task=case.task, dataset=case.dataset, attack=case.attack, eps=case.eps,
-        limit=case.samples, suite="mini-full", output=output, device="cpu",
+        limit=case.samples, suite="mini-full", output=output, device=case.device,
     ))  # fmt: skip
     setup = prepare(config)
     everything = setup.images[range(len(setup.samples))]  # one tensor, for peers that know nothing of batches
@@ -82,12 +85,20 @@ def run_score(config: object, setup: Setup, eps: float) -> float:
 
 
 def measure(setup: Setup, work: Callable[[], float]) -> Cost:
-    """CPU seconds and gradient evaluations of a piece of work that returns a score."""
+    """Seconds and gradient evaluations of a piece of work that returns a score."""
     encoder = getattr(setup.victim, "encoder", None) or setup.victim.model.encoder  # type: ignore[attr-defined]
     with counted(encoder.visual) as count:
-        began = time.process_time()
+        began = clock(setup)
         score = work()
-        return Cost(time.process_time() - began, count.gradients, score)
+        return Cost(clock(setup) - began, count.gradients, score)
+
+
+def clock(setup: Setup) -> float:
+    """Seconds of the processor; on a GPU, elapsed seconds once it has done what it was asked to."""
+    if setup.images.device.type != "cuda":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def row(case: Case, peer: str, mine: Cost, other: Cost) -> list[str]:
@@ -101,11 +112,11 @@ def row(case: Case, peer: str, mine: Cost, other: Cost) -> list[str]:
     ]  # fmt: skip
 
 
-def against_peers(quick: bool, repeat: int) -> list[list[str]]:
-    """Zero-shot classification: APGD-CE and APGD-T, ours and the peers'."""
-    plain, robust = (32, 4) if quick else (200, 12)
+def against_peers(options: argparse.Namespace) -> list[list[str]]:
+    """Zero-shot classification: APGD-CE and APGD-T, ours and the peers' that are installed."""
+    plain, robust = (32, 4) if options.quick else (200, 12)
     cases = [
-        Case(encoder, "zeroshot", dataset, "autoattack", eps, n)
+        Case(encoder, "zeroshot", dataset, "autoattack", eps, n, options.device)
         for encoder, n, datasets in (
             ("clip", plain, ("mini-shape", "mini-colour")),
             ("fare4", robust, ("mini-shape",)),
@@ -118,10 +129,13 @@ def against_peers(quick: bool, repeat: int) -> list[list[str]]:
         _, setup = load(case, Path())
         threat = ThreatModel("linf", case.eps / 255)
         peers = {
-            "pyautoattack": lambda s=setup, t=threat: pyautoattack(s, t, 100),
-            "torchattacks": lambda s=setup, t=threat: torchattacks(s, t, 100),
+            peer.__name__: lambda s=setup, t=threat, attack=peer: attack(s, t, 100)
+            for peer in (pyautoattack, torchattacks)
+            if find_spec(peer.__name__)
         }
-        costs = [[repeated_ours(case), *(measure(setup, work) for work in peers.values())] for _ in range(repeat)]
+        costs = [
+            [repeated_ours(case), *(measure(setup, work) for work in peers.values())] for _ in range(options.repeat)
+        ]
         mine, *others = (total(column) for column in zip(*costs, strict=True))
         for name, other in zip(peers, others, strict=True):
             rows.append(row(case, name, mine, other))
@@ -141,10 +155,10 @@ def total(costs: list[Cost]) -> Cost:
     return Cost(sum(c.seconds for c in costs) / n, round(sum(c.gradients for c in costs) / n), costs[-1].score)
 
 
-def against_plain_loop(quick: bool) -> list[list[str]]:
+def against_plain_loop(options: argparse.Namespace) -> list[list[str]]:
     """The VQA ensemble, ours and one image at a time."""
     rows = []
-    for encoder, n in (("clip", 4 if quick else 96), ("fare4", 2 if quick else 16)):
+    for encoder, n in (("clip", 4 if options.quick else 96), ("fare4", 2 if options.quick else 16)):
         case = Case(encoder, "vqa", "mini-vqa", "ensemble-vqa", 4.0, n)
         mine = repeated_ours(case)
         _, setup = load(case, Path())
@@ -155,12 +169,12 @@ def against_plain_loop(quick: bool) -> list[list[str]]:
     return rows
 
 
-def targeted(quick: bool) -> list[list[str]]:
+def targeted(options: argparse.Namespace) -> list[list[str]]:
     """Targeted attacks that succeed: ours leave when the target is said, the plain loop takes all steps.
 
     The loop's cost does not depend on the image: it is measured on a few, and multiplied where ours fill a batch.
     """
-    preset, steps, few, many = ("stealth-500", 500, 1, 4) if quick else ("stealth", 10_000, 2, 32)
+    preset, steps, few, many = ("stealth-500", 500, 1, 4) if options.quick else ("stealth", 10_000, 2, 32)
     case = Case("clip", "stealth", "mini-stealth", preset, 4.0, many)
     won = successes(replace(case, attack="stealth-500"))
     mine, other = stealth_of(case, won[:few]), plain_stealth_of(case, won[:few], steps)
@@ -205,10 +219,10 @@ def plain_stealth_of(case: Case, rows: list[int], steps: int) -> Cost:
     return measure(setup, lambda: loop.run(loop.stealth))
 
 
-def overhead(quick: bool) -> list[list[str]]:
+def overhead(options: argparse.Namespace) -> list[list[str]]:
     """APGD that never stops early, against as many bare forward and backward passes: the median of several rounds."""
     rows = []
-    steps, rounds = (10, 3) if quick else (100, 5)
+    steps, rounds = (10, 3) if options.quick else (100, 5)
     for task, dataset, goal in (("zeroshot", "mini-shape", "untargeted"), ("vqa", "mini-vqa", "reference-0")):
         case = Case("fare4", task, dataset, "apgd", 4.0, 32)
         _, setup = load(case, Path())
@@ -237,7 +251,7 @@ def overhead(quick: bool) -> list[list[str]]:
     return rows
 
 
-PARTS: dict[str, tuple[list[str], Callable[[bool, int], list[list[str]]]]] = {
+PARTS: dict[str, tuple[list[str], Callable[[argparse.Namespace], list[list[str]]]]] = {
     "peers": (
         ["encoder", "dataset", "radius", "n", "peer", "score, ours", "peer's", "gradients per sample, ours", "peer's",
          "ratio", "CPU seconds, ours", "peer's", "ratio"],
@@ -246,18 +260,29 @@ PARTS: dict[str, tuple[list[str], Callable[[bool, int], list[list[str]]]]] = {
     "plain-loop": (
         ["encoder", "dataset", "radius", "n", "yardstick", "score, ours", "loop's", "gradients per sample, ours",
          "loop's", "ratio", "CPU seconds, ours", "loop's", "ratio"],
-        lambda quick, repeat: against_plain_loop(quick),
+        against_plain_loop,
     ),
     "targeted": (
         ["encoder", "dataset", "radius", "n", "attack", "success, ours", "loop's", "gradients per sample, ours",
          "loop's", "ratio", "CPU seconds, ours", "loop's", "ratio"],
-        lambda quick, repeat: targeted(quick),
+        targeted,
     ),
     "overhead": (
         ["task", "batch", "steps", "CPU seconds, engine", "bare passes", "overhead"],
-        lambda quick, repeat: overhead(quick),
+        overhead,
     ),
 }  # fmt: skip
+
+
+def ratios(name: str, rows: list[list[str]]) -> dict[str, float]:
+    """What the history keeps of a part: how many times what ours costs the others cost."""
+    if name == "overhead":
+        return {f"overhead: bare passes / engine, {row[0]}, seconds": float(row[4]) / float(row[3]) for row in rows}
+    found = {}
+    for encoder, dataset, radius, _, other, *_, gradients, _, _, seconds in rows:
+        case = f"{name}: {other} / ours, {encoder}, {dataset} at {radius}"
+        found[f"{case}, gradients"], found[f"{case}, seconds"] = (float(r.rstrip("x")) for r in (gradients, seconds))
+    return found
 
 
 def show(cells: list[str]) -> None:
@@ -284,15 +309,19 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few samples: shows that it runs")
     parser.add_argument("--only", choices=PARTS, action="append", help="only this part; may be repeated")
     parser.add_argument("--repeat", type=int, default=1, help="measure the peers' part so often")
+    parser.add_argument("--device", default="cpu", help="of the peers' part; others are measured on the CPU")
     parser.add_argument("--write", type=Path, help="write the tables between their marks in this document")
+    history.add_option(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name in options.only or PARTS:
         head, part = PARTS[name]
         print(f"\n{name}: {', '.join(head)}")
-        table = markdown(head, part(options.quick, options.repeat))
+        rows = part(options)
         if options.write:
-            write(options.write, name, table)
+            write(options.write, name, markdown(head, rows))
+        if options.note and not options.quick:
+            history.note(ratios(name, rows))
 
 
 if __name__ == "__main__":

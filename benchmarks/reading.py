@@ -15,7 +15,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder would hide the package "attacks"
+
 from bench.records import SCHEMA_VERSION, RunHeader
+from benchmarks import history
 
 RUNS = 5
 STEPS = (("clean", 0.0), ("apgd-ce", 2.0), ("apgd-ce", 4.0), ("apgd-dlr", 4.0))
@@ -61,7 +64,9 @@ def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=1_000_000)
-    samples = parser.parse_args().records // (RUNS * len(STEPS))
+    history.add_option(parser)
+    asked = parser.parse_args()
+    samples, taken = asked.records // (RUNS * len(STEPS)), {}
     with tempfile.TemporaryDirectory() as folder:
         old, new = Path(folder) / "old", Path(folder) / "new"
         make_runs(old, samples, 0)
@@ -75,7 +80,13 @@ def main() -> None:
         print(f"{'command':14}{'seconds':>9}{'MB':>8}")
         for name, words in commands.items():
             seconds, memory, last = measured(*words)
+            taken[name] = seconds
             print(f"{name:14}{seconds:9.1f}{memory:8.0f}  {last[:80]}")
+    if asked.note:
+        torch = taken.pop("import torch")
+        history.note(
+            {f"reading: import of torch / {name}, {asked.records} records": torch / s for name, s in taken.items()}
+        )
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ from bench.train.recipe import Recipe, paper_flaws
 from bench.train.schedule import Schedule
 from bench.train.step import Runtime, Stepper
 from bench.train.towers import trained_part
+from benchmarks import history
 
 PAPER_STEPS, PAPER_BATCH, LOGGED = 20_000, 128, 10
 EPS, SIZE, STEPS = 4 / 255, 1 / 255, 10
@@ -225,12 +226,20 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="on our side")
     parser.add_argument("--only", choices=["plain", "bench"], help="one side alone, for its peak memory on a CPU")
     parser.add_argument("--price", type=float, default=None, help="of an hour on the device, for the cost")
+    history.add_option(parser)
     arguments = parser.parse_args()
+    named = arguments.arch or "miniature"
     arguments.weights = None if arguments.arch is None else "random"
     arguments.arch = arguments.arch or catalogue.resolve_path(str(catalogue.rows("mini")["clip"].model))
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    print(json.dumps(measure(arguments), indent=2))
+    found = measure(arguments)
+    print(json.dumps(found, indent=2))
+    if arguments.note and arguments.only is None:
+        ways = [word for word in ("bf16", "compile") if getattr(arguments, word)]
+        case = ", ".join([named, f"batch {arguments.batch}", arguments.device, *ways])
+        clocks = {"seconds": "speedup", "processor seconds": "speedup_in_processor_time"}
+        history.note({f"training: plain loop / trainer, {case}, {c}": cast(float, found[k]) for c, k in clocks.items()})
 
 
 if __name__ == "__main__":

@@ -57,9 +57,9 @@ class Logits(nn.Module):
 
 
 def labels_of(setup: Setup) -> Tensor:
-    """(N,) class indices."""
+    """(N,) class indices, on the images' device."""
     names = setup.task.dataset.classnames  # type: ignore[attr-defined]
-    return torch.tensor([names.index(sample.references[0]) for sample in setup.samples])
+    return torch.tensor([names.index(sample.references[0]) for sample in setup.samples], device=setup.images.device)
 
 
 def pyautoattack(setup: Setup, threat: ThreatModel, steps: int) -> float:
@@ -68,7 +68,13 @@ def pyautoattack(setup: Setup, threat: ThreatModel, steps: int) -> float:
 
     model, labels = Logits(setup), labels_of(setup)
     attack = AutoAttack(
-        model, norm="Linf", eps=threat.eps, seed=0, device="cpu", version="custom", attacks=["apgd-ce", "apgd-t"]
+        model,
+        norm="Linf",
+        eps=threat.eps,
+        seed=0,
+        device=str(labels.device),
+        version="custom",
+        attacks=["apgd-ce", "apgd-t"],
     )
     attack.verbose = False
     attack.apgd.n_restarts, attack.apgd_targeted.n_restarts = 1, 1  # as its version "standard" has it

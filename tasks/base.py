@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from PIL import Image
 from torch import Tensor
@@ -193,6 +193,14 @@ class ImageTextEncoder(Protocol):
     @property
     def text(self) -> "TextClassifier":
         """The text tower."""
+
+
+@runtime_checkable
+class ClassifyingEncoder(ImageTextEncoder, Protocol):
+    """An encoder that tells classes apart in a way of its own, such as one behind a defence that tunes prompts."""
+
+    def class_logits(self, images: Tensor, classnames: Sequence[str]) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> logits (B, K)."""
 
 
 class VisionLanguageModel(Protocol):

@@ -30,7 +30,10 @@ class Stealth:
 
     @classmethod
     def fits(cls, dataset: Dataset) -> str | None:
-        """Each sample needs a prompt."""
+        """Each sample needs a prompt, and a target that not every text holds."""
+        for sample in dataset.samples:
+            if not sample.references or not sample.references[0].strip():
+                return f"has sample {sample.id!r} with an empty target, which every text holds"
         return asks_prompts(dataset)
 
     def __init__(self, dataset: Dataset, protocol: Protocol = STRICT) -> None:

@@ -1,8 +1,9 @@
 """Zero-shot classification with a CLIP encoder (Radford et al. 2021; attacked as in Schlarmann et al. 2024, 4.4)."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn.functional import normalize
 
 from attacks.checks import SanityCheck
 from attacks.objective import Classification, Objective, TargetedClassification, runner_up
-from tasks.base import Answer, Dataset, ImageTextEncoder, Sample, Victim, answers_of
+from tasks.base import Answer, ClassifyingEncoder, Dataset, ImageTextEncoder, Sample, Victim, answers_of
 from tasks.protocol import STRICT, Protocol
 
 COINCIDE = 1 - 1e-5  # cosine of embeddings above which rounding decides between two classes
@@ -32,8 +33,12 @@ class ZeroShot:
 
     @classmethod
     def fits(cls, dataset: Dataset) -> str | None:
-        """Classes are needed."""
-        return None if dataset.classnames else "has no classes"
+        """Classes are needed, of two names at least."""
+        if not dataset.classnames:
+            return "has no classes"
+        if len(set(dataset.classnames)) == 1:
+            return f"has one class, {dataset.classnames[0]!r}, so that every answer is right: take two at least"
+        return None
 
     def __init__(self, dataset: Dataset, protocol: Protocol = STRICT) -> None:
         self.dataset = dataset
@@ -43,6 +48,9 @@ class ZeroShot:
         """Embed the class names once."""
         weights = model.text.classifier(self.dataset.classnames, self.dataset.templates)
         bias = float(getattr(model.text, "bias", 0.0))
+        if isinstance(model, ClassifyingEncoder):
+            own = partial(model.class_logits, classnames=self.dataset.classnames)
+            return _OwnClassifier(model, weights, float(model.text.scale), self.classes, bias, own)
         return _Classifier(model, weights, float(model.text.scale), self.classes, bias)
 
     def score(self, prediction: str, sample: Sample) -> float:
@@ -137,3 +145,14 @@ class _Classifier:
         # where no rival has a finite logit the rank may fall on the label itself
         targets = torch.where(targets == labels, (labels + 1) % len(self.classes), targets)
         return TargetedClassification(self.logits, labels, targets)
+
+
+@dataclass(frozen=True)
+class _OwnClassifier(_Classifier):
+    """Of an encoder that tells classes apart in a way of its own."""
+
+    own: Callable[[Tensor], Tensor] = torch.zeros_like  # given by `ZeroShot.bind`
+
+    def logits(self, images: Tensor) -> Tensor:
+        """(b, 3, H, W) -> (b, K)."""
+        return self.own(images)

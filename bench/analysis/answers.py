@@ -53,17 +53,19 @@ def _counts(
 
 
 def by_category(runs: Iterable[Run]) -> list[Measure]:
-    """The metric over all samples and over each category that they have, of each run at each radius."""
+    """The metric over all samples and over each category of some of them, of each run at each radius."""
     found = []
     for run in (run for run in runs if undefined(run) is None):
         categories: dict[str, set[str]] = {}
-        for key, asked in read_samples(run.directory).items():
+        samples = read_samples(run.directory)
+        for key, asked in samples.items():
             for category in asked.categories:
                 categories.setdefault(category, set()).add(key)
+        parts = {name: members for name, members in categories.items() if len(members) < len(samples)}
         groups, ceiling = groups_at(run), run.header.ceiling
         for radius in radii(run.header):
             scores = scores_at(run, radius)
-            for part, members in {ALL: set(scores), **categories}.items():
+            for part, members in {ALL: set(scores), **parts}.items():
                 if chosen := {sample: score for sample, score in scores.items() if sample in members}:
                     size = run.header.n_samples if part == ALL else len(members)
                     estimate = interval(chosen, groups, ceiling=ceiling)

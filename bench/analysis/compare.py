@@ -107,8 +107,8 @@ class Comparison:
 def compare(a: Sequence[Run], b: Sequence[Run], allow: Collection[str] = ()) -> list[Comparison]:
     """Compare the runs of two sets pairwise, clean and at each radius that both have.
 
-    One run on each side is a pair as it is. Otherwise runs pair by task and dataset, and by encoder, attack and suite
-    where a side has several of them.
+    One run on each side is a pair as it is. Otherwise runs pair by task and dataset, and by encoder, attack, suite and
+    defence where a side has several of them.
 
     Args:
         a: The first set.
@@ -147,9 +147,9 @@ def attacked_against_clean(run: Run, radius: float) -> Paired | None:
 def _pairs(a: Sequence[Run], b: Sequence[Run], lone_allowed: bool) -> list[tuple[Run, Run]]:
     if len(a) == len(b) == 1:
         return [(a[0], b[0])]
-    several = [
+    several = [  # a defence or a model only where some runs have another, not none
         name
-        for name in ("encoder", "attack", "suite", "model")  # a model only where some runs have another, not none
+        for name in ("encoder", "attack", "suite", "defence", "model")
         if any(len({getattr(r.header, name) for r in side} - {None}) > 1 for side in (a, b))
     ]
     sides = [_keyed(side, ("task", "dataset", *several)) for side in (a, b)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from bench.board.entry import IMAGES, Claim, Placed
 from bench.board.pack import claim_of, evidence
@@ -36,11 +36,13 @@ class Finding:
         """Whether the claim is borne out."""
         return not self.refusals
 
-    def __str__(self) -> str:
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What came of it in words: a line per refusal, or one."""
         if not self.accepted:
-            return "\n".join(f"refused: {self.claim}: {reason}" for reason in self.refusals)
+            return tuple(f"refused: {self.claim}: {reason}" for reason in self.refusals)
         shown = "records alone: no image was saved" if self.verification is None else str(self.verification)
-        return f"accepted: {self.claim}: {shown}"
+        return (f"accepted: {self.claim}: {shown}",)
 
 
 def check_entry(placed: Placed, recompute: Recompute, root: Path | None = None) -> list[Finding]:
@@ -74,7 +76,11 @@ def _check(claim: Claim, header: RunHeader, root: Path, recompute: Recompute) ->
 
 
 def _folder(claim: Claim, root: Path) -> Path:
-    """Where a claim's evidence lies; it may lie above the entry, but not anywhere."""
+    """Where a claim's evidence lies: relative to the root, and perhaps above it, for runs stay where they are."""
+    if PurePosixPath(claim.place).is_absolute() or "\0" in claim.place:
+        raise UsageError(
+            f"the place of its evidence, {claim.place!r}, is no relative path; give it relative to the entry"
+        )
     folder = (root / claim.place).resolve()
     if not folder.is_dir():
         raise UsageError(f"no evidence at {folder}; fetch it, or say where it lies with --evidence")

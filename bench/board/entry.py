@@ -15,8 +15,10 @@ import msgspec
 from bench.errors import UsageError
 from bench.records import RecordsError, RunHeader, write_atomically
 from bench.records.files import read_inside
+from bench.records.ranges import bounds
 
 VERSION = 1
+SLACK = 1e-6  # of a mean beside its interval: sums in floating point
 IMAGES, RECORDS = "images", "records"
 
 
@@ -133,10 +135,26 @@ def read_entry(path: Path) -> Placed:
 
 
 def _require_sound(claim: Claim, header: RunHeader) -> None:
-    """A claim must agree with itself; what it says of the evidence is another matter."""
-    wanted = {f"{radius:g}" for radius in (0.0, *header.radii)}
-    if not claim.left.keys() <= wanted or {f"{score.radius:g}" for score in claim.scores} != claim.left.keys():
+    """A claim must agree with itself, and its numbers with the metric; what its evidence says is another matter."""
+    if header.partial:
+        raise RecordsError(f"it claims a partial run ({header.partial}); only whole runs enter the board")
+    radii = [score.radius for score in claim.scores]
+    if not set(radii) <= {0.0, *header.radii} or len(set(radii)) < len(radii):
+        raise RecordsError(f"it claims radii that are not the run's, or one twice: {', '.join(map(str, radii))}")
+    if {f"{radius:g}" for radius in radii} != claim.left.keys():
         raise RecordsError(f"it claims radii that are not the run's: {', '.join(sorted(claim.left))}")
+    low, high, slack = bounds(header)
+    for score in claim.scores:
+        ordered = low - slack <= score.low <= score.value + SLACK and score.value - SLACK <= score.high <= high + slack
+        counted = len(claim.samples) <= score.n <= header.n_samples
+        if not ordered or not counted or not math.isfinite(score.high - score.low):
+            raise RecordsError(
+                f"the score at {score.radius:g} is {score.value:g} [{score.low:g}, {score.high:g}], n = {score.n}; "
+                f"{header.metric!r} ranges from {low:g} to {high:g}, and {len(claim.samples)} samples are named"
+            )
+    for at, scores in claim.left.items():
+        if wrong := [score for score in scores if not low - slack <= score <= high + slack]:
+            raise RecordsError(f"a sample is left with {wrong[0]:g} at {at}; {header.metric!r} is {low:g} to {high:g}")
     sizes = {len(claim.samples), len(claim.groups), *(len(scores) for scores in claim.left.values())}
     if len(sizes) != 1 or len(set(claim.samples)) != len(claim.samples):
         raise RecordsError("its lists of samples, groups and scores are not of one length, or name a sample twice")

@@ -71,8 +71,9 @@ class Row:
 
     @property
     def title(self) -> str:
-        """What the board calls the encoder."""
-        return self.own.placed.entry.card.title or self.own.header.encoder
+        """What the board calls the encoder, with its defence: that makes another victim of the same weights."""
+        name, defence = self.own.placed.entry.card.title or self.own.header.encoder, self.own.header.defence
+        return f"{name} behind {defence}" if defence else name
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -127,11 +128,11 @@ def key_of(header: RunHeader) -> Key:
 
 def boards(entries: Iterable[Placed]) -> list[Board]:
     """All boards that entries make, in the order of their tasks and datasets."""
-    found: dict[Key, dict[str, list[Source]]] = {}
+    found: dict[Key, dict[tuple[str, str], list[Source]]] = {}
     for placed in entries:
         for number, header in enumerate(placed.headers):
-            weights = header.weights.get("encoder", header.encoder)
-            found.setdefault(key_of(header), {}).setdefault(weights, []).append(Source(placed, number))
+            victim = header.weights.get("encoder", header.encoder), header.defence or ""
+            found.setdefault(key_of(header), {}).setdefault(victim, []).append(Source(placed, number))
     made = [_board(key, list(encoders.values())) for key, encoders in found.items()]
     return sorted(made, key=lambda board: (board.header.task, board.header.dataset, board.key))
 

@@ -1,7 +1,6 @@
 """The board as static pages: a list of boards, a page for each, and a page for every entry."""
 
 import json
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -17,7 +16,7 @@ from bench.board.ranking import Board, Row, Source, boards
 from bench.errors import UsageError
 from bench.records.worst import eps_label
 from bench.report import charts
-from bench.report.site import GLYPHS, PALETTE, environment, write_page
+from bench.report.site import FIRST, GLYPHS, PALETTE, environment, make_room, write_page
 
 TEMPLATES = Path(__file__).parent / "templates"
 MARKER = ".bench-board"  # in a folder that a board may be written over
@@ -51,12 +50,12 @@ def write_board(entries: Sequence[Placed], directory: Path, *, title: str = "Rob
         UsageError: The folder holds something else.
         RecordsError: It cannot be written.
     """
-    _clear(directory)
+    make_room(directory, "a board", MARKER, PARTS)
     found = boards(entries)
     templates = environment(TEMPLATES)
     templates.globals["number"] = _number
     context = {"title": title, "version": version("robust-vlm-bench"), "entries": entries, "boards": found}
-    first = directory / "index.html"
+    first = directory / FIRST
     write_page(first, templates.get_template("boards.html").render(**context, slug=slug))
     for board in found:
         page = templates.get_template("board.html").render(**context, **_board_context(board))
@@ -71,19 +70,6 @@ def write_board(entries: Sequence[Placed], directory: Path, *, title: str = "Rob
         )
         write_page(directory / "entries" / f"{placed.name}.html", page)
     return first
-
-
-def _clear(directory: Path) -> None:
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        if not (directory / MARKER).exists():
-            raise UsageError(f"{directory} holds something other than a board; choose an empty or a new folder")
-        for part in PARTS:
-            shutil.rmtree(directory / part, ignore_errors=True)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / MARKER).touch()
-    except OSError as error:
-        raise UsageError(f"cannot write {directory}: {error.strerror}; choose another folder") from error
 
 
 def slug(board: Board) -> str:

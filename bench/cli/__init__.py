@@ -5,7 +5,9 @@ from bench.cli.board import board
 from bench.cli.check import check
 from bench.cli.compare import compare
 from bench.cli.data import data
+from bench.cli.export import export
 from bench.cli.listing import list_group
+from bench.cli.push import push
 from bench.cli.report import report
 from bench.cli.root import main
 from bench.cli.run import run
@@ -17,5 +19,6 @@ from bench.cli.verify import verify
 
 __all__ = ["main"]
 
-for command in (run, score, status, list_group, data, table, compare, check, verify, audit, report, board, train):
+SHOWING = (status, list_group, table, compare, check, report, export)
+for command in (run, score, data, verify, audit, push, board, train, *SHOWING):
     main.add_command(command)

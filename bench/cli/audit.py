@@ -61,7 +61,7 @@ def _in_words(found: "Audit") -> str:
     """A line for the run, and one for each thing that was tried."""
     head = (
         f"{found.run} at {found.radius:g}: {found.score:.1f}, {found.robust} robust; {found.wins} of "
-        f"{len(found.findings)} say that a stronger attack could still win ({found.seconds:g} s, "
+        f"{found.looked} say that a stronger attack could still win ({found.seconds:g} s, "
         f"{found.evaluations} gradients)"
     )
     lines = [f"  {'COULD WIN' if one.wins else 'ok':<9}  {one.name}: {one.detail}" for one in found.findings]

@@ -7,7 +7,7 @@ import click
 
 from bench.cli.choosing import choosing, chosen
 from bench.cli.root import CHECK_FAILED
-from bench.cli.say import say
+from bench.cli.say import say, say_line
 
 
 @click.group()
@@ -59,10 +59,12 @@ def submit(
     from bench.board.entry import Card, write_entry
     from bench.board.pack import pack
     from bench.records import load_runs
+    from bench.records.files import explained
 
     found = chosen(load_runs(runs), encoder, task, dataset, where)
     card = Card(title, submitter, training, parameters, licence, link)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    with explained("create", output.parent):
+        output.parent.mkdir(parents=True, exist_ok=True)
     entry = pack(found, card, output.parent)
     write_entry(output, entry)
     files = sum(len(claim.files) for claim in entry.claims)
@@ -105,7 +107,8 @@ def verify(
 
     findings = [finding for placed in find_entries(entries) for finding in check_entry(placed, recompute, evidence)]
     for finding in findings:
-        say(str(finding))
+        for line in finding.lines:
+            say_line(line)
     if not all(finding.accepted for finding in findings):
         sys.exit(CHECK_FAILED)
 

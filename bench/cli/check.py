@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli.root import CHECK_FAILED, DONE
-from bench.cli.say import say
+from bench.cli.say import say, say_line
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,6 +33,14 @@ if TYPE_CHECKING:
     help="Whose tables must agree with the records. Default: BENCHMARKS.md, for results/mini.",
 )
 @click.option("--update", is_flag=True, help="Take the runs of --runs as the new baseline, and show what changes.")
+@click.option(
+    "--max-gradient-rise",
+    "rise",
+    type=click.FloatRange(min=0),
+    metavar="PERCENT",
+    default=None,
+    help="Fail too if a run needs so many percent more gradient evaluations per sample than its baseline.",
+)
 @click.option("--jobs", type=int, default=None, help="Runs at once. Default: one per core on the CPU, else 1.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON array on stdout.")
 def check(
@@ -41,6 +49,7 @@ def check(
     rerun: int,
     document: Path | None,
     update: bool,
+    rise: float | None,
     jobs: int | None,
     as_json: bool,
 ) -> None:
@@ -54,11 +63,12 @@ def check(
     Examples:
       bench check                                     run a part of results/mini again
       bench check --rerun 0                           only: do the committed files agree?
+      bench check --max-gradient-rise 15              and has any attack become slower?
       bench check --baseline DIR --runs results/runs  compare finished runs
       bench check --baseline DIR --runs results/runs --update
     Exit codes:
       0  nothing fell (with --update: the baseline is rewritten)
-      1  something fell, is missing, partial, stale or not comparable
+      1  something fell, costs more gradients than allowed, is missing, partial, stale or not comparable
       2  the command itself is wrong, or a file cannot be written
     """  # noqa: D301
     from bench.records import load_runs
@@ -85,9 +95,9 @@ def check(
     else:
         findings = gate.check_integrity(before, document)
         if roots:
-            findings += gate.check_runs(before, roots)
+            findings += gate.check_runs(before, roots, rise)
         elif rerun:
-            findings += gate.rerun(before, rerun, jobs)
+            findings += gate.rerun(before, rerun, jobs, rise)
     _print(findings, as_json)
     failed = [finding for finding in findings if not finding.ok]
     say(f"check failed: {len(failed)} of {len(findings)}" if failed else "check passed", err=as_json)
@@ -102,4 +112,4 @@ def _print(findings: "list[Finding]", as_json: bool) -> None:
         return
     width = max((len(finding.outcome) for finding in findings), default=0)
     for finding in findings:
-        say(f"{finding.outcome.upper() if not finding.ok else finding.outcome:<{width}}  {finding.words}")
+        say_line(f"{finding.outcome.upper() if not finding.ok else finding.outcome:<{width}}  {finding.words}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.analysis.compare import ALL, ALLOWABLE
-from bench.cli.say import say
+from bench.cli.say import say, say_line
 
 if TYPE_CHECKING:
     from bench.analysis.compare import Comparison
@@ -61,17 +61,17 @@ def _show(result: "Comparison", flips: int) -> None:
 
     change, fell = result.change, len(result.flips) - result.rose
     corrected = f"; corrected {p_label(result.p_holm)}" if result.p_holm != change.p else ""
-    say(f"{_sides(result)}{result.name}: {result.a_value:.1f} -> {result.b_value:.1f}")
-    say(f"  difference {change.in_words()}{corrected} ({change.test})")
+    say_line(f"{_sides(result)}{result.name}: {result.a_value:.1f} -> {result.b_value:.1f}")
+    say_line(f"  difference {change.in_words()}{corrected} ({change.test})")
     say(f"  samples: {result.rose} score more, {fell} less, {change.n - len(result.flips)} the same")
     if result.left_out:
         say(f"  left out: {result.left_out} samples that only one of the two has scored")
     for label, run in (("first", result.a), ("second", result.b)):
         if run.header.partial:
-            say(f"  the {label} run is partial ({run.header.partial}): do not quote this")
+            say_line(f"  the {label} run is partial ({run.header.partial}): do not quote this")
     for flip in result.flips[:flips]:
         scores = f"{flip.a_score:.1f} -> {flip.b_score:.1f}"
-        say(f"    {flip.sample_id}: {scores}  {flip.a_answer!r} -> {flip.b_answer!r}")
+        say_line(f"    {flip.sample_id}: {scores}  {flip.a_answer!r} -> {flip.b_answer!r}")
 
 
 def _sides(result: "Comparison") -> str:

@@ -10,7 +10,8 @@ from attacks.presets import PRESETS
 from bench import registry
 from bench.cli.say import say
 from bench.config import Suite, load_suite, suite_names
-from bench.config.run_config import ALL_TASKS, NO_ATTACK
+from bench.config.request import NO_ATTACK
+from bench.config.run_config import ALL_TASKS
 from bench.errors import UsageError
 from bench.models.encoders import catalogue
 
@@ -64,9 +65,10 @@ def install_completion(context: click.Context, _: click.Parameter, shell: str | 
     path = Path(place).expanduser()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        before = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        if line not in before:
-            path.write_text("\n".join([*before, line]) + "\n", encoding="utf-8")
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        if line not in before.split("\n"):
+            with path.open("a", encoding="utf-8") as file:  # so that no full disk takes what was there
+                file.write(f"{line}\n" if before == "" or before.endswith("\n") else f"\n{line}\n")
     except (OSError, UnicodeDecodeError) as error:
         raise click.UsageError(f"{path}: {error}; add this line by hand: {line}") from error
     say(f"{path} has the line {line!r}; begin a new shell to use it")

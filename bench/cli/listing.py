@@ -235,6 +235,7 @@ _REGISTERED = {
     "objectives": ("bench.objectives", "What encoders can be trained for."),
     "layouts": ("bench.layouts", "Layouts of tables."),
     "engines": ("bench.engines", "Where runs can be carried out."),
+    "sinks": ("bench.sinks", "Where scores and loss curves can be sent (--log-to)."),
 }
 
 

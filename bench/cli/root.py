@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from bench.cli.completion import SHELLS, install_completion
-from bench.cli.say import say
-from bench.errors import UsageError
+from bench.cli.say import say, say_line
+from bench.errors import FailedRunsError, UsageError
 
 DONE, CHECK_FAILED, USAGE = 0, 1, 2
 
@@ -18,6 +18,7 @@ class _Commands(click.Group):
     """Shows a user's mistake as one line, with exit code 2; so too where stdout cannot be written."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
+        _open_streams()
         try:
             try:
                 return super().main(*arguments, **options)
@@ -36,8 +37,30 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (UsageError, RecordsError) as error:
-            say(f"bench: {error}", err=True)
+            first, *others = error.lines if isinstance(error, FailedRunsError) else (error,)
+            for line in (f"bench: {first}", *others):
+                say_line(line, err=True)
             ctx.exit(USAGE)
+        except OSError as error:
+            if error.filename is None:  # stdout
+                raise
+            say_line(
+                f"bench: cannot use {error.filename}: {error.strerror}; check the path and its permissions", err=True
+            )
+            ctx.exit(USAGE)
+
+
+def _open_streams() -> None:
+    """Where the caller has closed a standard stream, open one that leads nowhere.
+
+    A file that is written would else take its number, and with it what C libraries print.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the least number that is free, which is this one
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

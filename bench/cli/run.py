@@ -8,7 +8,7 @@ import click
 from bench.cli.asking import asking
 from bench.cli.completion import attacks, datasets, encoders, suites, tasks
 from bench.cli.root import CHECK_FAILED
-from bench.cli.say import say
+from bench.cli.say import say, say_line
 from bench.config.request import about, flag
 from bench.config.suite import CHOICES
 from bench.errors import UsageError
@@ -50,6 +50,7 @@ ABOUT = about()
 @click.option("--jobs", type=int, help=ABOUT["jobs"])
 @click.option("--shards", type=int, metavar="N", help=ABOUT["shards"])
 @click.option("--on", help=ABOUT["on"])
+@click.option("--log-to", metavar="SINK", help=ABOUT["log_to"])
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array on stdout and nothing else.")
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 def run(as_json: bool, quiet: bool, everything: bool, **options: Any) -> None:
@@ -92,7 +93,7 @@ def run(as_json: bool, quiet: bool, everything: bool, **options: Any) -> None:
         show(result.runs)
         say("\nrecords:")
         for one in result.runs:
-            say(f"  {one.directory}")
+            say_line(f"  {one.directory}")
     if any(one.header.status != "complete" or one.header.doubts for one in result.runs):
         click.get_current_context().exit(CHECK_FAILED)
 
@@ -105,7 +106,7 @@ def show(runs: Any) -> None:
     problems: list[str] = []
     say("\n".join(map(render.text, layouts.tables(runs, SUITE_FACTS, ("flat", "transfer", "models"), problems))))
     for problem in problems:
-        say(f"bench: {problem}", err=True)
+        say_line(f"bench: {problem}", err=True)
 
 
 def warn(runs: Any) -> None:
@@ -113,4 +114,4 @@ def warn(runs: Any) -> None:
     for run in runs:
         for check in run.header.checks:
             if not check["ok"]:
-                say(f"check failed: {check['name']} in {run.directory}: {check['detail']}", err=True)
+                say_line(f"check failed: {check['name']} in {run.directory}: {check['detail']}", err=True)

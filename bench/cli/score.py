@@ -9,7 +9,7 @@ from bench.cli.asking import asking
 from bench.cli.completion import datasets, encoders, suites, tasks
 from bench.cli.root import CHECK_FAILED
 from bench.cli.run import ABOUT, show, warn
-from bench.cli.say import say
+from bench.cli.say import say, say_line
 
 if TYPE_CHECKING:
     from bench.records import Run
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 @click.option("--arch", help=ABOUT["arch"])
 @asking
 @click.option("--force", is_flag=True, help=ABOUT["force"])
+@click.option("--log-to", metavar="SINK", help=ABOUT["log_to"])
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array on stdout and nothing else.")
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 def score(as_json: bool, quiet: bool, **options: Any) -> None:
@@ -65,7 +66,7 @@ def score(as_json: bool, quiet: bool, **options: Any) -> None:
             _show_change(run)
         say("\nrecords:")
         for run in result.runs:
-            say(f"  {run.directory}")
+            say_line(f"  {run.directory}")
     if any(run.header.status != "complete" or run.header.doubts for run in result.runs):
         click.get_current_context().exit(CHECK_FAILED)
 
@@ -78,4 +79,5 @@ def _show_change(run: "Run") -> None:
     for radius in run.header.radii:
         if (change := attacked_against_clean(run, radius)) is not None:
             place = f"{run.header.encoder}, {run.header.dataset}, {eps_label(radius, run.header.norm)}"
-            say(f"\n{place}: adversarial against clean images: {change.in_words()} ({change.test})")
+            say()
+            say_line(f"{place}: adversarial against clean images: {change.in_words()} ({change.test})")

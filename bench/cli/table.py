@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli.choosing import choosing, chosen
-from bench.cli.say import say
+from bench.cli.say import say, say_line
 from bench.config import DEFAULT_OUTPUT
+from bench.errors import UsageError
 from bench.registry import unknown
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def table(
         for one, about in layouts.abouts().items():
             say(f"{one.ljust(width)}  {about}")
         return
+    if document is not None and style != "text":
+        raise UsageError("--write brings the blocks of a Markdown document up to date: leave --format out")
     name, roots = _split(words, known)
     if document is not None and not roots and everything:
         roots = (committed.BASELINE,)
@@ -90,21 +93,21 @@ def _filled(name: str | None, runs: Sequence["Run"]) -> "list[tuple[str, Table]]
     if not found:
         layouts.build(name or "flat", runs, SUITE_FACTS)  # says why there is none
     for problem in problems:
-        say(f"bench: {problem}", err=True)
+        say_line(f"bench: {problem}", err=True)
     return found
 
 
 def _joined(shown: Sequence["tuple[str, Table]"], style: str) -> str:
     """Tables one after another, with their titles where there are several; in JSON an array of them."""
-    from bench.tables.render import render
+    from bench.tables.render import HEADINGS, render
 
     made = [render(one, style) for _, one in shown]
     if len(made) == 1:
         return made[0]
     if style == "json":
         return "[" + ",\n".join(text.rstrip() for text in made) + "]\n"
-    heads = {"text": "{}\n\n", "markdown": "## {}\n\n", "latex": "% {}\n"}
-    return "\n".join(heads.get(style, "").format(title) + text for (title, _), text in zip(shown, made, strict=True))
+    heads = [HEADINGS[style](title) if style in HEADINGS else "" for title, _ in shown]
+    return "\n".join(head + text for head, text in zip(heads, made, strict=True))
 
 
 def _split(words: tuple[str, ...], known: Sequence[str]) -> tuple[str | None, tuple[Path, ...]]:

@@ -122,8 +122,10 @@ def _option(*names: str, kind: Any = str) -> "Callable[[Callable[..., None]], Ca
 @_option("--compile", "compiled", kind=bool)
 @_option("--checkpoint-activations", kind=bool)
 @_option("--checkpoint-every", kind=int)
+@_option("--log-to")
 def _objective(**options: Any) -> None:
     """Train with the objective that the command is named after."""
+    options["log_to"] = tuple(part.strip() for text in options["log_to"] for part in text.split(","))
     job = TrainingJob(objective=str(click.get_current_context().info_name), **options)
     from bench.train.trainer import run
 
@@ -166,8 +168,9 @@ def _score(job: TrainingJob, suite: str, device: str) -> None:
 @click.option("--work", type=PATH, default=None, help="Checkpoints. Default: runs/train/MODEL.")
 @click.option("--output", type=PATH, default=None, help="Default: the work folder's export/.")
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--base", type=PATH, default=None, help="Folder of the clip that others start from. Default: shipped.")
 @click.option("--threads", type=int, default=1, show_default=True, help="CPU threads; shipped models: 1 (clip: 2).")
-def recipe(model: str, work: Path | None, output: Path | None, seed: int, threads: int) -> None:
+def recipe(model: str, work: Path | None, output: Path | None, seed: int, base: Path | None, threads: int) -> None:
     """Train a model of the miniature suite by its committed recipe; resumable.
 
     \b
@@ -181,7 +184,7 @@ def recipe(model: str, work: Path | None, output: Path | None, seed: int, thread
     torch.set_num_threads(threads)
     work = work or Path("runs/train") / model
     with _stoppable():
-        say(train_model(model, work, output or work / "export", seed=seed))
+        say(train_model(model, work, output or work / "export", seed=seed, base=base))
 
 
 @train.command()

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from bench.cli.root import CHECK_FAILED, DONE, USAGE
-from bench.cli.say import say
+from bench.cli.say import say, say_line
 from bench.errors import UsageError
 
 
@@ -57,11 +57,12 @@ def verify(
             continue
         done.append(result)
         if not as_json:
-            say("\n".join([*(f"mismatch  {mismatch}" for mismatch in result.mismatches), str(result)]))
+            for line in (*(f"mismatch  {mismatch}" for mismatch in result.mismatches), result):
+                say_line(line)
     if as_json:
         say(json.dumps([asdict(result) | {"outcome": result.outcome} for result in done], indent=1))
     for message in impossible:
-        say(f"bench: {message}", err=True)
+        say_line(f"bench: {message}", err=True)
     if any(result.outcome != VERIFIED for result in done):
         sys.exit(CHECK_FAILED)
     sys.exit(USAGE if impossible else DONE)

@@ -2,14 +2,13 @@
 
 from dataclasses import replace
 
-from bench.config.request import Request, flag
+from bench.config.request import NATIVE, NO_ATTACK, Request, flag
 from bench.config.suite import Suite
 from bench.errors import UsageError
 from bench.models.victims import specs
 from bench.models.victims.catalogue import place_of
 from bench.models.victims.load import is_black_box
 
-NATIVE, NO_ATTACK = "native", "none"
 PACE = ("repeats", "rpm", "concurrency", "max_cost", "price")  # options that only an endpoint has
 
 

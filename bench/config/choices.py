@@ -5,12 +5,11 @@ from collections.abc import Iterable
 from bench import registry
 from bench.config.black_box import asks_endpoints
 from bench.config.radii import NORMS
-from bench.config.request import Request, flag
+from bench.config.request import NATIVE, Request, flag
 from bench.config.suite import Suite
 from bench.errors import UsageError
 from tasks.protocol import PROTOCOLS
 
-NATIVE = "native"  # the tower, and the name of the encoder where the vision-language model keeps its own
 PRECISIONS = ("float32", "bf16", "fp16")
 TOWERS = ("encoder", NATIVE)
 

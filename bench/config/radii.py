@@ -25,6 +25,8 @@ def parse_eps(text: str | float | Sequence[str | float], norm: str = "linf") -> 
 def _radius(part: str | float, norm: str) -> float:
     bare = part.removesuffix("/255") if isinstance(part, str) and norm == "linf" else part
     try:
+        if isinstance(bare, str) and ("_" in bare or not bare.isascii()):
+            raise ValueError(bare)  # Python reads "1_0" as ten, and digits of every script
         value = float(bare)
     except (ValueError, OverflowError):
         raise UsageError(f"eps {part!r} is not a number; write it {HOW_TO_WRITE[norm]}") from None

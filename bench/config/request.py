@@ -20,6 +20,8 @@ from bench.records import RunHeader
 DEFAULT_OUTPUT = Path("results/runs")
 DEFAULT_PROTOCOL = "strict"
 ADAPTIVE = "adaptive-"  # before the name of the attack that a defended victim is attacked with
+NATIVE = "native"  # the tower, and the name of the encoder where the vision-language model keeps its own
+NO_ATTACK = "none"
 DEFAULT_ENGINE = "processes"
 
 
@@ -59,6 +61,8 @@ class Options:
         shards: Split each run into N shards of samples, which can be carried out at once; never changes a result.
         on: Where runs are carried out: processes, inline, ray[:ADDRESS], slurm; then "?" and the engine's options, such
             as slurm?partition=gpu&time=120. Default: processes.
+        log_to: Send the scores there, too, comma-separated: tensorboard:DIR, mlflow:DIR or mlflow:URL?experiment=NAME,
+            wandb:PROJECT?mode=offline.
     """
 
     suite: str = "mini"
@@ -86,6 +90,7 @@ class Options:
     jobs: int | None = None
     shards: int | None = None
     on: str = DEFAULT_ENGINE
+    log_to: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,9 +250,22 @@ def _victims(value: Any, option: str) -> tuple[str, ...]:
     return _texts([part.strip() for part in parts], option)
 
 
+def _sinks(value: Any, option: str) -> tuple[str, ...]:
+    return _texts([part.strip() for part in value.split(",")] if isinstance(value, str) else value, option)
+
+
 def _texts(value: Any, option: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_each(value, option)))
+
+
+def _chain(value: Any, option: str) -> tuple[str, ...]:
+    """Names in an order in which one may come twice."""
+    return _each(value.replace(",", " ").split() if isinstance(value, str) else value, option)
+
+
+def _each(value: Any, option: str) -> tuple[str, ...]:
     parts = [value] if isinstance(value, Path) or not isinstance(value, Iterable) else value
-    names = tuple(dict.fromkeys(_text(part, option) for part in parts))
+    names = tuple(_text(part, option) for part in parts)
     if not names:
         raise UsageError(f"{option}: no name given")
     return names
@@ -265,6 +283,8 @@ def _path(value: Any, option: str) -> Path:
 
 def _radii(value: Any, option: str) -> tuple[str | float, ...]:
     parts = value.replace(",", " ").split() if isinstance(value, str) else value
+    if isinstance(value, str) and not parts:
+        raise UsageError(f"{option} takes radii, such as 2,4, not {value!r}")
     return tuple(_radius(part, option) for part in (parts if isinstance(parts, Iterable) else [parts]))
 
 
@@ -280,8 +300,10 @@ def _whole(value: Any, option: str, least: int = 0) -> int:
         number = int(value) if isinstance(value, str) else operator.index(value)
     except (TypeError, ValueError):
         raise UsageError(f"{option} takes a whole number, not {value!r}") from None
-    if isinstance(value, bool) or not least <= number < 2**63:
+    if isinstance(value, bool) or number < least:
         raise UsageError(f"{option} must be at least {least}, got {value!r}")
+    if number >= 2**63:
+        raise UsageError(f"{option} must be below 2^63, got {str(value)[:40]}")
     return number
 
 
@@ -326,13 +348,14 @@ _BY_TYPE: Mapping[Any, Callable[[Any, str], Any]] = {
 _READERS: Mapping[str, Callable[[Any, str], Any]] = {
     **{f.name: _BY_TYPE[f.type] for f in fields(Request) if f.type in _BY_TYPE},
     "dataset": _datasets,
+    "defence": _chain,
     "eps": _radii,
     "vlm": _victims,
     "surrogate_vlm": _victims,
-    "image_size": _whole,
     "shots": _whole,
     "seed": _whole,
     "batch_size": _batch_size,
+    "log_to": _sinks,
 }
 
 

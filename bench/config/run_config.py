@@ -11,11 +11,11 @@ from attacks.presets import BROUGHT, AttackStep
 from bench import registry
 from bench.config.black_box import as_black_box
 from bench.config.brought import STEPS, check_brought, check_one_radius
-from bench.config.choices import NATIVE, check_choices, check_judge
+from bench.config.choices import check_choices, check_judge
 from bench.config.ensemble import JOINED, MEAN, sources, weights
 from bench.config.naming import digest, file_name, lasting, lasting_victim, placed, shortened, victim_file_name
 from bench.config.radii import HOW_TO_WRITE, parse_eps
-from bench.config.request import ADAPTIVE, DEFAULT_PROTOCOL, Options, Request
+from bench.config.request import ADAPTIVE, DEFAULT_PROTOCOL, NATIVE, NO_ATTACK, Options, Request
 from bench.config.suite import Suite, TaskPlan, load_suite, preset
 from bench.config.victims import Pair, asks_victims, victim_pairs
 from bench.data.specs import Place, is_spec, parse, told_apart
@@ -24,7 +24,6 @@ from bench.models.victims import specs
 from bench.records.shards import Shard
 from tasks.protocol import PROTOCOLS, SEARCH_PRECISION
 
-NO_ATTACK = "none"
 TRANSFER = "transfer"  # the preset that makes sense on a surrogate only
 ALL_TASKS = "all"
 

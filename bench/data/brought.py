@@ -8,16 +8,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from bench.data.images import read_file
 from bench.errors import UsageError
 from bench.trust.places import safe_name
 from tasks.base import Sample
 
 PNG, EXACT = ".png", ".safetensors"
 SHOWN = 3  # files named in a message
+_DEPTH_AT = 24  # of a PNG: its signature, then the length, name, width and height of its first chunk
 _LOSSY = (".jpg", ".jpeg", ".webp")
 _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
@@ -106,9 +108,10 @@ def _refuse_other_formats(folder: Path, files: Sequence[Path], formats: Sequence
 
 def _read_png(path: Path) -> npt.NDArray[np.float32]:
     try:
-        with Image.open(BytesIO(path.read_bytes()), formats=["PNG"]) as image:
-            if image.mode != "RGB":
-                raise UsageError(f"{path} has the mode {image.mode}; save it as 8-bit RGB")
+        content = read_file(path)
+        with Image.open(BytesIO(content), formats=["PNG"]) as image:
+            if strange := _strange(image, content):
+                raise UsageError(f"{path} {strange}; save it as 8-bit RGB")
             pixels = np.asarray(image).transpose(2, 0, 1)
     except UsageError:
         raise
@@ -117,7 +120,23 @@ def _read_png(path: Path) -> npt.NDArray[np.float32]:
     return np.asarray(pixels / np.float32(255), dtype=np.float32)
 
 
+def _strange(image: Image.Image, content: bytes) -> str:
+    """What of a PNG is more than the 8-bit RGB pixels that are read; empty if nothing is."""
+    if image.mode != "RGB":
+        return f"has the mode {image.mode}"
+    if (depth := content[_DEPTH_AT]) != 8:
+        return f"has {depth} bits per channel, of which 8 would be read"
+    if "transparency" in image.info:
+        return "has a transparent colour"
+    if getattr(image, "n_frames", 1) > 1:
+        return f"is an animation of {image.n_frames} frames"  # type: ignore[attr-defined]
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return "" if turned == 1 else "is to be turned as its EXIF says"
+
+
 def _read_exact(path: Path) -> npt.NDArray[np.float32]:
+    if not path.is_file():
+        raise UsageError(f"{path} is no file but a folder, a pipe or a device; remove it")
     try:
         with safe_open(path, framework="numpy") as file:
             names = list(file.keys())
@@ -127,6 +146,8 @@ def _read_exact(path: Path) -> npt.NDArray[np.float32]:
     if pixels is None or pixels.dtype != np.float32 or pixels.ndim != 3 or pixels.shape[0] != 3:
         held = f"{len(names)} tensors" if pixels is None else f"{pixels.shape} {pixels.dtype}"
         raise UsageError(f"{path} holds {held}; it must hold one float32 tensor of shape (3, height, width)")
+    if not pixels.size:
+        raise UsageError(f"{path} holds an image of {_size(pixels)}; save it again")
     low, high = float(pixels.min()), float(pixels.max())
     if not (low >= 0 and high <= 1):
         raise UsageError(f"{path}: pixels lie in [{low:g}, {high:g}], not in [0, 1]; save them not normalised")

@@ -3,6 +3,7 @@
 import ast
 import io
 import json
+import math
 import re
 import tokenize
 from collections.abc import Mapping, Sequence
@@ -76,13 +77,20 @@ def choices(values: Sequence[Any], where: str) -> tuple[str, ...]:
     """
     if len(values) == 1:
         values = listed(values[0], f"{where}: choices") if isinstance(values[0], str) else values[0] or []
-    filled = [str(value) if isinstance(value, int | float) else value for value in values]
+    filled = [_option(value) for value in values]
     while filled and filled[-1] in (None, ""):
         filled.pop()
     options = tuple(text(value, "one of the choices", where) for value in filled)
     if not 2 <= len(options) <= len(LETTERS) or "" in options:
         raise UsageError(f"{where}: choices must be 2 to {len(LETTERS)} texts, not {str(options)[:80]}")
     return options
+
+
+def _option(value: Any) -> Any:
+    """A number as text; NaN, which stands for an empty cell in a column of numbers, as nothing."""
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return str(value) if isinstance(value, int | float) else value
 
 
 def right_option(value: Any, options: Sequence[str], where: str) -> int:
@@ -97,11 +105,15 @@ def right_option(value: Any, options: Sequence[str], where: str) -> int:
     if isinstance(value, str):
         plain = value.strip()
         letter = plain.upper() in list(LETTERS[: len(options)])
-        index = LETTERS.index(plain.upper()) if letter else int(plain) if plain.isdecimal() else None
+        index = LETTERS.index(plain.upper()) if letter else int(plain) if _is_index(plain) else None
         index = options.index(plain) if plain in options and not letter else index
     if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(options):
         raise UsageError(f"{where}: answer {str(value)[:60]!r} names none of its {len(options)} choices")
     return index
+
+
+def _is_index(said: str) -> bool:
+    return said.isdecimal() and len(said) <= len(str(len(LETTERS)))
 
 
 def listed(said: str, where: str) -> list[Any]:

@@ -1,11 +1,13 @@
 """Loading published files, on request only. Nothing else in this package uses the network for data."""
 
 import hashlib
+import lzma
 import os
 import shutil
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
@@ -70,7 +72,7 @@ def _load(url: str, part: Path, progress: bool) -> None:
             goes_on = response.status == 206
             begin = begin if goes_on else 0
             length = response.headers.get("Content-Length")
-            total = begin + int(length) if length else None
+            total = begin + int(length) if length and length.isdecimal() else None
             with part.open("ab" if goes_on else "wb") as file:
                 _copy(response, file, begin, total, part.name.removesuffix(".part") if progress else None)
     if total is not None and part.stat().st_size != total:
@@ -120,9 +122,11 @@ def _unpack(url: str, part: Path, target: Path) -> None:
     try:
         with zipfile.ZipFile(part) as archive:
             archive.extractall(aside)
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError):
         part.unlink()
         raise UsageError(f"{url} is not a whole zip archive; fetch again") from None
+    except (RuntimeError, NotImplementedError, ValueError) as error:  # encrypted, packed in a newer way, odd names
+        raise UsageError(f"{url} cannot be unpacked ({error}); load it by hand, and put it at {target}") from error
     found = sorted(aside.rglob(target.name), key=lambda path: len(path.parts))
     if not found:
         raise UsageError(f"{url} holds no {target.name}; unpacked it lies in {aside}: move what is right to {target}")

@@ -21,6 +21,8 @@ def read_bytes(path: Path, what: str) -> bytes:
     Raises:
         UsageError: there is no such file, it cannot be read, is empty, is an HTML page or a git-lfs pointer.
     """
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is no file but a folder, a pipe or a device; put {what} at that place")
     try:
         content = path.read_bytes()
     except FileNotFoundError:

@@ -150,9 +150,27 @@ def class_names(classes: Sequence[str], base: Path, root: Path, given: str | Non
         return tuple(readable(each) for each in classes)
     path = base / CLASSNAMES if given is None else root / given
     names = read_lines(path, "class names")
-    if all("\t" in line for line in names):
-        return _by_folder(classes, dict(line.split("\t", 1) for line in names), base, path)
+    if any("\t" in line for line in names):
+        return _by_folder(classes, _pairs(names, path), base, path)
     return names_in_order(classes, names, str(path))
+
+
+def _pairs(lines: Sequence[str], path: Path) -> dict[str, str]:
+    """Names by folder, of lines "folder<TAB>name".
+
+    Raises:
+        UsageError: a line is not of this form, or a folder has two names.
+    """
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        folder, tab, name = line.partition("\t")
+        if not tab or not folder.strip():
+            raise UsageError(f"{path}: line {number} is {line!r}, and others are folder<TAB>name; write it so, too")
+        if found.setdefault(folder, name) != name:
+            raise UsageError(
+                f"{path}: line {number} calls the folder {folder!r} {name!r}, an earlier one {found[folder]!r}"
+            )
+    return found
 
 
 def _imagenet(classes: Sequence[str], base: Path) -> tuple[str, ...]:

@@ -10,17 +10,19 @@ import csv
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from bench.data.files import field, read_json
-from bench.data.images import LARGEST
+from bench.data.images import LARGEST, read_file
 from bench.errors import UsageError
 from bench.progress import no_bars_in_logs
 from bench.trust.places import inside
 
+MOST_VALUES = 1_000_000  # in a dataset card: a few lines of YAML can stand for any number
 _QUOTED = re.compile(r"""["']([^"']*)["']""")
 SAVED, SAVED_SPLITS = "state.json", "dataset_dict.json"  # what `save_to_disk` writes of a Dataset, of a DatasetDict
 _CARDS = ("README.md", ".huggingface.yaml")  # may say which files are a dataset's
@@ -142,7 +144,7 @@ def image_bytes(cell: Any, folder: Path, where: str, *, text: str = "path") -> b
     if isinstance(cell, str) and text == "base64":
         return _from_base64(cell, where)
     if isinstance(cell, str):
-        return _inside(folder, cell, where).read_bytes()
+        return read_file(_inside(folder, cell, where))
     if not isinstance(cell, bytes):
         raise UsageError(f"{where} holds no image; choose another column")
     return cell
@@ -212,16 +214,26 @@ def _configurations(path: Path) -> list[Mapping[str, Any]]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"{path} is not whole YAML: {reason}; fix it, or download it again") from None
+    if sum(1 for _ in islice(_values(found), MOST_VALUES + 1)) > MOST_VALUES:
+        raise UsageError(
+            f"{path} holds more than {MOST_VALUES:,} values, or one that holds itself; download it again, or take its "
+            "anchors (&) out"
+        )
     entries = found.get("configs") if isinstance(found, dict) else None
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
 def _texts(value: Any) -> Iterator[str]:
     """All texts in a value of lists and tables, keys left out."""
-    if isinstance(value, str):
-        yield value
-    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _texts(inner)
+    return (one for one in _values(value) if isinstance(one, str))
+
+
+def _values(value: Any) -> Iterator[Any]:
+    """A value and all in it, as often as it is named: without end where a list of YAML's holds itself."""
+    left = [value]
+    while left:
+        yield (one := left.pop())
+        left += reversed([*one.values()] if isinstance(one, dict) else one if isinstance(one, list) else [])
 
 
 def _cached(source: str, root: Path) -> str:

@@ -1,9 +1,11 @@
 """From image files of every kind to 8-bit RGB, and the fingerprint of a dataset."""
 
 import json
+import stat
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -17,6 +19,7 @@ from tasks.base import Dataset, StoredImage, Target
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _SIXTEEN_BITS = 65535
 LARGEST = 1 << 28  # bytes of an image file
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")  # no other decoder is let near a file
 GREY = "greyscale"  # in the `info` of an opened picture: its file holds nothing but greys (PIL's mode L)
 
 
@@ -36,6 +39,9 @@ class Stored:
 def open_image(source: Image.Image | Path | StoredImage, *, upright: bool = True) -> Image.Image:
     """Decode an image to 8-bit RGB: the one way in the package, for evaluation and training.
 
+    What a file is, its content says, and only `FORMATS` are read: Pillow hands an EPS file, whatever it is called, to
+    Ghostscript, which runs the program in it.
+
     16-bit greyscale is scaled to 8 bits (not clipped), transparency is dropped as CLIP's own preprocessing drops it,
     and of an animation the first frame counts.
 
@@ -44,27 +50,56 @@ def open_image(source: Image.Image | Path | StoredImage, *, upright: bool = True
         upright: turn it as its EXIF orientation says.
 
     Raises:
-        UsageError: the file is missing, empty, truncated or no image, or its pixels have no known range.
+        UsageError: the file is missing, empty, truncated, too large or no image of these formats, or its pixels have
+            no known range.
     """
     label = _label(source)
     try:
         if isinstance(source, Image.Image):
             return _rgb(source, label, upright)
-        content = source.read_bytes() if isinstance(source, Path) else source.read()
-        if not content:
-            raise UsageError(f"{label} is empty (0 bytes); download it again")
-        if len(content) > LARGEST:
-            raise UsageError(f"{label} has {len(content)} bytes; an image file has at most {LARGEST}: is it one?")
-        with Image.open(BytesIO(content)) as image:
+        content = read_file(source) if isinstance(source, Path) else source.read()
+        _check_size(len(content), label)
+        with Image.open(BytesIO(content), formats=_decoders()) as image:
             return _rgb(image, label, upright)
     except UsageError:
         raise
     except FileNotFoundError:
         raise UsageError(f"no image at {label}; download the images to that place, or fix --data-root") from None
     except UnidentifiedImageError:
-        raise UsageError(f"{label} is not an image (an HTML page, or a git-lfs pointer?); download it again") from None
+        raise UsageError(
+            f"{label} is not an image in a format that is read ({', '.join(FORMATS)}), perhaps an HTML page or a "
+            "git-lfs pointer; download it again, or convert it to PNG"
+        ) from None
     except Exception as error:  # decoders raise anything at all on damaged files
         raise UsageError(f"{label} cannot be decoded ({error}); download it again") from error
+
+
+@cache
+def _decoders() -> tuple[str, ...]:
+    """Those of `FORMATS` that Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def read_file(path: Path) -> bytes:
+    """The content of an image file; what has no end, such as a pipe or a device, is not read.
+
+    Raises:
+        UsageError: it is no file, empty, or larger than any image.
+        OSError: it cannot be read.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise UsageError(f"{path} is no file but a folder, a pipe or a device; remove it")
+    _check_size(found.st_size, str(path))
+    return path.read_bytes()
+
+
+def _check_size(size: int, label: str) -> None:
+    if not size:
+        raise UsageError(f"{label} is empty (0 bytes); download it again")
+    if size > LARGEST:
+        raise UsageError(f"{label} has {size} bytes; an image file has at most {LARGEST}: is it one?")
 
 
 def _label(source: Image.Image | Path | StoredImage) -> str:

@@ -2,13 +2,15 @@
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
+from torch import Tensor
 
 from bench.mini import data, world
 from bench.models.encoders.encoder import Encoder
@@ -22,14 +24,16 @@ from tasks.vqa import VQA
 from tasks.zeroshot import ZeroShot
 
 SAMPLES, BATCH = 500, 100
-ASKED: tuple[tuple[type[Any], str], ...] = (
+Preprocess = Callable[[Image.Image], Tensor]
+Asked = tuple[tuple[type[Any], str], ...]
+WORDS: Asked = (
     (VQA, "mini-vqa"),
     (Captioning, "mini-caption"),
     (Pope, "mini-pope-random"),
     (Pope, "mini-pope-popular"),
     (Pope, "mini-pope-adversarial"),
-    (ScienceQA, "mini-scienceqa"),
 )
+WITH_LETTERS: Asked = (*WORDS, (ScienceQA, "mini-scienceqa"))
 OPENINGS = {"wh": "shape", "what color": "colour", "what is the color": "colour", "how many": "count",
             "is there": "exists", "where": "where"}  # fmt: skip
 """How a question of each kind begins; the longest that fits says the kind."""
@@ -85,23 +89,25 @@ def vqa_numbers(encoder: Encoder, model: VisionLanguageModel, samples: int = SAM
     return {"mini-vqa": _mean_score(task, said, dataset.samples)}
 
 
-def answered_numbers(encoder: Encoder, model: VisionLanguageModel, samples: int = SAMPLES) -> dict[str, float]:
+def answered_numbers(
+    preprocess: Preprocess, model: VisionLanguageModel, asked: Asked, samples: int = SAMPLES
+) -> dict[str, float]:
     """Clean scores of all that a model is asked on the validation split, and VQA accuracy per kind of question."""
     found = {}
-    for kind, name in ASKED:
+    for kind, name in asked:
         task: Task = kind(data.build(name, samples, "validation"), STRICT)
-        scores = _scores(task, encoder, model)
+        scores = _scores(task, preprocess, model)
         found[name] = sum(scores) / len(scores)
         if name == "mini-vqa":
             found |= _per_kind(task.dataset, scores)
     return found
 
 
-def _scores(task: Task, encoder: Encoder, model: VisionLanguageModel) -> list[float]:
+def _scores(task: Task, preprocess: Preprocess, model: VisionLanguageModel) -> list[float]:
     samples, found = task.dataset.samples, []
     for start in range(0, len(samples), BATCH):
         part = samples[start : start + BATCH]
-        images = torch.stack([encoder.preprocess(s.image) for s in part])  # type: ignore[arg-type]
+        images = torch.stack([preprocess(s.image) for s in part])  # type: ignore[arg-type]
         said = task.bind(model).predict(images, part)
         found += [task.score(a.text, s) for a, s in zip(_sound(said), part, strict=True)]
     return found

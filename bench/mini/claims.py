@@ -68,22 +68,33 @@ class Claim:
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """Whether a claim holds, and the numbers it rests on, in words."""
+    """Whether a claim holds, and the numbers it rests on, in words.
+
+    Attributes:
+        name: As of the claim.
+        holds: Whether it does.
+        statement: The numbers, in words.
+        value: What is claimed about; None where it was not measured.
+        bound: What that is compared with.
+    """
 
     name: str
     holds: bool
     statement: str
+    value: float | None = None
+    bound: float | None = None
 
 
 Relation = Callable[[float, float], bool]
 RELATIONS: dict[str, Relation] = {">=": operator.ge, "<=": operator.le, ">": operator.gt}
 TEXT_TASKS = ("captioning", "vqa")
 
-LLAVA, FLAMINGO = "llava", "openflamingo"
+LLAVA, FLAMINGO, QWEN = "llava", "openflamingo", "qwen2vl"
 # Of the miniature OpenFlamingo on validation images: clip clean 62.1 [55.5, 68.3] (n = 200), at 4/255 3.8 [1.5, 6.8]
 # (n = 80, APGD-100). The bounds are the ends of these intervals on the other side of the claim, in whole points. What
 # is else claimed of it was true there by far: fare4 clean 61.3, at 4/255 41.3; tecoa4 47.9 and 28.1.
 CLEAN_FLAMINGO, ATTACKED_FLAMINGO = 55, 7
+CLEAN_QWEN, ATTACKED_QWEN = 67, 13
 
 
 def _of_llava() -> Iterator[Claim]:
@@ -131,6 +142,16 @@ def _of_flamingo() -> Iterator[Claim]:
         yield Claim(name, at("fare4", task, 4), ">=", at("tecoa4", task, 4))
 
 
+def _of_qwen() -> Iterator[Claim]:
+    """C1 of the miniature Qwen2-VL, which looks through a tower of its own."""
+
+    def at(radius: float = 0.0) -> Quantity:
+        return Quantity("native", "vqa", radius, family=QWEN)
+
+    yield Claim("C1 clean VQA, Qwen2-VL", at(), ">=", offset=CLEAN_QWEN)
+    yield Claim("C1 attacked VQA, Qwen2-VL", at(4), "<=", offset=ATTACKED_QWEN)
+
+
 def _above(name: str, left: Quantity, right: Quantity) -> Claim:
     return Claim(name, left, ">", right, significant=True)
 
@@ -140,6 +161,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("C1 attacked zero-shot", Quantity("clip", "zeroshot", 4), "<=", offset=10),
     *_of_llava(),
     *_of_flamingo(),
+    *_of_qwen(),
 )
 
 
@@ -198,7 +220,7 @@ def _evaluate(claim: Claim, runs: list[Run]) -> ClaimResult:
         significant = difference.p < SIGNIFICANT
         holds = holds and (significant or not claim.significant)
         parts.append(f"paired {difference.in_words()}, {'significant' if significant else 'not significant'}")
-    return ClaimResult(claim.name, bool(holds), "; ".join(parts))
+    return ClaimResult(claim.name, bool(holds), "; ".join(parts), left.estimate.value, bound)
 
 
 def _difference(left: _Measured, right: _Measured) -> Paired:
@@ -252,8 +274,8 @@ def _choose(quantity: Quantity, runs: list[Run]) -> dict[str, Run]:
 
 
 def _is_plain(header: RunHeader) -> bool:
-    """Whether a model was asked as it is by default, and its images are those of an attack through the same model."""
-    return not (header.is_floor or header.surrogate_model or header.victim_settings)
+    """Whether a model was asked as it is by default, undefended, about images made by an attack through itself."""
+    return not (header.is_floor or header.surrogate_model or header.victim_settings or header.defence)
 
 
 def _whole_scores(quantity: Quantity, run: Run) -> dict[str, float]:

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import CLIPImageProcessor, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
-from bench.mini import clip, language, world
+from bench.mini import clip, language, packing, world
 from bench.mini.tokenizer import IMAGE_TOKEN, llava_tokenizer
 from bench.models.encoders.convert import to_clip_vision_model, vision_config
 from bench.models.encoders.encoder import Encoder
+from bench.models.encoders.load import digest
 from bench.train.loop import fit, step_generator
 from bench.train.schedule import Schedule
 
@@ -85,13 +86,14 @@ def train(
         epoch, position = divmod(step, per_epoch)
         order = torch.randperm(images, generator=step_generator(seed, -1 - epoch))
         rows = order[position * schedule.batch : (position + 1) * schedule.batch]
-        batch = collate([sequences[row] for row in rows.tolist()])
+        batch = packing.collate([sequences[row] for row in rows.tolist()])
         tokens = parts["projector"]((features[rows].float() - mean) / std)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = conversation_loss(model, tokens, *batch)
         return loss, {}
 
-    settings = {"seed": seed, "images": images, "world": world.WORLD_VERSION, "contrast": world.CONTRAST}
+    facts = {"world": world.WORLD_VERSION, "contrast": world.CONTRAST, "clip": digest(encoder.visual)[:16]}
+    settings = {"seed": seed, "images": images, **facts}
     fit("llava", parts, loss_of_step, schedule, directory, settings=settings)
     _fold_standardisation(model.model.multi_modal_projector.linear_1, mean, std)
     model.train(False)
@@ -105,10 +107,7 @@ def _fold_standardisation(linear: nn.Linear, mean: Tensor, std: Tensor) -> None:
         linear.bias.sub_(linear.weight @ mean)
 
 
-Sequence = tuple[list[int], list[int], list[int]]  # token ids, conversation of each token (0: shared), answer flags
-
-
-def _conversations(encoder: Encoder, count: int, seed: int) -> tuple[Tensor, list[Sequence]]:
+def _conversations(encoder: Encoder, count: int, seed: int) -> tuple[Tensor, list[packing.Sequence]]:
     rng = random.Random(seed)
     ids = llava_tokenizer().get_vocab()
     features, sequences = [], []
@@ -121,7 +120,7 @@ def _conversations(encoder: Encoder, count: int, seed: int) -> tuple[Tensor, lis
     return torch.cat(features), sequences
 
 
-def _sequence(scenes: world.Scenes, index: int, rng: random.Random, ids: dict[str, int]) -> Sequence:
+def _sequence(scenes: world.Scenes, index: int, rng: random.Random, ids: dict[str, int]) -> packing.Sequence:
     turns = [(q.text, rng.choice(q.answers)) for q in language.questions(scenes, index, rng)]
     turns.append((language.CAPTION_PROMPT, language.plain_caption(scenes, index)))
     head, tail = PROMPT.split("{image}")
@@ -136,35 +135,19 @@ def _sequence(scenes: world.Scenes, index: int, rng: random.Random, ids: dict[st
     return tokens, turn_of, answer
 
 
-def collate(sequences: list[Sequence]) -> tuple[Tensor, Tensor, Tensor]:
-    """Pad on the right: ids, turns (-1 at padding) and answer flags, each (B, T)."""
-    length = max(len(tokens) for tokens, _, _ in sequences)
-    columns = []
-    for number, padding in enumerate((0, -1, 0)):
-        rows = [sequence[number] + [padding] * (length - len(sequence[number])) for sequence in sequences]
-        columns.append(torch.tensor(rows))
-    ids, turns, answers = columns
-    return ids, turns, answers
-
-
 def conversation_loss(
     model: LlavaForConditionalGeneration, image_tokens: Tensor, ids: Tensor, turns: Tensor, answers: Tensor
 ) -> Tensor:
     """Mean cross-entropy over the answers' tokens of a batch of packed conversations."""
     shared = turns == 0
-    prefix = shared.sum(1, keepdim=True)
-    same = (turns[:, :, None] == turns[:, None, :]) | shared[:, None, :]
-    causal = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
-    mask = (same & causal)[:, None]
     place = torch.arange(ids.shape[1]).expand_as(ids)
-    first_of_turn = torch.stack([torch.where(turns == t, place, 10**6).amin(1) for t in range(int(turns.max()) + 1)], 1)
-    offset = place - first_of_turn.gather(1, turns.clamp(min=0))
-    positions = torch.where(shared, place, prefix + offset).clamp(0, 255)
+    prefix = shared.sum(1, keepdim=True)
+    positions = torch.where(shared, place, prefix + packing.offsets(turns)).clamp(0, 255)
 
     language_model = model.model.language_model
     embedded = language_model.embed_tokens(ids)
     embedded = embedded.masked_scatter((ids == model.config.image_token_id)[..., None], image_tokens.to(embedded.dtype))
-    bias = torch.zeros(mask.shape, dtype=embedded.dtype).masked_fill(~mask, torch.finfo(embedded.dtype).min)
+    bias = packing.as_bias(packing.visible(turns), embedded.dtype)
     hidden = language_model(inputs_embeds=embedded, attention_mask=bias, position_ids=positions).last_hidden_state
     wanted = answers[:, 1:].bool()
     logits = model.lm_head(hidden[:, :-1][wanted])

@@ -21,6 +21,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from bench.data.prompts import lettered
 from bench.mini import choices, language, world
 from bench.models.encoders.encoder import Encoder
+from bench.models.encoders.load import digest
 from bench.models.victims.openflamingo import checkpoint
 from bench.models.victims.openflamingo.family import CHECKPOINT_FILE, DEMONSTRATIONS_FILE, LANGUAGE_FOLDER
 from bench.models.victims.openflamingo.gates import Sight
@@ -113,7 +114,8 @@ def train(
         drawn = sequences([turns[row] for row in rows.tolist()], random.Random(f"{seed} {step}"))
         return sequence_loss(model, features[rows].float(), drawn), {}
 
-    settings = {"seed": seed, "images": images, "world": world.WORLD_VERSION, "contrast": world.CONTRAST}
+    facts = {"world": world.WORLD_VERSION, "contrast": world.CONTRAST, "clip": digest(encoder.visual)[:16]}
+    settings = {"seed": seed, "images": images, **facts}
     fit("openflamingo", parts, loss_of_step, schedule, directory, settings=settings)
     for part in parts.values():
         part.requires_grad_(False)

@@ -28,12 +28,28 @@ def llava_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def _build(vocabulary: list[str], template: str) -> PreTrainedTokenizerFast:
-    ids = {word: i for i, word in enumerate(vocabulary)}
-    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+def qwen_tokenizer() -> PreTrainedTokenizerFast:
+    """For Qwen2-VL: marks as in its own vocabulary, nothing is added to a text; pads on the left."""
+    marks = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    vocabulary = ["<pad>", "<unk>", *marks, "user", "assistant", *words()]
+    make: Any = PreTrainedTokenizerFast  # untyped in transformers
+    made = make(tokenizer_object=_words_of(vocabulary), pad_token="<pad>", unk_token="<unk>", eos_token="<|im_end|>")
+    made.padding_side = "left"
+    made.add_special_tokens({"extra_special_tokens": marks})
+    return cast(PreTrainedTokenizerFast, made)
+
+
+def _words_of(vocabulary: list[str]) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(":", "isolated")]
     )
+    return tokenizer
+
+
+def _build(vocabulary: list[str], template: str) -> PreTrainedTokenizerFast:
+    ids = {word: i for i, word in enumerate(vocabulary)}
+    tokenizer = _words_of(vocabulary)
     specials = [word for word in template.split() if word != "$A"]
     tokenizer.post_processor = processors.TemplateProcessing(
         single=template, special_tokens=[(word, ids[word]) for word in specials]

@@ -60,6 +60,17 @@ def open_inside(path: Path, flags: int) -> int:
     return descriptor
 
 
+def check_inside(path: Path) -> Path:
+    """`path`, which must be a regular file of a run: what opens it by name waits for no pipe.
+
+    Raises:
+        RecordsError: If it cannot be opened, or is a link or no file.
+    """
+    with explained("read", path):
+        os.close(open_inside(path, os.O_RDONLY))
+    return path
+
+
 def read_inside(path: Path) -> bytes:
     """The content of a regular file of a run.
 

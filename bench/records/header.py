@@ -270,7 +270,7 @@ class RunHeader:
 
     @property
     def defence(self) -> str | None:
-        """Name of the defence around the victim; None without one."""
+        """Defences around the victim as they were asked for, comma-separated; None without one."""
         return self._chosen.defence
 
     @property

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 
-from bench.records.files import RecordsError, read_inside, unlinked
+from bench.records.files import RecordsError, check_inside, read_inside, unlinked
 from bench.trust.places import safe_name
 
 FOLDER, WAITING = "adversarial", "waiting"
@@ -104,8 +104,7 @@ def read_image(path: Path) -> SavedImage:
         RecordsError: If it is absent, a link, or no saved image.
     """
     try:
-        unlinked(path, path.parents[2])
-        with safe_open(path, framework="numpy") as file:
+        with safe_open(check_inside(unlinked(path, path.parents[2])), framework="numpy") as file:
             pixels, metadata = file.get_tensor(TENSOR), file.metadata() or {}
     except (RecordsError, SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
         raise RecordsError(f"{path} is no image that a run saved: {error}") from error

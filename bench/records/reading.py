@@ -15,6 +15,7 @@ from bench.records.files import RecordsError, explained, read_inside, unlinked, 
 from bench.records.header import IDENTITY, RunHeader, differences
 from bench.records.ranges import Ranges
 from bench.records.run import Run
+from bench.records.samples import FILE as SAMPLES
 from bench.records.samples import read_samples, write_samples
 from bench.records.shards import run_of, shards_in
 from bench.records.types import FormerRecord, Key, Record
@@ -78,13 +79,15 @@ def read_header(directory: Path | str) -> RunHeader:
         RecordsError: If it is absent or damaged.
     """
     path = Path(directory) / "run.json"
-    if not path.exists() and (folders := _shard_folders(path.parent)):
+    with explained("read", path):  # a name may be longer than the file system takes
+        is_there = path.exists()
+    if not is_there and (folders := _shard_folders(path.parent)):
         return replace(read_header(folders[0]), status="started", ended=None, checks=[])
     text = read_inside(path)
     try:
         return RunHeader.from_json(text)
     except RecordsError as error:
-        raise RecordsError(f"{path}: {error}") from error
+        raise RecordsError(f"{path}: {error}; restore it or delete the run") from error
 
 
 def read_records(directory: Path | str) -> list[Record]:
@@ -124,7 +127,10 @@ def _unpacked(path: Path) -> bytes:
 def archive_run(source: Path | str, target: Path | str) -> None:
     """Copy a complete run to `target` with what it asked, its records compressed; equal records give equal bytes.
 
-    Where the run was written is left out of the copy's header: it names a folder of one machine, and moves no number.
+    What an older archive there holds is replaced.
+
+    Where the run was written and sent is left out of the copy's header: it names a place of one person, and moves no
+    number.
 
     Raises:
         RecordsError: If the run is partial, damaged, or `target` cannot be written.
@@ -132,14 +138,15 @@ def archive_run(source: Path | str, target: Path | str) -> None:
     run = load_run(source)
     if run.header.partial:
         raise RecordsError(f"{source} is partial ({run.header.partial}); only whole runs are archived")
-    target = Path(target)
+    target, asked = Path(target), read_samples(run.directory)
     lines = "".join(record.to_json() + "\n" for record in run.records)
     with explained("write", target):
         target.mkdir(parents=True, exist_ok=True)
         unlinked(target / ARCHIVED, target).write_bytes(gzip.compress(lines.encode("ascii"), mtime=0))
-    config = {name: value for name, value in run.header.config.items() if name != "output"}
+        unlinked(target / SAMPLES, target).unlink(missing_ok=True)
+    config = {name: value for name, value in run.header.config.items() if name not in ("output", "log_to")}
     write_atomically(unlinked(target / "run.json", target), replace(run.header, config=config).to_json())
-    if asked := read_samples(run.directory):
+    if asked:
         write_samples(target, asked.values())
 
 
@@ -211,12 +218,14 @@ def find_runs(root: Path | str) -> list[Path]:
 
 
 def load_runs(roots: Sequence[Path]) -> list[Run]:
-    """Every run under the given directories.
+    """Every run under the given directories, each once however many of them it lies under.
 
     Raises:
         RecordsError: If there is none.
     """
-    runs = [load_run(directory) for root in roots for directory in find_runs(root)]
+    found = [directory for root in roots for directory in find_runs(root)]
+    places = {directory.resolve(): directory for directory in reversed(found)}  # the first way to it
+    runs = [load_run(directory) for directory in found if places[directory.resolve()] is directory]
     if not runs:
         raise RecordsError(f"no runs under {', '.join(map(str, roots))}; make some with `bench run`")
     return runs

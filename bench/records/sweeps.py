@@ -5,6 +5,7 @@ It says what will be run and what failed before there was a record; what is done
 
 from hashlib import sha256
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -24,8 +25,8 @@ class Planned(msgspec.Struct, frozen=True):
     """
 
     directory: str
-    samples: int
-    passes: int
+    samples: Annotated[int, msgspec.Meta(ge=0)]
+    passes: Annotated[int, msgspec.Meta(ge=0)]
     failed: str | None = None
 
 

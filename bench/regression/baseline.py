@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import cast
 
 from bench import registry
+from bench.analysis.audits import audits
 from bench.config.facts import SUITE_FACTS
 from bench.records import RecordsError, Run, archive_run, load_runs, write_atomically
+from bench.records.files import read_inside, unlinked
 from bench.records.worst import eps_label, groups_at, scores_at
-from bench.regression.compare import by_place
+from bench.regression.compare import RunKey, by_place
+from bench.tables import audits as audit_table
 from bench.tables import layouts, render
 from bench.tables.blocks import stale, write_block, write_document
+from bench.trust.places import inside
 from bench.trust.text import for_csv
 
 BASELINE = Path("results/mini")
@@ -50,7 +54,7 @@ def update(baseline: Path, roots: Sequence[Path]) -> list[Path]:
 
     Raises:
         RecordsError: a run is partial or damaged, or the baseline cannot be written.
-        UsageError: two runs have the same place.
+        UsageError: two runs have the same place, or a run names one outside the baseline.
     """
     runs = load_runs(roots)
     places = {
@@ -59,16 +63,24 @@ def update(baseline: Path, roots: Sequence[Path]) -> list[Path]:
     for run in runs:
         if run.header.partial:
             raise RecordsError(f"{run.directory} is partial ({run.header.partial}); a baseline takes whole runs only")
-    shelves = {(place[0], place[2]): directory.parent for place, directory in places.items()}  # by suite and task
+    shelves = {_shelf(place): directory.parent for place, directory in places.items()}
     targets = []
     for place, run in by_place(runs).items():
-        shelf = shelves.get((run.header.suite, run.header.task), baseline / run.header.suite / run.header.task)
-        target = places.get(place, shelf / run.directory.name)
+        suite, group = _shelf(place)
+        where = f"{run.directory / 'run.json'}: suite and task,"
+        shelf = shelves.get((suite, group)) or inside(baseline, f"{suite}/{group}", where)
+        target = unlinked(places.get(place, shelf / run.directory.name), baseline)
         if target.resolve() != run.directory.resolve():
             archive_run(run.directory, target)
-        write_atomically(target / SCORES, scores_text(run))
+        write_atomically(unlinked(target / SCORES, baseline), scores_text(run))
         targets.append(target)
     return targets
+
+
+def _shelf(place: RunKey) -> tuple[str, str]:
+    """What runs of a baseline lie beside: those of their suite and task, or its other defended ones."""
+    suite, _, task, _, _, defence, _ = place
+    return suite, "defences" if defence else task
 
 
 def stale_scores(runs: Sequence[Run]) -> list[Path]:
@@ -76,22 +88,25 @@ def stale_scores(runs: Sequence[Run]) -> list[Path]:
     stale = []
     for run in runs:
         path = run.directory / SCORES
-        if not path.exists() or path.read_text(encoding="ascii") != scores_text(run):
+        if not path.exists() or read_inside(path) != scores_text(run).encode("ascii"):
             stale.append(path)
     return stale
 
 
 def blocks(runs: Sequence[Run]) -> dict[str, str]:
-    """The generated parts of BENCHMARKS.md by name: a table per task, transfers, and the claims of the runs' suite."""
-    direct = [run for run in runs if not (run.header.surrogate or run.header.is_floor or run.header.images)]
+    """The generated parts of BENCHMARKS.md: a table per task, transfers, defences, audits, and a suite's claims."""
+    heads = [(run, run.header) for run in runs]
+    direct = [run for run, h in heads if not (h.surrogate or h.is_floor or h.images or h.defence)]
     made = {}
     for task in dict.fromkeys(run.header.task for run in direct):
         chosen = [run for run in direct if run.header.task == task]
         by_layout = (layouts.tables(chosen, SUITE_FACTS, (name,)) for name in reversed(registry.LAYOUTS))
         if table := next(chain.from_iterable(by_layout), None):  # the last layout is the most specific
             made[task] = render.markdown(table)
-    for table in layouts.tables(runs, SUITE_FACTS, ("transfer", "models", "brought")):
+    for table in layouts.tables(runs, SUITE_FACTS, ("transfer", "models", "brought", "defences")):
         made[table.name] = render.markdown(table)
+    if audited := audits(runs):
+        made["audit"] = audit_table.table(audited)
     suites = {run.header.suite.partition("-")[0] for run in runs}  # "mini-full" has the claims of "mini"
     for name in (name for name in registry.names("bench.claims") if name in suites):
         made["claims"] = cast(str, registry.made("bench.claims", name, str, runs))

@@ -11,7 +11,7 @@ from bench.records.worst import eps_label, groups_at, scores_at
 
 FELL_BELOW = 0.01  # Holm-corrected p-value under which a drop fails the gate
 COMPARABLE = ("task_version", "metric", "worst", "norm", "model", "protocol", "attack_steps")
-RunKey = tuple[str, str, str, str, str, str]
+RunKey = tuple[str, str, str, str, str, str, str]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Finding:
     Attributes:
         name: Such as "fare / vqa / mini-vqa at 4/255".
         ok: Whether the gate passes.
-        outcome: "ok", "fell", "rose", "missing", "partial", "stale", "not comparable" or "not credible".
+        outcome: "ok", "fell", "rose", "dearer", "missing", "partial", "stale", "not comparable" or "not
+            credible".
         words: The outcome with its numbers; p-values are one-sided and Holm-corrected.
     """
 
@@ -48,7 +49,8 @@ def compare_to_baseline(
 ) -> list[Finding]:
     """Compare runs with their baselines, sample by sample.
 
-    Runs are paired by suite, encoder, task, dataset, attack and vision-language model, at each radius and clean.
+    Runs are paired by suite, encoder, task, dataset, attack, defence and vision-language model, at each radius and
+    clean.
     A comparison fails if the score moved the attacker's way and the one-sided paired test, Holm-corrected over all
     comparisons, has p < 0.01. Between runs of the very same weights the test is two-sided and a rise fails too: then
     it is the attack that has become weaker. What cannot be compared fails too: a missing baseline, a missing run or
@@ -80,8 +82,51 @@ def compare_to_baseline(
     return [_conclude(r, next(adjusted)) if isinstance(r, _Comparison) else r for r in results]
 
 
+def compare_gradients(new_runs: Iterable[Run], baseline_runs: Iterable[Run], most: float) -> list[Finding]:
+    """Compare what attacks cost: gradient evaluations per sample, over the samples that the new run has.
+
+    Says nothing of runs that `compare_to_baseline` cannot compare, nor of runs without gradients.
+
+    Args:
+        new_runs: The new runs.
+        baseline_runs: The runs to compare them with.
+        most: By how many percent a run may need more than its baseline.
+
+    Raises:
+        UsageError: If two runs of one side have the same place.
+    """
+    old = by_place(baseline_runs)
+    new = _beside(by_place(new_runs), old)
+    pairs = [(_name(key), new[key], old[key]) for key in old if key in new]
+    return [
+        _gradients(name, after, before, most)
+        for name, after, before in pairs
+        if not _why_not(after.header, before.header, allow_limit=True) and _spent(after, _ids(after))
+    ]
+
+
+def _gradients(name: str, new: Run, old: Run, most: float) -> Finding:
+    ids = _ids(new)
+    after, before = (_spent(run, ids) / len(ids) for run in (new, old))
+    change = f"{100 * (after / before - 1):+.1f} %" if before else "none before"
+    words = f"{name}: {after:.1f} gradient evaluations per sample, {before:.1f} in the baseline ({change})"
+    if 100 * after <= before * (100 + most):
+        return Finding(f"{name}, gradients", True, "ok", words)
+    return Finding(f"{name}, gradients", False, "dearer", f"{words}; at most +{most:g} % is allowed")
+
+
+def _ids(run: Run) -> set[str]:
+    return {record.sample_id for record in run.records}
+
+
+def _spent(run: Run, ids: set[str]) -> int:
+    return sum(record.evaluations for record in run.records if record.sample_id in ids)
+
+
 def by_place(runs: Iterable[Run]) -> dict[RunKey, Run]:
-    """Runs by what pairs a run with its baseline: suite, encoder, task, dataset, attack and victim with its settings.
+    """Runs by what pairs a run with its baseline: suite, encoder, task, dataset, attack, defence and victim.
+
+    A victim's settings count, and so do a defence's options.
 
     Raises:
         UsageError: If two have the same place.
@@ -89,7 +134,8 @@ def by_place(runs: Iterable[Run]) -> dict[RunKey, Run]:
     result: dict[RunKey, Run] = {}
     for run in runs:
         h = run.header
-        key = (h.suite, h.encoder, h.task, h.dataset, h.attack, f"{h.model} {sorted(h.victim_settings.items())}")
+        victim = f"{h.model} {sorted(h.victim_settings.items())}"
+        key = (h.suite, h.encoder, h.task, h.dataset, h.attack, h.defence or "", victim)
         if key in result:
             places = f"{result[key].directory} and {run.directory}"
             raise UsageError(f"two runs of {_name(key)}, choose one: {places}")
@@ -108,8 +154,8 @@ def _beside(new: dict[RunKey, Run], old: dict[RunKey, Run]) -> dict[RunKey, Run]
 
 
 def _name(key: RunKey) -> str:
-    _, encoder, task, dataset, *_ = key
-    return f"{encoder} / {task} / {dataset}"
+    _, encoder, task, dataset, _, defence, _ = key
+    return f"{encoder}{f' behind {defence}' if defence else ''} / {task} / {dataset}"
 
 
 def _compare_runs(name: str, new: Run, old: Run, allow_limit: bool, seed: int) -> list[Finding | _Comparison]:

@@ -8,11 +8,13 @@ from bench import registry
 from bench.models.victims.load import is_black_box
 from bench.records import RecordsError, Run, load_run, load_runs
 from bench.regression.baseline import stale_blocks, stale_scores
-from bench.regression.compare import Finding, by_place, compare_to_baseline
+from bench.regression.compare import Finding, by_place, compare_gradients, compare_to_baseline
 
 GUARDED_ENCODERS = ("clip", "fare4")
 GUARDED_DATASETS = ("mini-shape", "mini-vqa")
-HERE = dict.fromkeys(("device", "batch_size", "save_adversarial", "force", "shards", "on"))  # moves no number: as here
+GUARDED_DEFENCES = (None, "clipure")  # the others take seconds for each sample
+_NO_NUMBER = ("device", "batch_size", "save_adversarial", "force", "shards", "on", "log_to")
+HERE = dict.fromkeys(_NO_NUMBER)  # moves no number: as here
 
 
 def load_baseline(baseline: Path) -> list[Run] | Finding:
@@ -35,13 +37,18 @@ def check_integrity(baseline: Sequence[Run], document: Path | None) -> list[Find
     return findings
 
 
-def check_runs(baseline: Sequence[Run], roots: Sequence[Path]) -> list[Finding]:
-    """Compare the runs under ``roots`` with the baseline, one for one."""
+def check_runs(baseline: Sequence[Run], roots: Sequence[Path], rise: float | None = None) -> list[Finding]:
+    """Compare the runs under ``roots`` with the baseline, one for one; see `_gradients` for the rise."""
     try:
         runs = load_runs(roots)
     except RecordsError as error:
         return [Finding("runs", False, "missing", f"the runs cannot be read: {error}")]
-    return compare_to_baseline(runs, baseline)
+    return compare_to_baseline(runs, baseline) + _gradients(runs, baseline, rise)
+
+
+def _gradients(runs: Sequence[Run], baseline: Sequence[Run], rise: float | None) -> list[Finding]:
+    """Findings on gradient evaluations, where they may rise by so many percent at most."""
+    return [] if rise is None else compare_gradients(runs, baseline, rise)
 
 
 def changes(baseline: Sequence[Run], roots: Sequence[Path]) -> list[Finding]:
@@ -50,8 +57,11 @@ def changes(baseline: Sequence[Run], roots: Sequence[Path]) -> list[Finding]:
     return compare_to_baseline(new.values(), [run for place, run in by_place(baseline).items() if place in new])
 
 
-def rerun(baseline: Sequence[Run], samples: int, jobs: int | None = None) -> list[Finding]:
-    """Run the first ``samples`` samples of each guarded run again, and compare with the committed scores."""
+def rerun(baseline: Sequence[Run], samples: int, jobs: int | None = None, rise: float | None = None) -> list[Finding]:
+    """Run the first ``samples`` samples of each guarded run again, and compare with the committed scores.
+
+    See `_gradients` for the rise.
+    """
     from bench.config import request_of, resolve
     from bench.running.engines import execute_all
 
@@ -66,7 +76,7 @@ def rerun(baseline: Sequence[Run], samples: int, jobs: int | None = None) -> lis
             for config in resolve(request_of(run.header, limit=samples, output=Path(scratch), **HERE))
         ]
         again = [load_run(directory) for directory in execute_all(configs, jobs=jobs)]
-        return compare_to_baseline(again, guarded, allow_limit=True)
+        return compare_to_baseline(again, guarded, allow_limit=True) + _gradients(again, guarded, rise)
 
 
 def can_run_in_part(run: Run) -> bool:
@@ -87,4 +97,5 @@ def can_run_in_part(run: Run) -> bool:
 def is_guarded(run: Run) -> bool:
     """Whether a run of the mini suite is cheap and steady enough to be part of every check."""
     header = run.header
-    return header.encoder in GUARDED_ENCODERS and header.dataset in GUARDED_DATASETS and can_run_in_part(run)
+    known = header.encoder in GUARDED_ENCODERS and header.dataset in GUARDED_DATASETS
+    return known and header.defence in GUARDED_DEFENCES and can_run_in_part(run)

@@ -117,7 +117,7 @@ def _saved(folder: Path, sample_id: str, radius: float) -> Pixels | None:
     if not path.exists():
         return None
     pixels = read_image(path).pixels
-    if pixels.ndim != 3 or pixels.shape[0] != 3:
+    if pixels.ndim != 3 or pixels.shape[0] != 3 or not pixels.size:
         raise RecordsError(f"{path} holds a tensor of shape {pixels.shape}, not an image of 3 x height x width")
     return np.asarray(pixels, np.float32)
 

@@ -1,6 +1,5 @@
 """Writing a report: its first page, a page per run, and the gallery's pictures."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +14,7 @@ from bench.records.samples import Asked, read_samples
 from bench.report import gallery
 from bench.report.chapters import chapter, columns, parts
 from bench.report.run_page import run_context
-from bench.report.site import Site, environment, write_page
+from bench.report.site import FIRST, Site, environment, make_room, write_page
 
 MARKER = ".bench-report"  # in a folder that a report may be written over
 
@@ -45,7 +44,7 @@ def write_report(
     """
     if not runs:
         raise UsageError("no runs to report")
-    _clear(directory)
+    make_room(directory, "a report", MARKER, ("images", "runs"))
     site = Site(runs)
     problems: list[str] = []
     asked = {run.directory: _asked(run, problems) for run in runs}
@@ -61,27 +60,13 @@ def write_report(
         problems=problems,
         averages=[(site.average_anchor(m), m) for m in _averages(runs, facts)],
     )
-    first = directory / "index.html"
+    first = directory / FIRST
     write_page(first, index)
     pictures = {(card.shown.run.directory, card.shown.sample_id): card for card in cards}
     for run in tqdm(runs, desc="pages", disable=None if progress else True, leave=False):
         page = templates.get_template("run.html").render(**context, **run_context(run, asked[run.directory], pictures))
         write_page(directory / "runs" / f"{site.page(run.directory)}.html", page)
     return first
-
-
-def _clear(directory: Path) -> None:
-    """Make room for a report without touching anything that is none."""
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        if not (directory / MARKER).exists():
-            raise UsageError(f"{directory} holds something other than a report; choose an empty or a new folder")
-        for part in ("images", "runs"):
-            shutil.rmtree(directory / part, ignore_errors=True)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / MARKER).touch()
-    except OSError as error:
-        raise UsageError(f"cannot write {directory}: {error.strerror}; choose another folder") from error
 
 
 def _averages(runs: Sequence[Run], facts: Facts) -> list[Measure]:

@@ -1,5 +1,7 @@
 """Names and links of a report's pages, and what turns templates into pages."""
 
+import os
+import shutil
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -8,8 +10,9 @@ import jinja2
 from markupsafe import Markup
 
 from bench.analysis.cells import AVERAGE, Measure
+from bench.errors import UsageError
 from bench.records import Record, Run
-from bench.records.files import explained
+from bench.records.files import explained, open_inside, unlinked
 from bench.records.worst import eps_label
 from bench.tables.fill import ENCODERS
 from bench.tables.table import Cell
@@ -17,6 +20,7 @@ from bench.trust.places import safe_name
 from bench.trust.text import for_terminal
 
 TEMPLATES = Path(__file__).parent / "templates"
+FIRST = "index.html"
 PALETTE = 8
 GLYPHS = "●■◆▲▼✚✖★"
 
@@ -95,8 +99,34 @@ def environment(*more: Path) -> jinja2.Environment:
     return made
 
 
+def make_room(directory: Path, what: str, marker: str, parts: Sequence[str]) -> None:
+    """Make a folder for pages, or clear one of the same kind; what is none is not touched.
+
+    Args:
+        directory: made if absent.
+        what: the kind, for messages, such as "a report".
+        marker: name of an empty file that says that a folder is of this kind.
+        parts: names of the folders in it.
+
+    Raises:
+        UsageError: it holds something else.
+        RecordsError: there is a link in it, or the system refuses.
+    """
+    with explained("write", directory):
+        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+            if not (directory / marker).exists():
+                raise UsageError(f"{directory} holds something other than {what}; choose an empty or a new folder")
+            for name in (marker, FIRST, *parts):
+                unlinked(directory / name, directory)
+            for part in parts:
+                shutil.rmtree(directory / part, ignore_errors=True)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / marker).touch()
+
+
 def write_page(path: Path, page: str) -> None:
     """Write a page; what cannot be written, such as the bytes of a file's name that are no UTF-8, is shown escaped."""
     with explained("write", path):
         path.parent.mkdir(exist_ok=True)
-        path.write_text(for_terminal(page), encoding="utf-8")
+        with os.fdopen(open_inside(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w", encoding="utf-8") as file:
+            file.write(for_terminal(page))

@@ -270,9 +270,11 @@ class Attacker:
             return
         if isinstance(victim, Defended):
             seed, samples = self.conditions.seed, batch.volley.samples[few]
-            goal = fixed(victim, batch.step, batch.clean[few], samples, seed)
+            own, bpda = (replace(batch.step, through=way) for way in ("as-is", "bpda"))
+            goal = fixed(victim, own, batch.clean[few], samples, seed)
+            stand_in = None if victim.chain.own_gradient else fixed(victim, bpda, batch.clean[few], samples, seed)
             start = start_of(batch, self.conditions)[: len(samples)]
-            self.checks = defence_checks(goal, batch.clean[few], start)
+            self.checks = defence_checks(goal, stand_in, batch.clean[few], start)
             return
         start, some = start_of(batch, self.conditions)[few], Outcome(*(part[few] for part in outcome))
         kind = attack_kind(batch.step.kind)

@@ -12,7 +12,7 @@ from torchvision.transforms.functional import to_tensor
 from attacks.presets import TARGET_IMAGE, TARGET_SAID, TARGET_TEXT, TASKLESS
 from attacks.threat import Norm
 from bench.config import RunConfig, load_suite
-from bench.config.choices import NATIVE
+from bench.config.request import NATIVE
 from bench.data.bank import Images, Pictures, ids_left_out, read_pictures
 from bench.data.brought import digest as digest_of
 from bench.data.brought import read_folder, refuse_surplus
@@ -21,7 +21,7 @@ from bench.errors import UsageError
 from bench.models.defences.chain import Defended
 from bench.models.defences.load import load_chain
 from bench.models.encoders.encoder import Encoder
-from bench.models.encoders.load import digest, load_encoder
+from bench.models.encoders.load import digest, load_encoder, original_of
 from bench.models.encoders.stored import compile_blocks
 from bench.models.judges import load_judge
 from bench.models.victims.load import is_black_box
@@ -98,7 +98,10 @@ def prepare(config: RunConfig) -> Setup:
     judged = with_own_captions(task, target.victim, target.model.preprocess, device)
     sources = _sources(target, task, config, device)
     halves = [] if config.precision == "float32" else [_in_half_precision(one, task, config) for one in sources]
+    original = _original(config, device)
     weights = dict(_digests(target, sources, task, config))
+    if original is not None:
+        weights["original"] = digest(original.visual)
     for part in (target, *sources, *halves) if config.compiled else ():
         _compile(part)
     on_pixels = target.model if isinstance(target.model, OnPixels) else None
@@ -111,7 +114,7 @@ def prepare(config: RunConfig) -> Setup:
     header = header_of(config, task, weights, pictures.fingerprint, device, victims, made)
     return Setup(
         judged,
-        _defended(target, task, config),
+        _defended(target, task, config, original),
         victim_of([one.victim for one in sources], config.weights),
         encoder_of([one.encoder for one in sources], config.weights),
         pictures.images,
@@ -171,7 +174,23 @@ def _at_native_size(picture: Image.Image) -> Tensor:
     return pixels
 
 
-def _defended(target: "_Bound", task: Task, config: RunConfig) -> Victim:
+def _original(config: RunConfig, device: torch.device) -> Encoder | None:
+    """What the encoder was fine-tuned from, where a defence looks with that; None where it is an original itself.
+
+    Raises:
+        UsageError: that is not known.
+    """
+    if not load_chain(config.defence).needs_original:
+        return None
+    suite = load_suite(config.suite).encoders
+    try:
+        name = original_of(config.encoder, suite)
+    except UsageError as error:
+        raise UsageError(f"{error}, and a defence looks with that: leave it out, or use ttc?tau_of=own") from error
+    return None if name is None else load_encoder(name, suite).to(device)
+
+
+def _defended(target: "_Bound", task: Task, config: RunConfig, original: Encoder | None) -> Victim:
     """The victim behind the defences that are asked for."""
     if not config.defence:
         return target.victim
@@ -180,7 +199,7 @@ def _defended(target: "_Bound", task: Task, config: RunConfig) -> Victim:
     chain = load_chain(config.defence)
     if task.model != "encoder":
         chain.check_images()
-    return Defended.around(target.victim, task, target.encoder, chain)
+    return Defended.around(target.victim, task, target.encoder, chain, original)
 
 
 def load_task(config: RunConfig) -> Task:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from attacks.adaptive import STAND_IN
 from attacks.checks import (
     SanityCheck,
     gradient_check,
@@ -61,21 +62,21 @@ def batch_checks(
     return tuple(check for check in found if check is not None)
 
 
-def defence_checks(objective: Objective, clean: Tensor, start: Tensor) -> tuple[SanityCheck, ...]:
+def defence_checks(
+    objective: Objective, stand_in: Objective | None, clean: Tensor, start: Tensor
+) -> tuple[SanityCheck, ...]:
     """Look at a defended victim as an attack through its defence meets it, with draws that stay the same.
 
     Args:
         objective: of B samples.
+        stand_in: the same with the gradient of the defence's stand-in; None where that is its own.
         clean: (B, 3, H, W).
         start: (B, 3, H, W) where the attack begins.
     """
     few = start[:FEW]
-    return (
-        gradient_check(objective, start),
-        slope_check(objective, few, range(len(few))),
-        rows_check(objective, clean),
-        repeatable_check(objective, clean),
-    )
+    found = [gradient_check(objective, start), slope_check(objective, few, range(len(few)))]
+    found += [slope_check(stand_in, few, range(len(few)), STAND_IN)] if stand_in is not None else []
+    return *found, rows_check(objective, clean), repeatable_check(objective, clean)
 
 
 def run_checks(

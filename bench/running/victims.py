@@ -16,6 +16,7 @@ from bench.models.victims.catalogue import place_of
 from bench.models.victims.load import family_of, is_black_box, load_victim, settings_of
 from bench.models.victims.loaded import LoadedVictim, OnPixels, ShowsExamples
 from bench.running.data import root_of, row_of
+from bench.trust.places import no_links
 from tasks.base import Sample
 
 CACHE = "endpoint-cache"  # folder in that of the output, of what endpoints answered
@@ -74,7 +75,7 @@ def pace_of(config: RunConfig) -> dict[str, str]:
     """Settings of an endpoint that move no number."""
     given = {name: getattr(config, name.replace("-", "_")) for name in ("rpm", "concurrency", "max-cost", "price")}
     settings = {name: str(value) for name, value in given.items() if value is not None}
-    return settings | {"cache": str(config.output / CACHE)}
+    return settings | {"cache": str(no_links(config.output / CACHE, config.output))}
 
 
 def _settings(victim: LoadedVictim) -> dict[str, str]:

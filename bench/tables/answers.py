@@ -26,7 +26,7 @@ def yes_no(runs: Sequence[Run], facts: Facts) -> list[Measure]:
 
 @layout(
     "Multiple choice",
-    "reasoning (ScienceQA): accuracy over all questions and over the official categories that occur",
+    "reasoning (ScienceQA): accuracy over all questions and over the official categories of some of them",
     rows=("dataset", "radius", "victim", "encoder"),
     columns=("part",),
 )

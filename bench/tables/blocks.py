@@ -8,6 +8,8 @@ from bench.errors import UsageError
 from bench.records import RecordsError, write_atomically
 from bench.records.files import explained
 from bench.tables.table import BANNER
+from bench.trust.places import safe_name
+from bench.trust.text import for_markdown
 
 
 def write_block(markdown_file: Path | str, name: str, content: str) -> None:
@@ -33,7 +35,8 @@ def write_document(markdown_file: Path, contents: Mapping[str, str]) -> None:
     parts = []
     for name, content in contents.items():
         _require_whole(name, content)
-        parts.append(f"## {name}\n\n<!-- bench:{name} -->\n{content.strip()}\n<!-- /bench:{name} -->\n")
+        begin, end = _marks(name)
+        parts.append(f"## {for_markdown(name)}\n\n{begin}\n{content.strip()}\n{end}\n")
     with explained("create", markdown_file.parent):
         markdown_file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(markdown_file, "# Results\n\n" + "\n".join(parts))
@@ -51,13 +54,20 @@ def _require_whole(name: str, content: str) -> None:
         raise UsageError(f"block {name} holds partial results; only whole runs enter a committed table")
 
 
+def _marks(name: str) -> tuple[str, str]:
+    """The lines around a block; a name that could end a comment, as a task's in a result may, is its digest there."""
+    return f"<!-- bench:{safe_name(name)} -->", f"<!-- /bench:{safe_name(name)} -->"
+
+
 def _find_block(path: Path, name: str) -> tuple[str, str, str]:
     """The file's text up to, inside and from the end of the block."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise RecordsError(f"cannot read {path}: {error.strerror}") from error
-    begin, end = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
+    except UnicodeDecodeError as error:
+        raise RecordsError(f"{path} is no text in UTF-8; convert it, or write another document") from error
+    begin, end = _marks(name)
     found = re.search(f"{re.escape(begin)}\n(.*?)(?=\n?{re.escape(end)})", text, re.DOTALL)
     if found is None or text.count(begin) != 1 or text.count(end) != 1:
         raise UsageError(f"{path} must have the lines {begin} and {end} once each, in this order; add them")

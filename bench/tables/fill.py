@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
+from attacks.adaptive import OWN_GRADIENT, STAND_IN
 from bench.analysis.cells import ALL_TARGETS, AVERAGE, TO_CAPTIONS, Measure
 from bench.analysis.published import published
 from bench.errors import UsageError
@@ -46,6 +47,15 @@ def _source(measure: Measure) -> str:
     return NOISE if measure.header.is_floor else measure.surrogate or OWN
 
 
+def _reliability(measure: Measure) -> str:
+    """Whether a number can be relied upon, and why not; where gradients are masked, whether BPDA had better ones."""
+    if not measure.doubts:
+        return "reliable"
+    passed = {check["name"] for check in measure.header.checks if check["ok"]}
+    served = STAND_IN in passed and not set(OWN_GRADIENT).isdisjoint(measure.doubts)
+    return f"unreliable ({', '.join(measure.doubts)}){'; stand-in agrees' if served else ''}"
+
+
 LAST = (AVERAGE, ALL_TARGETS, TO_CAPTIONS)
 PROPERTIES: dict[str, Callable[[Measure], str]] = {
     "encoder": lambda m: m.header.encoder,
@@ -67,7 +77,7 @@ PROPERTIES: dict[str, Callable[[Measure], str]] = {
     "target": lambda m: m.target,
     "defence": lambda m: m.header.defence or NO_DEFENCE,
     "counted": lambda m: m.counted,
-    "reliability": lambda m: "reliable" if not m.doubts else f"unreliable ({', '.join(m.doubts)})",
+    "reliability": _reliability,
     "precision": lambda m: m.header.precision,
     "tower": lambda m: m.header.tower,
     "seed": lambda m: str(m.header.seed),

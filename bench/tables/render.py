@@ -96,6 +96,13 @@ STYLES: dict[str, Callable[[Table], str]] = {
     "html": html,
 }
 
+HEADINGS: dict[str, Callable[[str], str]] = {
+    "text": lambda title: f"{on_one_line(title)}\n\n",
+    "markdown": lambda title: f"## {for_markdown(title)}\n\n",
+    "latex": lambda title: f"% {on_one_line(title)}\n",
+}
+"""What stands above a table among several; in the other styles nothing does."""
+
 
 def align(lines: Sequence[Sequence[str]]) -> str:
     """Columns of equal width, a rule under the first line."""

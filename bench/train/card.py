@@ -43,21 +43,57 @@ def write_card(directory: Path, results: Path | None = None) -> Path:
         results: folder of recorded runs of ``bench run``; those on these very weights enter the card.
     """
     refuse_links(directory)
-    facts = read_json(directory / TRAINING, "facts of the training run")
-    rows = read_metrics(directory / METRICS)
-    draw_curves(rows, directory / CURVES)
-    try:
-        scores = _scores(facts, results, directory)
-        parts = (_head(facts), _recipe(facts), _data(facts), _curves(rows), scores, _use(directory))
-    except UsageError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(
-            f"{directory / TRAINING} is not as bench train writes it ({error}); give the training command again"
-        ) from error
-    text = "\n\n".join(parts) + "\n"
+    facts = read_facts(directory)
+    draw_curves(read_metrics(directory / METRICS), directory / CURVES)
+    runs = [] if results is None else runs_of(facts["digest"], results)
+    scores = scores_table(runs) if runs else _none_yet(directory)
+    text = "\n\n".join([*sections(facts, directory), scores, _use(directory)]) + "\n"
     (directory / CARD).write_text(text, encoding="utf-8", errors="backslashreplace")
     return directory / CARD
+
+
+def read_facts(directory: Path) -> dict[str, Any]:
+    """What `write_training` wrote in a run directory.
+
+    Raises:
+        UsageError: it is not there, or is something else.
+    """
+    facts = read_json(directory / TRAINING, "facts of the training run")
+    if not isinstance(facts, dict) or not isinstance(facts.get("digest"), str):
+        raise _not_written_here(directory, "no digest")
+    return facts
+
+
+def _not_written_here(directory: Path, why: object) -> UsageError:
+    return UsageError(
+        f"{directory / TRAINING} is not as bench train writes it ({why}); give the training command again"
+    )
+
+
+def sections(facts: Mapping[str, Any], directory: Path) -> list[str]:
+    """What a card says of a training, as Markdown.
+
+    Args:
+        facts: as in ``training.json``.
+        directory: the run directory.
+
+    Raises:
+        UsageError: the facts are not what they should be.
+    """
+    try:
+        shown = _harmless(facts)
+        return [_head(shown), _recipe(shown), _data(shown), _curves(read_metrics(directory / METRICS))]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _not_written_here(directory, error) from error
+
+
+def _harmless(value: Any) -> Any:
+    """JSON data with every text in it as Markdown that shows it: a run directory may come from elsewhere."""
+    if isinstance(value, dict):
+        return {key: _harmless(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_harmless(inner) for inner in value]
+    return for_markdown(value) if isinstance(value, str) else value
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
@@ -100,9 +136,8 @@ def draw_curves(rows: Sequence[Mapping[str, float]], path: Path) -> None:
 def _head(facts: Mapping[str, Any]) -> str:
     recipe = facts["recipe"]
     return (
-        f"# {for_markdown(facts['name'])}\n\nThe image tower of {for_markdown(facts['arch'])} "
-        f"({for_markdown(facts['weights'])}), fine-tuned against attacks of {recipe['eps_255']:g}/255 (l-inf): "
-        f"{for_markdown(facts['about'])}. Trained with robust-vlm-bench; method of Schlarmann et "
+        f"# {facts['name']}\n\nThe image tower of {facts['arch']} ({facts['weights']}), fine-tuned against attacks of "
+        f"{recipe['eps_255']:g}/255 (l-inf): {facts['about']}. Trained with robust-vlm-bench; method of Schlarmann et "
         "al. 2024, [arXiv 2402.12336](https://arxiv.org/abs/2402.12336). The text tower is the original's."
     )
 
@@ -119,7 +154,7 @@ def _recipe(facts: Mapping[str, Any]) -> str:
         f"- weight of the clean loss {recipe['clean_weight']:g}; seed {recipe['seed']}; {facts['precision']}; "
         f"{facts['processes']} process(es) on {facts['device']}",
         f"- code {facts['code']['commit']}{' (changed)' if facts['code']['dirty'] else ''}; "
-        + ", ".join(f"{name} {number}" for name, number in facts["packages"].items()),
+        + ", ".join(f"{for_markdown(name)} {number}" for name, number in facts["packages"].items()),
     ]
     lines += [f"- reproduces a flaw of the published code, {flaw}: {FLAWS[flaw]}" for flaw in recipe["flaws"]]
     return "## Recipe\n\n" + "\n".join(lines)
@@ -127,7 +162,7 @@ def _recipe(facts: Mapping[str, Any]) -> str:
 
 def _data(facts: Mapping[str, Any]) -> str:
     return (
-        f"## Data\n\n{for_markdown(facts['data'])}: {facts['fingerprint']}; {facts['held_out']} images held out. "
+        f"## Data\n\n{facts['data']}: {facts['fingerprint']}; {facts['held_out']} images held out. "
         f"{facts['skipped']} images could not be read and were skipped (`skipped.jsonl` names them)."
     )
 
@@ -150,14 +185,15 @@ def _curves(rows: Sequence[Mapping[str, float]]) -> str:
     return text + "\n\n" + "\n".join(table)
 
 
-def _scores(facts: Mapping[str, Any], results: Path | None, directory: Path) -> str:
-    """Rows of recorded runs on these weights."""
-    runs = [] if results is None else runs_of(facts["digest"], results)
-    if not runs:
-        return (
-            f"## Scores\n\nNone yet. `bench run --encoder {directory} --task zeroshot`, then "
-            f"`bench train card {directory}` puts them here."
-        )
+def _none_yet(directory: Path) -> str:
+    return (
+        f"## Scores\n\nNone yet. `bench run --encoder {directory} --task zeroshot`, then "
+        f"`bench train card {directory}` puts them here."
+    )
+
+
+def scores_table(runs: Sequence[Run]) -> str:
+    """The scores of recorded runs on a trained encoder."""
     lines = ["| task | dataset | eps | score | 95 % interval | n |", "| --- | --- | --- | --- | --- | --- |"]
     whole = [run for run in runs if not run.header.partial]
     for m in [*measured(runs), *averaged(whole, SUITE_FACTS)]:

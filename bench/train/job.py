@@ -52,6 +52,7 @@ class TrainingJob:
         compiled: torch.compile the towers.
         checkpoint_activations: Less memory, about a third more work.
         checkpoint_every: Updates between checkpoints.
+        log_to: Send the loss curve there, too, comma-separated: tensorboard:DIR, mlflow:DIR or URL, wandb:PROJECT.
     """
 
     objective: str
@@ -87,6 +88,7 @@ class TrainingJob:
     compiled: bool = False
     checkpoint_activations: bool = False
     checkpoint_every: int = 100
+    log_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():

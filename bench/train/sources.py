@@ -7,6 +7,7 @@ rules as in evaluation (`bench.data`).
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -14,6 +15,7 @@ import torch
 
 from bench.data.files import listing, spelled
 from bench.data.folders import IMAGE_TYPES, UNREAD, class_order, files_below, is_class, said_of
+from bench.data.images import read_file
 from bench.errors import UsageError
 from bench.train.log import say
 
@@ -156,7 +158,7 @@ def _files(
 
     def item(row: int) -> Raw:
         path, label = items[row]
-        return Raw(names[row], path.read_bytes, label)
+        return Raw(names[row], partial(read_file, path), label)
 
     fingerprint = f"{len(items)} files, sha256 {total.hexdigest()[:16]}"
     return IndexedSource(spec, len(items), item, fingerprint, classes, None if classes is None else base)

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench import sinks
 from bench.batch_size import is_out_of_memory
 from bench.models.encoders.checkpoint import read_state_dict
 from bench.models.encoders.encoder import Encoder
@@ -27,7 +28,7 @@ from bench.train.hooks import Hooks
 from bench.train.job import TrainingJob
 from bench.train.memory import out_of_memory_elsewhere
 from bench.train.objectives import TrainingObjective, load_objective
-from bench.train.observe import tensorboard
+from bench.train.observe import Observer
 from bench.train.sources import Raw, Source, open_source
 from bench.train.step import Runtime
 from bench.train.stream import ImageStream, skipped_names
@@ -82,6 +83,7 @@ def run(job: TrainingJob, score: Score | None = None) -> Path:
         TrainingError: see `bench.train.adversarial.finetune`.
         Interrupted: Ctrl-C or SIGTERM, once the update under way is saved.
     """
+    sinks.check(job.log_to)
     world = join(job.device)
     try:
         setup = _prepare(job, world)
@@ -123,15 +125,14 @@ def _train(setup: _Setup) -> None:
         upright="exif-ignored" not in job.resolved().flaws,
         skipped_file=_skipped_file(job, world),
     )
-    observe, close = tensorboard(job.output / "tensorboard") if world.main else (lambda row: None, lambda: None)
     with ExitStack() as stack:
         stack.callback(stream.close)
-        stack.callback(close)
-        _finetune(setup, stream, observe)
+        observer = stack.enter_context(closing(Observer(job, setup.identity())))
+        _finetune(setup, stream, observer)
     world.wait()  # now all have named the images that they skipped
 
 
-def _finetune(setup: _Setup, stream: ImageStream, observe: Callable[[dict[str, float]], None]) -> None:
+def _finetune(setup: _Setup, stream: ImageStream, observer: Observer) -> None:
     job, world, tower = setup.job, setup.world, setup.base.encoder
     recipe, identity = job.resolved(), setup.identity()
     for encoder in (tower, setup.original):
@@ -149,7 +150,7 @@ def _finetune(setup: _Setup, stream: ImageStream, observe: Callable[[dict[str, f
         checkpoint_every=job.checkpoint_every,
         settings=identity,
         runtime=Runtime(world, job.micro_batch, job.bf16, job.compiled),
-        hooks=Hooks(position=stream, observe=observe, evaluate=evaluate, evaluate_every=job.eval_every),
+        hooks=Hooks(position=stream, observe=observer, evaluate=evaluate, evaluate_every=job.eval_every),
     )
 
 

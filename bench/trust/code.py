@@ -10,7 +10,8 @@ Every loader checks the folder or hub id that it reads before transformers or op
     only, beside a ``model_type`` that transformers has code of its own for (as in MPT's repository) and if it names
     configurations and models alone: then transformers never reads it. In any other file (tokenizers, processors,
     open_clip's configuration) it is refused always;
-  - ``attn_implementation`` that names a repository of the hub is refused: it is downloaded and run.
+  - ``attn_implementation`` that names a repository of the hub is refused: it is downloaded and run;
+  - a tokenizer's file, such as ``vocab_file``, that is there and not in the folder is refused: it would be read.
 
 What open_clip's configuration names besides, a tokenizer or a text tower, is checked in the same way.
 
@@ -19,6 +20,7 @@ which `bench.models.encoders.torchscript` reads the tensors without `torch.jit.l
 """
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -148,9 +150,16 @@ def _check_file(path: Path) -> None:
                 "checkpoint that open_clip or transformers load by themselves, or delete the key if this one does "
                 "without"
             )
+        if (key := _outside(path.parent, entry)) is not None:
+            raise UsageError(
+                f"{path}: {where}{key} is {entry[key]!r}, a file outside the checkpoint's folder, which is not read; "
+                "delete the key"
+            )
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:
@@ -180,6 +189,14 @@ def _asks_for_code(file: str, entry: dict[str, Any]) -> str | None:
     if (classes := entry.get("auto_map")) and not _never_read(file, entry.get("model_type"), classes):
         return "auto_map"
     return next((key for key in entry if "attn_implementation" in key and "/" in str(entry[key])), None)
+
+
+def _outside(folder: Path, entry: dict[str, Any]) -> str | None:
+    """The key that names a file outside the folder which is there; ``special_tokens_map_file`` is never read."""
+    inner = Path(os.path.abspath(folder))
+    named = [key for key in entry if key.endswith("_file") and key != "special_tokens_map_file"]
+    there = [key for key in named if isinstance(entry[key], str) and os.path.isfile(entry[key])]
+    return next((key for key in there if not Path(os.path.abspath(entry[key])).is_relative_to(inner)), None)
 
 
 def _never_read(file: str, model_type: Any, classes: Any) -> bool:

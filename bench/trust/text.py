@@ -61,10 +61,13 @@ def for_markdown(text: str) -> str:
 def for_latex(text: str) -> str:
     r"""Text as LaTeX that sets it as it is; in one line, so that it cannot leave a comment.
 
+    After the end of a table's row a bracket or a star would belong to that.
+
     >>> for_latex("a_b & 50%")
     'a\\_b \\& 50\\%'
     """
-    return "".join(_LATEX.get(character, character) for character in on_one_line(text))
+    plain = "".join(_LATEX.get(character, character) for character in on_one_line(text))
+    return f"{{}}{plain}" if plain.lstrip().startswith(("[", "*")) else plain
 
 
 def for_csv(text: str) -> str:

@@ -18,11 +18,13 @@ from attacks.adaptive import way_of
 from attacks.checks import slope_check
 from attacks.presets import TASKLESS, AttackStep
 from attacks.threat import Norm
+from bench.analysis.audits import FILE
 from bench.analysis.stats import clopper_pearson
 from bench.config import RunConfig, request_of, resolve
 from bench.errors import UsageError
 from bench.models.defences.chain import Defended
 from bench.records import Record, Run, write_atomically
+from bench.records.files import unlinked
 from bench.records.types import encode
 from bench.records.worst import worst_choices, worst_scores
 from bench.running.attack_batch import Attacker
@@ -36,7 +38,6 @@ from bench.running.volley import Volley
 from tasks.base import Sample
 from tasks.protocol import PROTOCOLS
 
-FILE = "audit.json"
 BATCH = 25
 RESTARTS, QUERIES, NOISES = 4, 1000, 10
 WHOLE_RANGE = {"linf": 255.0, "l2": 1e4}  # a ball that holds every image
@@ -53,7 +54,8 @@ class Finding:
         detail: the numbers in words.
         tried: samples.
         broken: of them; 0 for signs that break nothing.
-        most: with 97.5 % confidence, the points of score that it would take from the run (Clopper & Pearson 1934).
+        most: with 97.5 % confidence, the points of score that it would take from the run (Clopper & Pearson 1934); of a
+            metric without a top, the share of its samples in percent.
     """
 
     name: str
@@ -91,9 +93,14 @@ class Audit:
         """Attacks and signs that say that more could be broken."""
         return sum(finding.wins for finding in self.findings)
 
+    @property
+    def looked(self) -> int:
+        """Attacks and signs that there were samples for."""
+        return sum(finding.tried > 0 for finding in self.findings)
+
     def as_json(self) -> dict[str, Any]:
         """As JSON data."""
-        return cast(dict[str, Any], encode(asdict(self))) | {"wins": self.wins, "of": len(self.findings)}
+        return cast(dict[str, Any], encode(asdict(self))) | {"wins": self.wins, "of": self.looked}
 
 
 def audit(
@@ -119,8 +126,10 @@ def audit(
 
 
 def save(found: Audit) -> None:
-    """Write an audit beside its run."""
-    write_atomically(Path(found.run) / FILE, json.dumps(found.as_json(), indent=1) + "\n")
+    """Write an audit beside its run, of which it says the name alone."""
+    place = Path(found.run)
+    text = json.dumps(found.as_json() | {"run": place.name}, indent=1)
+    write_atomically(unlinked(place / FILE, place), text + "\n")
 
 
 def _step_of(run: Run, config: RunConfig) -> AttackStep:
@@ -198,7 +207,7 @@ class _Auditor:
         of_step = [r for r in self.run.records if r.step == self.step.name and r.radius == self.radius]
         shares = [share for record in of_step if (share := late_rise(record)) is not None]
         if len(shares) < FEWEST:
-            return Finding(name, False, f"too few loss curves of robust samples ({len(shares)})", tried=len(shares))
+            return Finding(name, False, f"not known: too few loss curves of robust samples ({len(shares)})")
         late = median(shares)
         detail = f"the second half of the steps brings {late:.0%} of the rise (median)"
         return Finding(name, late > UNSETTLED, detail, tried=len(shares))
@@ -210,7 +219,8 @@ class _Auditor:
             left = [row for row, record in self._records(step, left, self.radius) if not self._breaks(row, record)]
         broken = len(rows) - len(left)
         most = clopper_pearson(broken, len(rows))[1] * self.share * (self.run.header.ceiling or 100.0)
-        detail = f"{broken} of {len(rows)} robust samples broken; at most {most:.1f} points of the score are left"
+        unit = "points of the score" if self.run.header.ceiling else "% of the samples"
+        detail = f"{broken} of {len(rows)} robust samples broken; at most {most:.1f} {unit} are left"
         return Finding(name, broken > 0, detail, len(rows), broken, most)
 
     def _unbounded(self, rows: list[int]) -> Finding:

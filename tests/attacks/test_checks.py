@@ -1,10 +1,11 @@
 """Each way of hiding a gradient fails its check; a sound model fails none."""
 
+import pytest
 import torch
 
 from attacks.apgd import apgd
-from attacks.checks import gradient_check, logits_check, noise_check, repeatable_check
-from attacks.objective import Classification
+from attacks.checks import REACHES, gradient_check, logits_check, noise_check, repeatable_check, slope_check
+from attacks.objective import Classification, Progress
 from attacks.threat import ThreatModel
 from tests.toys import LinearObjective, generators, toy_images, trained_toy
 
@@ -107,3 +108,58 @@ def test_samples_that_noise_fools_say_nothing_of_the_attack():
     wrong = Classification(toy.model, (toy.labels + 1) % 10)  # fooled whatever the image
     idle = apgd(wrong, toy.images, THREAT, steps=0)
     assert noise_check(wrong, toy.images, idle, THREAT, range(48)).ok
+
+
+# ---- The gradient against differences of the loss -------------------------------------------------------------------
+
+
+def slopes(loss, count=8):
+    """The check on a loss (b,) of images (b, 3, 8, 8)."""
+
+    def objective(images, rows):
+        return Progress(loss(images), torch.zeros_like(rows, dtype=torch.bool))
+
+    return slope_check(objective, toy_images(count), range(count))
+
+
+def total(images):
+    return images.sum((1, 2, 3))
+
+
+def stairs(images, height):
+    """Rounded down to a multiple of a height, with the gradient of the image."""
+    return images + ((images / height).floor() * height - images).detach()
+
+
+@pytest.mark.parametrize(
+    ("loss", "ok"),
+    [
+        (total, True),
+        (lambda images: total(images) * 0 + 5, True),  # flat: nothing to say
+        (lambda images: total(images.detach()) + 0 * total(images), False),
+        (lambda images: total(images.detach()) + 1e-9 * total(images - images.detach()), False),
+        (lambda images: total(images.detach()) - total(images - images.detach()), False),
+        (lambda images: total(stairs(images, 1 / 4096)), True),  # too fine to hold up an attack
+        (lambda images: total((images * 30).round() / 30), False),
+    ],
+    ids=["linear", "flat", "cut", "shrunken", "turned", "fine stairs", "quantised"],
+)
+def test_a_gradient_is_held_against_differences(loss, ok):
+    assert slopes(loss).ok is ok
+
+
+def test_flatness_at_one_reach_excuses_nothing_at_another(monkeypatch):
+    monkeypatch.setattr("attacks.checks.REACHES", (1e-9, *REACHES))
+    assert not slopes(lambda images: total(images.detach()) + 0 * total(images)).ok
+
+
+def test_a_slope_that_bends_agrees_at_the_shorter_reach():
+    """Of s + 10^6 s^3 / 3 about zero, differences at r have the slope 1 + 10^6 r^2 / 3: 2.3 at 0.5/255, 1.3 at half."""
+
+    def bent(images):
+        moved = (images - toy_images(8)).flatten(1)[:, :1].sum(1)
+        return 50 * (moved + 1e6 * moved**3 / 3)
+
+    found = slopes(bent)
+    assert found.ok
+    assert "0.25/255" in found.detail

@@ -8,7 +8,7 @@ import torch
 from attacks.adaptive import adaptive_steps
 from attacks.presets import AttackStep
 from bench import registry
-from bench.models.defences.base import Defence, ImageDefence
+from bench.models.defences.base import Defence, ImageDefence, with_gradient_of
 from bench.models.defences.chain import Defended
 from bench.models.defences.load import load_chain
 from tasks.zeroshot import ZeroShot
@@ -36,6 +36,19 @@ class Shrinking(Defence):
     def embed(self, images, see, draws):
         plain = see(images)
         return (plain - 1e-9 * plain).detach() + 1e-9 * plain
+
+
+@dataclass(frozen=True)
+class Misled(Defence):
+    """Is the identity, with a stand-in that leads the wrong way."""
+
+    about = "a control"
+
+    def embed(self, images, see, draws):
+        return see(images)
+
+    def surrogate(self, images, see, draws):
+        return with_gradient_of(see(images), -see(images))
 
 
 @dataclass(frozen=True)

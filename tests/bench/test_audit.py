@@ -1,6 +1,7 @@
 """The audit finds what a weak attack left, and finds nothing where the attack was strong."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,6 +9,7 @@ from attacks.presets import PRESETS, AttackStep, Preset
 from bench.analysis.stats import clopper_pearson
 from bench.config import RunConfig
 from bench.errors import UsageError
+from bench.records import RecordsError
 from bench.verify import audit as library
 from tests.bench.toy_runs import COUNT, RADIUS, make_setup, run
 
@@ -20,6 +22,11 @@ WEAK = (AttackStep("pgd", "pgd", 5, "untargeted", "clean", 0.08),)
 )
 def test_the_exact_interval(successes, n, low, high):
     assert clopper_pearson(successes, n) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_of_no_trial_there_is_no_interval():
+    with pytest.raises(ValueError, match="no samples"):
+        clopper_pearson(0, 0)
 
 
 def audited(tmp_path, monkeypatch, steps, **options):
@@ -63,6 +70,15 @@ def test_a_strong_attack_leaves_little_and_the_bound_says_how_little(tmp_path, m
     assert found.evaluations > 0
     library.save(found)
     assert (tmp_path / "mini").rglob("audit.json")
+
+
+def test_an_audit_is_written_through_no_link(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / library.FILE).symlink_to(tmp_path / "precious")
+    with pytest.raises(RecordsError, match="is a link"):
+        library.save(SimpleNamespace(run=str(tmp_path / "run"), as_json=dict))
+    assert (tmp_path / "precious").read_text() == "precious"
 
 
 def test_what_cannot_be_audited(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import registry
+from bench import registry, sinks
 from bench.cli import main
 from bench.config import preset
 from bench.data.readers import reader
@@ -36,6 +36,7 @@ DOORS: dict[str, Callable[[], object]] = {
     "bench.objectives": lambda: load_objective("mine"),
     "bench.attack_kinds": lambda: attack_kind("mine"),
     "bench.engines": lambda: execute_all([], on="mine"),
+    "bench.sinks": lambda: sinks.check(["mine"]),
     "bench.defences": lambda: load_defence("mine"),
     "bench.claims": lambda: blocks([in_memory({0: [100.0]}, suite="mine")]),
     "bench.layouts": lambda: find("mine"),
@@ -45,7 +46,7 @@ DOORS: dict[str, Callable[[], object]] = {
         main, ["data", "export", "mine", "nowhere"], standalone_mode=False, catch_exceptions=False
     ),
 }
-LISTS = ("attacks", "encoders", "tasks", "objectives", "layouts", "engines", "judges")
+LISTS = ("attacks", "encoders", "tasks", "objectives", "layouts", "engines", "sinks", "judges")
 
 
 class Raising:
@@ -69,6 +70,7 @@ class Thing:
 ATTRIBUTES = (
     *("about", "__doc__", "plan", "submit", "watch", "options", "run", "adapt", "check", "loss", "read", "settings"),
     *("version", "metric", "ceiling", "worst", "model", "part_scores_as_whole", "fits", "bind", "score", "broken"),
+    *("begin", "log", "close"),
 )
 THINGS = st.one_of(
     st.none(),

@@ -7,7 +7,7 @@ ROOT = Path(__file__).parents[2]
 FLOORS = (
     ("bench.errors", "bench.registry", "bench.progress", "bench.provenance", "bench.batch_size"),
     ("bench.trust",),
-    ("attacks",),
+    ("attacks", "bench.sinks"),
     ("tasks",),
     ("bench.records",),
     ("bench.data", "bench.analysis"),

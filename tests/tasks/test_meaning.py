@@ -8,6 +8,7 @@ from tasks.base import Dataset
 from tasks.captioning import Captioning
 from tasks.metrics import exact_match
 from tasks.protocol import PAPER
+from tasks.stealth import Stealth
 from tasks.vqa import VQA
 from tasks.zeroshot import ZeroShot, told_apart
 from tests.tasks.scripted import Scripted, make_sample
@@ -80,6 +81,20 @@ def test_exact_match_scores_single_answers():
     assert VQA(questions(["red"])).metric == "VQA accuracy (%)"
     with pytest.raises(ValueError, match="no exact match"):
         exact_match("red", [])
+
+
+def test_of_one_class_every_answer_is_right():
+    sample = make_sample(["cat"])
+    assert "one class, 'cat'" in ZeroShot.fits(Dataset("d", (sample,), classnames=("cat",)))
+    assert "one class, 'cat'" in ZeroShot.fits(Dataset("d", (sample,), classnames=("cat", "cat")))
+    assert ZeroShot.fits(Dataset("d", (sample,), classnames=("cat", "dog"))) is None
+
+
+@pytest.mark.parametrize("target", [[""], [" "], ["\n"], []])
+def test_a_target_that_every_text_holds_is_refused(target):
+    dataset = Dataset("d", (make_sample(["visit example.com"]), make_sample(target, key="2")))
+    assert "'2' with an empty target" in Stealth.fits(dataset)
+    assert Stealth.fits(Dataset("d", dataset.samples[:1])) is None
 
 
 def test_an_unknown_scoring_is_refused():

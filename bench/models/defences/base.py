@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from bench.errors import UsageError
 from bench.models.defences.draws import Draws
 from tasks.base import TextClassifier
 
@@ -19,10 +20,13 @@ class See:
     Attributes:
         look: images (B, 3, H, W) in [0, 1] -> embeddings (B, D), a row for each image.
         text: the text tower beside it; None in front of a vision-language model.
+        original: looks with the encoder that the model's own was fine-tuned from; None where it is that one, or where
+            no defence asks for it.
     """
 
     look: Callable[[Tensor], Tensor]
     text: TextClassifier | None = None
+    original: Callable[[Tensor], Tensor] | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, D)."""
@@ -43,6 +47,11 @@ class Defence(ABC):
     about: ClassVar[str]
     randomised: ClassVar[bool] = False
     own_gradient: ClassVar[bool] = False
+
+    @property
+    def needs_original(self) -> bool:
+        """Whether it looks with the encoder that the model's own was fine-tuned from."""
+        return False
 
     @abstractmethod
     def embed(self, images: Tensor, see: See, draws: Draws) -> Tensor:
@@ -79,6 +88,27 @@ class ImageDefence(Defence):
     def surrogate(self, images: Tensor, see: See, draws: Draws) -> Tensor:
         """The same, with the stand-in's gradient."""
         return see(self.purify_surrogate(images, see, draws))
+
+
+class ClassifierDefence(Defence):
+    """A defence that changes how classes are told apart: it stands before zero-shot classification, last of several."""
+
+    @abstractmethod
+    def logits(self, images: Tensor, see: See, classnames: tuple[str, ...], draws: Draws) -> Tensor:
+        """Logits (B, K) of the defended classifier, with whatever gradient they have."""
+
+    @abstractmethod
+    def logits_surrogate(self, images: Tensor, see: See, classnames: tuple[str, ...], draws: Draws) -> Tensor:
+        """The same numbers with the gradient of a stand-in."""
+
+    def embed(self, images: Tensor, see: See, draws: Draws) -> Tensor:
+        """Refuse: there are no embeddings.
+
+        Raises:
+            UsageError: always.
+        """
+        name = type(self).__name__.lower()
+        raise UsageError(f"defence {name!r} answers with classes: it stands before zero-shot classification alone")
 
 
 class _StraightThrough(torch.autograd.Function):

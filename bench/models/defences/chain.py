@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attacks.objective import Classification, Objective, Progress, TargetedClassification
 from bench.errors import UsageError
-from bench.models.defences.base import Defence, ImageDefence, See
+from bench.models.defences.base import ClassifierDefence, Defence, ImageDefence, See
 from bench.models.defences.draws import NOTHING_DRAWN, Draws
 from tasks.base import Answer, ImageTextEncoder, Sample, Task, TextClassifier, Victim
 
@@ -22,6 +22,16 @@ class Chain:
 
     defences: tuple[Defence, ...]
 
+    def __post_init__(self) -> None:
+        for one in self.defences[:-1]:
+            if isinstance(one, ClassifierDefence):
+                raise UsageError(f"defence {type(one).__name__.lower()!r} answers with classes: name it last")
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the last tells classes apart in a way of its own."""
+        return bool(self.defences) and isinstance(self.defences[-1], ClassifierDefence)
+
     @property
     def randomised(self) -> bool:
         """Whether any draws."""
@@ -32,6 +42,11 @@ class Chain:
         """Whether the gradient of each is that of its stand-in already, so that BPDA adds nothing."""
         return all(one.own_gradient for one in self.defences)
 
+    @property
+    def needs_original(self) -> bool:
+        """Whether any looks with the encoder that the model's own was fine-tuned from."""
+        return any(one.needs_original for one in self.defences)
+
     def options(self) -> list[dict[str, Any]]:
         """What each does, defaults included, as JSON data."""
         return [asdict(cast(Any, one)) if is_dataclass(one) else {} for one in self.defences]
@@ -39,7 +54,7 @@ class Chain:
     def embed(self, images: Tensor, see: See, draws: Draws, gradient: Gradient) -> Tensor:
         """Embeddings (B, D) of the defended encoder, all defences nested: the first one stands outermost."""
         for place, one in reversed(list(enumerate(self.defences))):
-            see = See(self._layer(one, see, draws.of_part(place), gradient), see.text)
+            see = replace(see, look=self._layer(one, see, draws.of_part(place), gradient))
         return see(images)
 
     def _layer(self, one: Defence, inner: See, draws: Draws, gradient: Gradient) -> Callable[[Tensor], Tensor]:
@@ -72,6 +87,16 @@ class Chain:
             images = act(images, see, draws.of_part(place))
         return images
 
+    def classify(
+        self, images: Tensor, see: See, classnames: tuple[str, ...], draws: Draws, gradient: Gradient
+    ) -> Tensor:
+        """Logits (B, K) of the last defence, of images that those before it have purified."""
+        *before, last = self.defences
+        assert isinstance(last, ClassifierDefence), "asked of chains that classify"
+        act = last.logits if gradient == "own" else last.logits_surrogate
+        shown = Chain(tuple(before)).purify(images, see, draws, gradient)
+        return act(shown, see, classnames, draws.of_part(len(before)))
+
 
 class _Remembered:
     """A text tower that embeds each set of classes once."""
@@ -93,6 +118,11 @@ class _Remembered:
             self.known[key] = self.text.classifier(classnames, templates)
         return self.known[key]
 
+    def __getattr__(self, name: str) -> Any:
+        if name == "text":  # not there yet, while being copied
+            raise AttributeError(name)
+        return getattr(self.text, name)
+
 
 @dataclass(frozen=True)
 class DefendedEncoder:
@@ -102,26 +132,32 @@ class DefendedEncoder:
     chain: Chain
     draws: Draws
     gradient: Gradient
-    remembered: TextClassifier | None
+    see: See
 
     @property
     def text(self) -> TextClassifier:
         """The text tower."""
-        return self.remembered or self.encoder.text
+        return self.see.text or self.encoder.text
 
     def __call__(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, D)."""
-        found = self.chain.embed(images, self._see, self.draws, self.gradient)
+        found = self.chain.embed(images, self.see, self.draws, self.gradient)
         return attached(found, images)
 
     def patch_tokens(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, N, W), of the purified images."""
-        shown = self.chain.purify(images, self._see, self.draws, self.gradient)
+        shown = self.chain.purify(images, self.see, self.draws, self.gradient)
         return attached(self.encoder.patch_tokens(shown), images)
 
-    @property
-    def _see(self) -> See:
-        return See(self.encoder, self.remembered)
+
+@dataclass(frozen=True)
+class DefendedClassifier(DefendedEncoder):
+    """The same where the last defence tells classes apart in a way of its own."""
+
+    def class_logits(self, images: Tensor, classnames: Sequence[str]) -> Tensor:
+        """(B, 3, H, W) -> (B, K)."""
+        found = self.chain.classify(images, self.see, tuple(classnames), self.draws, self.gradient)
+        return attached(found, images)
 
 
 def attached(found: Tensor, images: Tensor) -> Tensor:
@@ -163,19 +199,35 @@ class Defended:
         task: that it is bound to.
         encoder: the encoder, or that of the model.
         undefended: the victim without its defences.
-        text: the text tower of the encoder; None where the task asks a vision-language model.
+        see: what the innermost defence looks with; its text tower is None where a vision-language model is asked.
     """
 
     chain: Chain
     task: Task
     encoder: ImageTextEncoder
     undefended: Victim
-    text: TextClassifier | None
+    see: See
 
     @classmethod
-    def around(cls, victim: Victim, task: Task, encoder: ImageTextEncoder, chain: Chain) -> "Defended":
-        """A bound victim with defences put around it; ``encoder`` is what it sees with."""
-        return cls(chain, task, encoder, victim, _Remembered(encoder.text) if task.model == "encoder" else None)
+    def around(
+        cls,
+        victim: Victim,
+        task: Task,
+        encoder: ImageTextEncoder,
+        chain: Chain,
+        original: ImageTextEncoder | None = None,
+    ) -> "Defended":
+        """A bound victim with defences put around it.
+
+        Args:
+            victim: bound to the task.
+            task: that it is bound to.
+            encoder: what it sees with.
+            chain: the defences.
+            original: what the encoder was fine-tuned from, if it was and a defence asks for it.
+        """
+        text = _Remembered(encoder.text) if task.model == "encoder" else None
+        return cls(chain, task, encoder, victim, See(encoder, text, original))
 
     @property
     def randomised(self) -> bool:
@@ -184,14 +236,14 @@ class Defended:
 
     def drawn(self, draws: Draws, gradient: Gradient = "own") -> Victim:
         """The victim with one draw for each of the images that it will be asked about, in their order."""
-        if self.text is not None:
+        if self.see.text is not None:
             return self.task.bind(self.view(draws, gradient))
-        see = See(self.encoder)
-        return _Purified(self.undefended, lambda images: self.chain.purify(images, see, draws, gradient))
+        return _Purified(self.undefended, lambda images: self.chain.purify(images, self.see, draws, gradient))
 
     def view(self, draws: Draws, gradient: Gradient = "own") -> DefendedEncoder:
         """The encoder as `drawn` has it."""
-        return DefendedEncoder(self.encoder, self.chain, draws, gradient, self.text)
+        kind = DefendedClassifier if self.chain.classifies else DefendedEncoder
+        return kind(self.encoder, self.chain, draws, gradient, self.see)
 
     def predict(self, images: Tensor, samples: Sequence[Sample]) -> list[Answer]:
         """Answers of a victim that draws nothing."""

@@ -169,8 +169,11 @@ def check_file(path: Path) -> None:
     """
     if not path.is_file():
         raise UsageError(f"no such checkpoint: {path}; fix the path, or download it to that place")
-    with path.open("rb") as file:
-        head = file.read(64)
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}; check its permissions") from error
     if head.lstrip()[:1] == b"<" or (head and all(byte in _TEXT for byte in head)):
         raise UsageError(f"{path} is a text file (an HTML page or a git-lfs pointer?), not weights; download it again")
     if not head:

@@ -43,6 +43,28 @@ class TextTower(nn.Module):
         tokens = self.tokenizer(list(texts)).to(self.clip.logit_scale.device)
         return cast(Tensor, self.clip.encode_text(tokens, normalize=True).float())
 
+    def context(self, text: str) -> Tensor:
+        """(C, W): the token embeddings of a text's words."""
+        tokens = self.tokenizer([text]).to(self.clip.logit_scale.device)[0]
+        last = int(tokens.argmax())  # the token at the end has the highest number
+        found: Tensor = self._token_embedding()(tokens[1:last])
+        return found.detach()
+
+    def embed_with(self, texts: Sequence[str], context: Tensor) -> Tensor:
+        """Unit embeddings (N, D) of texts whose first tokens after the start are embedded as given numbers (C, W)."""
+        tokens = self.tokenizer(list(texts)).to(self.clip.logit_scale.device)
+        hook = self._token_embedding().register_forward_hook(lambda *call: with_context(call[-1], context))
+        try:
+            return cast(Tensor, self.clip.encode_text(tokens, normalize=True).float())
+        finally:
+            hook.remove()
+
+    def _token_embedding(self) -> nn.Module:
+        for text in (self.clip, getattr(self.clip, "text", None)):
+            if isinstance(found := getattr(text, "token_embedding", None), nn.Module):
+                return found
+        raise UsageError("this text tower has no token embeddings to tune: its prompt cannot be tuned for each image")
+
     def classifier(self, classnames: Sequence[str], templates: Sequence[str]) -> Tensor:
         """Class weights (D, K): the templates' unit embeddings of a class, averaged, again of unit length.
 
@@ -60,6 +82,16 @@ class TextTower(nn.Module):
             mean = self.embed([t.replace("{c}", name) for t in templates]).mean(0)
             columns.append(mean / mean.norm())
         return torch.stack(columns, dim=1)
+
+
+def with_context(embedded: Tensor, context: Tensor) -> Tensor:
+    """Token embeddings (N, L, W) with (C, W) in the places after the start.
+
+    >>> with_context(torch.zeros(1, 4, 1), torch.ones(2, 1)).flatten()
+    tensor([0., 1., 1., 0.])
+    """
+    inside = context.to(embedded.dtype).expand(len(embedded), *context.shape)
+    return torch.cat([embedded[:, :1], inside, embedded[:, 1 + len(context) :]], dim=1)
 
 
 class PatchProjection(nn.Module):

@@ -63,6 +63,18 @@ def load_encoder(name: str, suite: str = "mini", arch: str | None = None) -> Enc
     raise registry.unknown("encoder", name, known(suite))
 
 
+def original_of(name: str, suite: str = "mini") -> str | None:
+    """The encoder of the catalogue from which another was fine-tuned; None if it is an original itself.
+
+    Raises:
+        UsageError: the catalogue does not know, for it is no row of it.
+    """
+    rows = catalogue.rows(suite)
+    if (row := rows.get(catalogue.aliases().get(name, name))) is None:
+        raise UsageError(f"what encoder {name!r} was fine-tuned from is not known: it is no row of the catalogue")
+    return row.base
+
+
 def load_row(row: EncoderRow, rows: Rows) -> Encoder:
     """Load a catalogue row; ``rows`` are those that its ``base`` is looked up in.
 

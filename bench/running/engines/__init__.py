@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 from bench import registry
 from bench.config import DEFAULT_ENGINE, RunConfig
-from bench.errors import UsageError
+from bench.errors import FailedRunsError, UsageError
 from bench.records import RecordsError
 from bench.running import shards
 from bench.running.engines.base import Engine
@@ -102,7 +102,7 @@ def _directories(configs: Sequence[RunConfig], found: Sequence[Path | Exception]
         said = (
             f"{len(errors)} of {len(configs)} runs failed; the others are done, and the same command tries these again"
         )
-        raise UsageError("\n".join([f"{said}:", *lines]))
+        raise FailedRunsError(f"{said}:", lines)
     for error in errors.values():
         raise error
     return [ended for ended in found if isinstance(ended, Path)]

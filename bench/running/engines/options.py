@@ -1,21 +1,6 @@
-"""What engines make of the options after "?" in ``--on``, and of packages that are extras."""
-
-from importlib import import_module
-from types import ModuleType
+"""What engines make of the options after "?" in ``--on``."""
 
 from bench.errors import UsageError
-
-
-def import_extra(module: str, extra: str) -> ModuleType:
-    """A package that only one engine needs.
-
-    Raises:
-        UsageError: it is not installed.
-    """
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise UsageError(f"--on {extra} needs the package {module}: pip install 'robust-vlm-bench[{extra}]'") from error
 
 
 def count(text: str, engine: str, option: str) -> int:

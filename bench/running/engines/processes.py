@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
@@ -25,6 +25,7 @@ from bench.running.engines.driving import Drive, unknown_need
 from bench.running.engines.inline import Inline
 from bench.running.engines.need import need_of
 from bench.running.engines.places import SHARING, Place, Places
+from bench.running.forks import context
 from bench.running.loop import execute
 
 PATIENCE = 5.0  # seconds in which workers may record that they were interrupted
@@ -46,7 +47,6 @@ class Processes:
         self._pools: dict[int, ProcessPoolExecutor] = {}  # one of a single process for each slot
         self._futures: list[Future[Path]] = []
         self._workers: list[BaseProcess] = []
-        self._context = multiprocessing.get_context("spawn")
 
     def submit(self, configs: Sequence[RunConfig]) -> None:
         """Plan where each run goes; a single run is carried out in this process."""
@@ -57,6 +57,7 @@ class Processes:
             return
         sharing = SHARING if self.jobs is None or not devices else -(-self.jobs // len(devices))
         self.threads = max(1, (os.cpu_count() or 1) // slots)
+        self._context = context(on_accelerators=bool(devices))
         self._drive = Drive(self, configs, Places(slots, devices, sharing), need_of if devices else unknown_need)
 
     def watch(self) -> list[Path | Exception]:
@@ -82,7 +83,7 @@ class Processes:
     def _begin(self, config: RunConfig, place: Place) -> Future[Path]:
         strangers = set(multiprocessing.active_children())
         if place.slot not in self._pools:
-            begin = (self.threads, self.events, self.progress)
+            begin = (dict(os.environ), self.threads, self.events, self.progress)
             self._pools[place.slot] = ProcessPoolExecutor(1, self._context, initializer=_begin_worker, initargs=begin)
         with _without_script():
             future = self._pools[place.slot].submit(_execute_in_worker, config, place)
@@ -124,8 +125,10 @@ def _stop(processes: Sequence[BaseProcess], patience: float) -> None:
 _display: Display = Silent()  # of a worker process; set once, when it begins
 
 
-def _begin_worker(threads: int, events: Any, progress: bool) -> None:
+def _begin_worker(environment: Mapping[str, str], threads: int, events: Any, progress: bool) -> None:
     global _display
+    os.environ.clear()  # a worker is forked from a process that may have begun before the caller last set something
+    os.environ.update(environment)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # bars are the command's to show

@@ -6,11 +6,12 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from bench import registry
 from bench.config import RunConfig
 from bench.errors import UsageError
 from bench.progress import choose
 from bench.running.engines.driving import Drive, Ended
-from bench.running.engines.options import count, import_extra, share
+from bench.running.engines.options import count, share
 from bench.running.engines.places import Place, Places
 from bench.running.engines.worker import attempt
 
@@ -30,7 +31,7 @@ class Ray:
     def __init__(
         self, *, jobs: int | None = None, progress: bool = True, address: str = "", cpus: str = "1", gpus: str = ""
     ) -> None:
-        self._ray: Any = import_extra("ray", "ray")
+        self._ray: Any = registry.extra("ray", "ray", "--on ray")
         errors = self._ray.exceptions
         self.killed: tuple[type[Exception], ...] = (
             errors.WorkerCrashedError,

@@ -10,7 +10,7 @@ from bench.config import RunConfig
 from bench.errors import UsageError
 from bench.progress import choose
 from bench.running.engines.driving import Drive, Ended
-from bench.running.engines.options import count, import_extra, share
+from bench.running.engines.options import count, share
 from bench.running.engines.places import Place, Places
 from bench.running.engines.worker import attempt
 
@@ -27,7 +27,7 @@ class Attempt:
 
     def checkpoint(self, *arguments: Any) -> Any:
         """What is to be queued again: the same, for a run resumes from its records."""
-        return import_extra("submitit", "slurm").helpers.DelayedSubmission(self, *arguments)
+        return registry.extra("submitit", "slurm", "--on slurm").helpers.DelayedSubmission(self, *arguments)
 
 
 class Slurm:
@@ -62,7 +62,7 @@ class Slurm:
         mem: str = "",
         cluster: str = "slurm",
     ) -> None:
-        submitit: Any = import_extra("submitit", "slurm")
+        submitit: Any = registry.extra("submitit", "slurm", "--on slurm")
         if cluster not in CLUSTERS:
             raise registry.unknown("cluster of --on slurm", cluster, CLUSTERS)
         self._executor_of = submitit.AutoExecutor

@@ -112,6 +112,12 @@ def test_categories_are_parts_of_the_samples(tmp_path):
     assert all(m.whole for m in measures)
 
 
+def test_a_category_of_every_sample_is_no_part(tmp_path):
+    categories = [("IMG", "NAT"), ("IMG", "SOC")]
+    run = counted_run(tmp_path, {0: ["yes", "no"]}, ["yes"] * 2, task="scienceqa", categories=categories)
+    assert numbers(answers.by_category([run])) == {"all": 50.0, "NAT": 100.0, "SOC": 0.0}
+
+
 def test_a_run_that_did_not_keep_what_was_asked_has_no_counts(tmp_path):
     run = counted_run(tmp_path, {0: ["yes"]}, ["yes"])
     (tmp_path / "samples.jsonl").unlink()

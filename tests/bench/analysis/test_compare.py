@@ -174,6 +174,9 @@ def test_json_is_all_that_is_on_stdout_and_has_every_flip(two):
     result = CliRunner().invoke(main, ["compare", *two, "--json"])
     clean, attacked = json.loads(result.stdout)
     assert clean["flips"] == []
+    about = {key: attacked[key] for key in ("task", "dataset", "metric", "norm", "radius", "n", "left_out")}
+    named = {"task": "vqa", "dataset": "mini-vqa", "metric": "accuracy", "norm": "linf"}
+    assert about == named | {"radius": 4.0, "n": 20, "left_out": 0}
     assert len(attacked["flips"]) == 10
     assert attacked["b"] == {"directory": two[1], "encoder": "clip", "attack": "ensemble", "partial": None, "value": 10}
     assert attacked["low"] < attacked["difference"] == -50 < attacked["high"] < 0

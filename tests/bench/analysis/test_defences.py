@@ -76,6 +76,19 @@ def test_the_layout_says_what_to_rely_upon():
     assert "25.0" in text
 
 
+def test_where_gradients_are_masked_it_says_whether_the_stand_in_has_better_ones():
+    masked = {"name": "finite_differences", "ok": False, "detail": ""}
+    stand_in = {"name": "stand_in", "ok": True, "detail": ""}
+
+    def shown(*checks):
+        return render(layouts.build("defences", [defended_run(SCORES, checks=list(checks))], SUITE_FACTS), "text")
+
+    assert "unreliable (finite_differences); stand-in agrees" in shown(masked, stand_in)
+    assert "agrees" not in shown(masked, stand_in | {"ok": False})
+    assert "agrees" not in shown(masked)
+    assert "agrees" not in shown({"name": "knowledge_helps", "ok": False, "detail": ""}, stand_in)
+
+
 def test_defended_runs_stand_in_no_other_layout():
     runs = [defended_run(SCORES), plain_run()]
     measures = layouts.find("zeroshot").measures(runs, SUITE_FACTS)

@@ -280,4 +280,5 @@ def test_no_difference_has_p_one():
 def test_holm_agrees_with_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([1e-9, 0.5]) == pytest.approx([2e-9, 0.5], rel=1e-9)
     assert holm([]) == []

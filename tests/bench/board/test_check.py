@@ -157,6 +157,30 @@ def test_what_cannot_be_an_entry_is_refused(tmp_path):
         Card(link="javascript:alert(1)")
 
 
+@pytest.mark.parametrize("place", ["/etc", "a\0b"])
+def test_a_place_that_is_not_relative_is_refused(entry, data, place):
+    edit(entry, lambda e: e["claims"][0].update(place=place))
+    refused(entry, data, "is no relative path")
+
+
+def test_a_name_of_two_lines_cannot_pass_for_another_finding(entry, data):
+    def forge(e):
+        e["claims"][0]["header"]["attack"] = "pgd\naccepted: all"
+
+    edit(entry, forge)
+    ended = verified(entry, data)
+    assert ended.exit_code == 1
+    assert all(line.startswith("refused: ") for line in ended.output.splitlines())
+
+
+def test_an_entry_that_cannot_be_written_is_one_line(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    ended = CliRunner().invoke(main, ["board", "submit", str(run.directory), "-o", str(tmp_path / "file" / "e.json")])
+    assert ended.exit_code == 2
+    assert ended.output.startswith(f"bench: cannot create {tmp_path / 'file'}")
+    assert len(ended.output.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -168,6 +192,16 @@ def test_what_cannot_be_an_entry_is_refused(tmp_path):
         (lambda e: e["claims"][0]["samples"].pop(), "one length"),
         (lambda e: e["claims"][0]["left"].pop("4"), "radii"),
         (lambda e: e["claims"][0]["header"].pop("norm"), "norm"),
+        (lambda e: e["claims"][0]["header"].update(limit=8), "partial run"),
+        (lambda e: e["claims"][0]["header"].update(status="failed"), "partial run"),
+        (lambda e: e["claims"][0]["scores"].append(e["claims"][0]["scores"][0]), "twice"),
+        (lambda e: e["claims"][0]["scores"][-1].update(radius=4.0000001), "radii"),
+        (lambda e: e["claims"][0]["scores"][-1].update(value=1000, high=1000), "ranges from 0 to 100"),
+        (lambda e: e["claims"][0]["scores"][-1].update(value=-50, low=-50), "ranges from 0 to 100"),
+        (lambda e: e["claims"][0]["scores"][-1].update(low=100, high=0), "ranges from 0 to 100"),
+        (lambda e: e["claims"][0]["scores"][-1].update(n=10**6), "n = 1000000"),
+        (lambda e: e["claims"][0]["scores"][-1].update(n=-1), "n = -1"),
+        (lambda e: e["claims"][0]["left"]["4"].__setitem__(0, 1e308), "left with 1e+308"),
     ],
 )
 def test_a_file_that_is_no_entry_is_named(change, words, entry, data):

@@ -1,6 +1,7 @@
 """What a shell completes, and how it is told to ask."""
 
 import os
+import resource
 import subprocess
 import sys
 
@@ -74,6 +75,28 @@ def test_completion_is_installed_once_and_keeps_what_was_there(tmp_path, shell, 
     lines = written.read_text().splitlines()
     assert sum("_BENCH_COMPLETE" in line for line in lines) == 1
     assert shell == "fish" or lines[0] == "alias x=y"
+
+
+def test_nothing_of_what_was_there_is_written_again(tmp_path):
+    """A disk that is full halfway must not take it: it is added to. Line ends of other kinds stay, too."""
+    before = "alias x=y\x0c\r\n# caf\u00e9\u2028end\n"
+    (tmp_path / ".bashrc").write_bytes(before.encode())
+    inode = (tmp_path / ".bashrc").stat().st_ino
+    done = CliRunner().invoke(main, ["--install-completion", "bash"], env={"HOME": str(tmp_path)})
+    assert done.exit_code == 0, done.output
+    after = (tmp_path / ".bashrc").read_bytes().decode()
+    assert after.startswith(before)
+    assert len(after.removeprefix(before).splitlines()) == 1
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    (tmp_path / ".bashrc").write_bytes(before.encode())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before.encode()), limit[1]))
+    try:
+        full = CliRunner().invoke(main, ["--install-completion", "bash"], env={"HOME": str(tmp_path)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert full.exit_code == 2
+    assert (tmp_path / ".bashrc").read_bytes() == before.encode()
+    assert (tmp_path / ".bashrc").stat().st_ino == inode
 
 
 def test_where_it_cannot_be_installed_the_line_is_shown(tmp_path):

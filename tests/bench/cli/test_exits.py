@@ -1,6 +1,7 @@
 """Exit codes, and what becomes of output that cannot be written."""
 
 import os
+import shlex
 import subprocess
 import sys
 
@@ -37,6 +38,16 @@ def test_a_full_disk_behind_stdout_is_one_line_and_exit_code_2(words):
         done = subprocess.run([sys.executable, "-m", "bench", *words], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2
     assert done.stderr.strip() == "bench: cannot write to stdout: No space left on device"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_traceback_and_no_file_takes_their_place(tmp_path, closed):
+    make_run(tmp_path / "run", {0: [100.0, 0.0], 4: [0.0, 0.0]}, n_samples=2)
+    words = ["table", "--all", str(tmp_path / "run"), "--write", str(tmp_path / "new.md")]
+    command = shlex.join([sys.executable, "-m", "bench", *words])
+    ended = subprocess.run(f"{command} {closed}", shell=True, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    assert "50.0" in (tmp_path / "new.md").read_text()
 
 
 def test_a_reader_that_goes_away_is_no_traceback():

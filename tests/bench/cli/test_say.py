@@ -61,6 +61,55 @@ def test_what_is_printed_holds_no_control_character(runs, tmp_path, words):
     assert left == []
 
 
+LINES = "x\nspoofed\r\n  spoofed\u2028spoofed\x85spoofed"
+
+
+def _of_its_own(output: str) -> list[str]:
+    """What looks like a line of the command's and is the end of a name."""
+    return [line for line in output.splitlines() if line.lstrip().startswith("spoofed")]
+
+
+def _two_lines(place: Path, encoder: str, protocol: str) -> str:
+    """A run with line ends in every text of its header."""
+    checks = [{"name": LINES, "ok": False, "detail": LINES}]
+    names = {"dataset": LINES, "metric": LINES, "attack": LINES, "model": LINES, "task": LINES, "notes": (LINES,)}
+    protocol_of = {"name": protocol, "precision": "float32"}
+    make_run(place, {0: [100.0, 0.0], 4: [0.0, 0.0]}, checks=checks, encoder=encoder, protocol=protocol_of, **names)
+    return str(place)
+
+
+@pytest.mark.parametrize("style", ["text", "markdown", "latex"])
+def test_no_name_begins_a_line_of_a_table(tmp_path, style):
+    """Nor of the heading above it, which names the protocol where there are several."""
+    for name in ("a", "b"):
+        _two_lines(tmp_path / name, f"{name}{LINES}", f"{name}{LINES}")
+    ended = CliRunner().invoke(main, ["table", str(tmp_path), "--format", style])
+    assert ended.exit_code == 0, ended.output
+    assert "spoofed" in ended.output
+    assert _of_its_own(ended.output) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", "--baseline", "A", "--runs", "A"],
+        ["check", "--baseline", "A", "--runs", "B"],
+        ["compare", "A", "B", "--flips", "9"],
+        ["compare", "A", "B", "--allow-differences"],
+        ["verify", "A"],
+        ["table", "A", "--where", f"encoder={LINES}"],
+        ["run", "--encoder", LINES, "--task", "vqa"],
+        ["table", LINES],
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_no_name_begins_a_line_of_a_command(tmp_path, words):
+    places = {name: _two_lines(tmp_path / name, name, LINES) for name in "AB"}
+    ended = CliRunner().invoke(main, [places.get(word, word) for word in words])
+    assert ended.output
+    assert _of_its_own(ended.output) == []
+
+
 def test_every_command_prints_through_say():
     """Anything else would print text as it comes."""
     for path in COMMANDS.glob("*.py"):

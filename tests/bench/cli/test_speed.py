@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 VQA = "results/mini/vqa"
 COMMANDS = {
+    "help": "--help",
     "list": "list encoders",
     "compare": f"compare {VQA}/tecoa4_mini-vqa_apgd_linf_2+4_seed0 {VQA}/fare4_mini-vqa_apgd_linf_2+4_seed0 --flips 3",
     "compare all": "compare results/mini results/mini",

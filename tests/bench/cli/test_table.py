@@ -92,6 +92,17 @@ def test_runs_of_two_protocols_are_shown_apart(tmp_path):
     assert [cell["number"]["value"] for cell in chosen["cells"]] == [100.0, 75.0]
 
 
+def test_a_run_that_is_named_twice_is_one_run(tmp_path):
+    """As it, as a folder above it, and by a link to that."""
+    run = make_run(tmp_path / "runs" / "a", {0: [100.0, 0.0], 4: [0.0, 0.0]}).directory
+    (tmp_path / "link").symlink_to(tmp_path / "runs")
+    ways = [run, tmp_path / "runs", tmp_path / "link", tmp_path / "runs" / ".." / "runs"]
+    one, many = (CliRunner().invoke(main, ["table", *map(str, places)]) for places in (ways[:1], ways))
+    assert many.output == one.output
+    gate = CliRunner().invoke(main, ["check", "--baseline", str(run), *(w for p in ways for w in ("--runs", str(p)))])
+    assert "two runs" not in gate.output
+
+
 def test_a_partial_run_beside_a_whole_one_does_not_block(tmp_path):
     make_run(tmp_path / "whole", {0: [100.0] * 4, 4: [25.0] * 4})
     make_run(tmp_path / "part", {0: [100.0] * 2, 4: [50.0] * 2}, limit=2)

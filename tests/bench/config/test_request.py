@@ -62,6 +62,7 @@ def other(tmp_path_factory):
         "jobs": 2,
         "shards": 3,
         "on": "inline",
+        "log_to": ("tensorboard:logs", "mlflow:store"),
         "encoder": ("fare4",),
         "task": ("vqa",),
         "dataset": ("vqa:photos",),

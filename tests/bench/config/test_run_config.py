@@ -41,12 +41,14 @@ def test_every_run_behind_the_mini_tables_is_asked_for_at_once():
     configs = resolve_all(Request.of(suite="mini-full", limit=3))
     suite, flamingo = load_suite("mini-full"), "mini-openflamingo"
     plain = [c for c in configs if c.surrogate is None and c.attack != "noise"]
-    shown = suite.tasks.keys() - {"scienceqa"}  # LLaVA is asked it by name only
+    shown = suite.tasks.keys() - {"scienceqa"}  # of three encoders
     datasets = [dataset for task in shown for dataset in suite.tasks[task].datasets]
     encoders = [e for e in catalogue.rows(suite.encoders) if "-seed" not in e]  # those stand in mini-transfer
     direct = {(e, d, None) for e in encoders for d in datasets}
     direct |= {(encoder, "mini-vqa", flamingo) for encoder in ("clip", "tecoa4", "fare4")}
     direct |= {(e, "mini-stealth-unseen", None) for e in ("clip", "fare4")}
+    direct |= {(encoder, "mini-scienceqa", None) for encoder in ("clip", "tecoa4", "fare4")}
+    direct |= {("native", dataset, "mini-qwen2vl") for dataset in ("mini-vqa", "mini-caption")}
     assert {(c.encoder, c.dataset, c.vlm) for c in plain} == direct
     assert [(c.encoder, c.vlm, c.surrogate, c.surrogate_vlm) for c in configs if c.surrogate] == [
         ("fare4", None, "clip", None), ("clip", None, "clip", flamingo), ("clip", flamingo, "clip", "mini-llava"),

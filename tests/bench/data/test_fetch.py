@@ -30,6 +30,7 @@ class _Handler(BaseHTTPRequestHandler):
     asked: list[tuple[str, str | None]]
     whole = False
     cut = 0
+    length = ""
 
     def do_GET(self):
         kind = type(self)
@@ -42,7 +43,7 @@ class _Handler(BaseHTTPRequestHandler):
             if begin >= len(content):
                 return self.send_error(416)
         self.send_response(206 if begin else 200)
-        self.send_header("Content-Length", str(len(content) - begin))
+        self.send_header("Content-Length", kind.length or str(len(content) - begin))
         self.end_headers()
         return self.wfile.write(content[begin : len(content) - kind.cut])
 
@@ -145,6 +146,33 @@ def test_archives_that_are_none_or_hold_other_things_are_named(server, tmp_path)
     refused(lambda: get(server, tmp_path / "val", "/i.zip"), "not a whole zip archive", "fetch again")
     server.files["/i.zip"] = archive(other="1")
     refused(lambda: get(server, tmp_path / "val", "/i.zip"), "holds no val", "move what is right")
+
+
+def test_an_archive_that_cannot_be_unpacked_is_named(server, tmp_path):
+    locked = bytearray(archive(val__1="one"))
+    for sign, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        locked[locked.index(sign) + at] |= 1  # the flag that says: encrypted
+    unknown = bytearray(archive(val__1="one"))
+    for sign, at in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        unknown[unknown.index(sign) + at] = 77  # a way of packing that there is not
+    for content in (locked, unknown):
+        server.files["/i.zip"] = bytes(content)
+        refused(lambda: get(server, tmp_path / "val", "/i.zip"), "/i.zip cannot be unpacked", "load it by hand")
+        (tmp_path / "val.zip.part").unlink()
+
+
+def test_nothing_leaves_the_folder_of_an_archive(server, tmp_path):
+    server.files["/i.zip"] = archive(**{"..__..__secret": "1", "__etc__x": "1", "val__1": "one"})
+    get(server, tmp_path / "set" / "val", "/i.zip")
+    found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
+    assert found == ["set", "set/val", "set/val/1"]
+
+
+def test_a_length_that_is_no_number_is_left_alone(server, tmp_path):
+    server.length = "many"
+    server.files["/f.bin"] = b"content"
+    get(server, tmp_path / "f.bin")
+    assert (tmp_path / "f.bin").read_bytes() == b"content"
 
 
 def test_a_server_that_refuses_or_is_not_there_is_named(server, tmp_path):

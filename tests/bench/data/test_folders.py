@@ -42,6 +42,9 @@ def test_class_names_come_from_a_file_in_order_or_by_folder(classes, tmp_path, c
         ("one\n", ["2 classes' folders", "1 class names", "same set"]),
         ("n01\ttit\nn03\twren\n", ["no line for the folder 'n02'", "add it"]),
         ("", ["is empty"]),
+        ("n01\ttit\nwren\n", ["line 2 is 'wren'", "folder<TAB>name"]),
+        ("n01\ttit\nn02\n", ["line 2 is 'n02'", "folder<TAB>name"]),
+        ("n01\ttit\nn02\twren\nn01\tcrow\n", ["line 3 calls the folder 'n01' 'crow', an earlier one 'tit'"]),
     ],
 )
 def test_class_names_that_do_not_fit_are_refused(classes, tmp_path, content, words):

@@ -1,12 +1,13 @@
 """Images of every kind become 8-bit RGB."""
 
+import os
 import warnings
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
-from bench.data.images import open_image
+from bench.data.images import FORMATS, Stored, open_image, read_file
 from tests.bench.data.small import HTML, LFS, noise, png, refused, write
 
 
@@ -18,7 +19,47 @@ def test_images_that_cannot_be_read_are_named(tmp_path):
     for name, content in (("page.jpg", HTML), ("pointer.jpg", LFS), ("text.jpg", b"hello")):
         path = write(tmp_path / name, content)
         refused(lambda path=path: open_image(path), path, "not an image", "download it again")
-    refused(lambda: open_image(tmp_path), tmp_path, "cannot be decoded")
+    refused(lambda: open_image(tmp_path), tmp_path, "is no file but a folder")
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def test_no_image_file_reaches_a_program(tmp_path, monkeypatch):
+    """Pillow gives EPS, by whatever name, to Ghostscript; here a program of that name leaves a mark."""
+    mark, program = tmp_path / "mark", tmp_path / "bin" / "gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {mark}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    path = write(tmp_path / "photo.png", EPS)
+    refused(lambda: open_image(path), path, "not an image in a format that is read", "convert it to PNG")
+    refused(lambda: open_image(Stored("0.tar:photo.png", path.read_bytes)), "0.tar:photo.png", "not an image")
+    assert not mark.exists()
+    with pytest.raises(OSError), Image.open(path) as image:  # noqa: PT011 - what Ghostscript's output lacks
+        image.load()
+    assert mark.exists()  # so it would have
+
+
+def test_pillow_decodes_no_format_that_is_not_named():
+    """What a plugin of Pillow's, or of a later version's, would take is refused unless it is one of ours."""
+    Image.init()
+    assert {"EPS", "JPEG2000", "PSD", "ICNS"} <= Image.OPEN.keys() - set(FORMATS)
+    assert set(FORMATS) <= Image.OPEN.keys()
+
+
+@pytest.mark.parametrize("read", [open_image, read_file], ids=["image", "bytes"])
+def test_what_has_no_end_is_not_read(tmp_path, read):
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    refused(lambda: read(pipe), pipe, "a pipe")
+    device = tmp_path / "zero.png"
+    device.symlink_to("/dev/zero")
+    refused(lambda: read(device), device, "a device")
+    with (tmp_path / "huge.png").open("wb") as file:
+        file.truncate(1 << 40)  # a hole, which takes no room on the disk
+    refused(lambda: read(tmp_path / "huge.png"), tmp_path / "huge.png", "an image file has at most")
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "gif", "tiff"])

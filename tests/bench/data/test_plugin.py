@@ -1,10 +1,6 @@
 """A dataset format of an installed plugin: by place, in a TOML row, and in `bench data check`."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,18 +9,7 @@ from bench import registry
 from bench.data import readers
 from bench.mini.data import build
 from tests.bench.data.small import refused
-
-ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory) -> dict[str, str]:
-    """The example plugin, really installed into a folder of its own."""
-    target, source = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("source") / "plugin"
-    shutil.copytree(ROOT / "tests" / "plugin", source)  # building leaves files beside the source
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target"]
-    subprocess.run([*command, str(target), str(source)], check=True, capture_output=True)
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(target), str(ROOT)])}
+from tests.commands import bench
 
 
 @pytest.fixture
@@ -39,27 +24,16 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
-def test_a_format_of_a_plugin_is_checked_and_run(environment, folder):
-    def bench(*words):
-        command = [sys.executable, "-m", "bench", *words]
-        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, cwd=folder).stdout
+def test_a_format_of_a_plugin_is_checked_and_run(plugin, folder):
+    def said(*words):
+        ended = bench(*words, path=[plugin], folder=folder)
+        assert ended.poll() == 0, ended.stderr
+        return ended.stdout
 
-    assert "shapes: ready, 6 samples" in bench("data", "check", "--data-root", ".", "--dataset", "labelled:shapes")
-    words = [
-        "run",
-        "--encoder",
-        "clip",
-        "--task",
-        "zeroshot",
-        "--attack",
-        "none",
-        "--output",
-        "runs",
-        "--json",
-        "--quiet",
-    ]
+    assert "shapes: ready, 6 samples" in said("data", "check", "--data-root", ".", "--dataset", "labelled:shapes")
+    words = "run --encoder clip --task zeroshot --attack none --output runs --json --quiet".split()
     for place in ("labelled:shapes", "mine.toml"):
-        rows = json.loads(bench(*words, "--dataset", place))
+        rows = json.loads(said(*words, "--dataset", place))
         assert [(row["dataset"], row["n"]) for row in rows] == [(Path(place).stem.removeprefix("labelled:"), 6)]
 
 

@@ -3,6 +3,7 @@
 import datasets
 import pytest
 
+from bench.data import hub
 from bench.data.images import open_image
 from tests.bench.data.small import png, refused
 from tests.bench.data.tables import PICTURES, parquet, table
@@ -35,6 +36,19 @@ def test_a_folder_of_images_is_a_table_too(tmp_path):
     dataset = table(tmp_path, source="set", split="train")
     assert dataset.classnames == ("cat", "dog")
     assert [open_image(sample.image).size for sample in dataset.samples] == [(4, 3)] * 2
+
+
+def _bomb() -> str:
+    """Nine lines that stand for a hundred million texts."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]" for k in range(1, 8)]
+    return "\n".join([*lines, "configs:", "- config_name: default", "  data_files: *a7"])
+
+
+@pytest.mark.parametrize("text", [_bomb(), "configs:\n- config_name: default\n  data_files: &a [*a]"])
+def test_a_card_of_a_few_lines_that_stand_for_any_number_is_refused(tmp_path, text):
+    (tmp_path / "README.md").write_text(f"---\n{text}\n---\n")
+    refused(lambda: hub.check_folder(tmp_path), tmp_path / "README.md", "more than 1,000,000 values")
 
 
 @pytest.mark.parametrize(

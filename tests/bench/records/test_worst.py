@@ -194,3 +194,16 @@ def test_the_kept_image_is_the_last_that_made_things_worse(worst, better, bad, w
     assert of(clean, ("a", 2.0, bad), ("b", 2.0, bad), ("c", 2.0, worse)) == {("s0", 2.0): "c"}
     assert of(clean, ("a", 2.0, bad), ("a", 4.0, bad)) == {("s0", 2.0): "a"}
     assert of(clean, ("a", 2.0, bad), ("a", 4.0, worse)) == {("s0", 2.0): "a", ("s0", 4.0): "a"}
+
+
+def test_a_sample_whose_clean_answer_failed_is_left_with_nothing_whatever_attacks_did():
+    lost = [
+        make_record("lost", CLEAN, 0.0, None, error="out of memory"),
+        make_record("lost", "a", 4.0, 50.0),
+        make_record("lost", "b", 4.0, 0.0),
+    ]
+    sound = [make_record("sound", CLEAN, 0.0, 100.0), make_record("sound", "a", 4.0, 50.0)]
+    header, records = make_header(radii=(4.0,)), [*lost, *sound]
+    assert worst_scores(header, records, 4.0) == {"sound": 50.0}
+    assert unscored(header, records, 4.0) == {"lost": "no clean score"}
+    assert set(kept_records(header, records)) == {("sound", 4.0)}

@@ -16,6 +16,7 @@ from bench.records import (
     read_header,
     read_records,
 )
+from bench.records.samples import Asked, read_samples, write_samples
 from tests.bench.runs import make_header, make_record, make_run
 
 # A run of many batches of two records; prints a line after each batch. argv: directory, number of samples.
@@ -99,3 +100,13 @@ def test_an_archive_does_not_say_where_the_run_was_written(tmp_path):
     made = make_run(tmp_path / "run", {0: [100.0], 2: [0.0]}, n_samples=1, radii=(2.0,), config=config)
     archive_run(made.directory, tmp_path / "archive")
     assert read_header(tmp_path / "archive").config == {"limit": None}
+
+
+@pytest.mark.parametrize("asked", [[Asked("0", "how many ?", ("two",), ("NAT",))], []], ids=["other", "none"])
+def test_an_archive_replaces_what_an_older_one_asked(tmp_path, asked):
+    made = make_run(tmp_path / "run", {0: [100.0]}, n_samples=1)
+    (tmp_path / "archive").mkdir()
+    write_samples(tmp_path / "archive", [Asked("0", "how many ?", ("two",))])
+    write_samples(made.directory, asked)
+    archive_run(made.directory, tmp_path / "archive")
+    assert list(read_samples(tmp_path / "archive").values()) == asked

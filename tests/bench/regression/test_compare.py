@@ -62,6 +62,17 @@ def test_runs_of_several_models_are_each_held_against_their_own():
     assert outcomes(compare_to_baseline(fell, before[1:])) == ["ok", "missing"]
 
 
+def test_defended_runs_are_each_held_against_their_own_defence():
+    def behind(scores, defence):
+        return in_memory({0: scores}, attack="adaptive-apgd", protocol={"precision": "float32", "defence": defence})
+
+    before = [behind(HIGH, "ttc"), behind(HIGH, "jpeg")]
+    findings = compare_to_baseline([behind(LOW, "ttc"), behind(HIGH, "jpeg")], before)
+    assert outcomes(findings) == ["fell", "ok"]
+    assert findings[0].name == "fare4 behind ttc / vqa / mini-vqa, clean"
+    assert outcomes(compare_to_baseline([behind(HIGH, "jpeg?quality=50")], before[1:])) == ["missing", "missing"]
+
+
 def test_p_values_are_corrected_for_the_number_of_comparisons():
     """Eight losses of eight flips: p = 0.0039 alone, 0.0156 among four comparisons."""
     before, after = [100.0] * 50, [0.0] * 8 + [100.0] * 42
@@ -86,6 +97,17 @@ def test_a_drop_fails_below_one_in_a_hundred(losses, changes, outcome):
     new = in_memory({0: [0.0] * losses + [100.0] * 42}, **{"weights": changes} if changes else {})
     old = in_memory({0: [100.0] * (losses + 42)})
     assert outcomes(compare_to_baseline([new], [old])) == [outcome]
+    succeeds = in_memory({0: [100.0] * losses + [0.0] * 42}, worst="max", **{"weights": changes} if changes else {})
+    fails = in_memory({0: [0.0] * (losses + 42)}, worst="max")
+    assert outcomes(compare_to_baseline([succeeds], [fails])) == [outcome]
+
+
+@pytest.mark.parametrize(("metric", "interval"), [("accuracy", "[-3.7, 3.7]"), ("CIDEr", "[0.0, 0.0]")])
+def test_an_interval_is_bounded_by_the_metrics_own_ceiling(metric, interval):
+    """Where nothing changes: of 100 samples at most 3.7 % more could have, by Wilson; CIDEr knows no such bound."""
+    run = in_memory({0: [60.0] * 100}, metric=metric, ceiling=None if metric == "CIDEr" else 100.0)
+    (finding,) = compare_to_baseline([run], [run])
+    assert f"(+0.0 {interval}, p = 1.00, n = 100)" in finding.words
 
 
 @pytest.mark.parametrize(

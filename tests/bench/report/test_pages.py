@@ -1,6 +1,7 @@
 """The report's files: whole, self-contained, linked, escaped."""
 
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -296,12 +297,14 @@ def test_only_a_report_is_written_over(tmp_path):
 
 def test_a_full_disk_is_named(tmp_path):
     run = make_run(tmp_path / "run", {0: [100.0], 4: [0.0]})
-    first = write_report([run], tmp_path / "report", facts=SUITE_FACTS, progress=False)
-    first.unlink()
-    first.symlink_to("/dev/full")
-    result = CliRunner().invoke(main, ["report", str(run.directory), "-o", str(tmp_path / "report")])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # bytes of a file
+    try:
+        result = CliRunner().invoke(main, ["report", str(run.directory), "-o", str(tmp_path / "report")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert result.exit_code == 2
-    assert f"cannot write {first}: No space left" in result.output
+    assert f"cannot write {tmp_path / 'report' / 'index.html'}: File too large" in result.output
 
 
 def test_charts_take_their_colours_from_the_page_and_link_their_points(tmp_path):

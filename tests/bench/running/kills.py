@@ -1,31 +1,26 @@
-"""Runs the command line in children that die at a chosen moment. One process loads the libraries, forks do the rest.
+"""Runs the command line in children that die at a chosen moment.
 
-``python -m tests.bench.running.kills PLAN`` reads a JSON list of [arguments, moment, nth] and prints, as a JSON list,
-how each child ended: its exit code, or minus the signal that killed it. A moment is a place in `MOMENTS`, at its nth
-visit.
+A plan is a list of [arguments, moment, nth]; a moment is a place in `MOMENTS`, at its nth visit. A child ends with its
+exit code, or minus the signal that killed it.
 """
 
 import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from bench.cli import main
 from bench.models.victims.endpoint.cache import Cache
 from bench.records import store
 from bench.running import loop as runner
+from tests.commands import start
 
 MOMENTS = (
     "none", "loading", "opening", "recovering", "before-records", "amid-records", "after-records", "before-finish",
     "amid-finish", "after-finish", "before-kept", "after-kept",
 )  # fmt: skip
-
-
-def heed_ctrl_c() -> None:
-    """In a child, before it begins: interrupts count, which a shell's background commands inherit as ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _die() -> None:
@@ -99,14 +94,14 @@ def arm(moment: str, nth: int) -> None:
         raise ValueError(f"no moment {moment!r}; there are {', '.join(MOMENTS)}")
 
 
-def child(arguments: list[str], moment: str, nth: int) -> int:
-    """How a forked child that gives the command ends."""
+def child(arguments: list[str], moment: str, nth: int, by: Callable[[str, int], None] = arm) -> int:
+    """How a forked child ends that is armed and gives the command."""
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
         os.dup2(2, 1)
         try:
-            arm(moment, nth)
+            by(moment, nth)
             main(arguments, standalone_mode=False)
             os._exit(0)
         except BaseException as error:  # a child never returns into its parent's stack
@@ -115,5 +110,12 @@ def child(arguments: list[str], moment: str, nth: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-if __name__ == "__main__":
-    print(json.dumps([child(*step) for step in json.loads(sys.argv[1])]))
+def carry_out(*plan: Sequence[Any], by: Callable[[str, int], None] = arm) -> tuple[list[int], str]:
+    """How children end that give a command and die at a moment, one after the other; and what they said."""
+    command = start(_follow, plan, by)
+    assert command.wait() == 0, command.stderr
+    return json.loads(command.stdout), command.stderr
+
+
+def _follow(plan: Sequence[Sequence[Any]], by: Callable[[str, int], None]) -> None:
+    print(json.dumps([child(*step, by) for step in plan]))

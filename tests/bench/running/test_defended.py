@@ -6,7 +6,7 @@ from statistics import fmean
 import pytest
 import torch
 
-from attacks.adaptive import PUBLISHED, adaptive_steps
+from attacks.adaptive import PUBLISHED, STAND_IN, adaptive_steps
 from attacks.objective import Expectation, Progress
 from attacks.presets import PRESETS
 from bench.records import CLEAN, load_run
@@ -53,6 +53,13 @@ def test_the_identity_is_not_flagged_and_changes_no_answer(tmp_path, monkeypatch
     ]
     assert {step.name for step in found.header.steps} == {PUBLISHED, "undefended:climb", "as-is:climb", "black-box"}
     assert robust(found) <= robust(plain)
+
+
+@pytest.mark.parametrize(("kind", "agrees"), [(controls.Killing, True), (controls.Misled, False)])
+def test_the_stand_in_is_held_against_differences_too(tmp_path, monkeypatch, kind, agrees):
+    """The identity is a perfect stand-in for a cut; another leads the wrong way."""
+    found = defended_run(tmp_path, monkeypatch, put_defence(monkeypatch, kind))
+    assert {check["ok"] for check in found.header.checks if check["name"] == STAND_IN} == {agrees}
 
 
 def test_the_shrunken_gradient_passes_the_look_at_whether_it_is_zero(tmp_path, monkeypatch):

@@ -17,7 +17,8 @@ from bench.analysis.cells import measured
 from bench.records import VOLATILE, RecordsError, find_runs, load_run
 from bench.tables.rows import rows as rows_of
 from tests.bench.records.test_schemas import assert_described
-from tests.bench.running.kills import heed_ctrl_c
+from tests.bench.running.kills import carry_out
+from tests.commands import begin
 
 ROOT = Path(__file__).parents[3]
 COMMON = "run --encoder fare --quiet --jobs 1 --device cpu --eps 4,8 --batch-size 2"
@@ -25,14 +26,6 @@ COMMON = "run --encoder fare --quiet --jobs 1 --device cpu --eps 4,8 --batch-siz
 
 def command(task, output, attack="pgd", limit=4):
     return [*COMMON.split(), "--task", task, "--attack", attack, "--limit", str(limit), "--output", str(output)]
-
-
-def carry_out(*plan):
-    """How children end that give a command and die at a moment: see `tests.bench.running.kills`."""
-    words = [sys.executable, "-m", "tests.bench.running.kills", json.dumps(plan)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout), done.stderr
 
 
 def contents(output):
@@ -125,19 +118,16 @@ def test_a_command_killed_at_random_times_ends_as_if_it_had_not_been(tmp_path):
 
 def test_ctrl_c_keeps_what_was_computed_and_says_so(tmp_path):
     """A real SIGINT to a real command; the run is marked partial, and the same command completes it."""
-    words = [sys.executable, "-m", "bench", *command("vqa", tmp_path, limit=6)]
-    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                               preexec_fn=heed_ctrl_c)  # fmt: skip
+    process = begin(*command("vqa", tmp_path, limit=6))
     deadline = time.monotonic() + 120
     while not list(tmp_path.rglob("records.jsonl")) or not next(tmp_path.rglob("records.jsonl")).stat().st_size:
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.stderr
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=120)
+    process.send(signal.SIGINT)
+    assert process.wait() != 0
     (directory,) = find_runs(tmp_path)
     run = load_run(directory)
-    assert process.returncode != 0
     assert run.header.status == "partial"
     assert run.header.ended is not None
     assert run.records

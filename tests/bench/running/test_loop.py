@@ -1,10 +1,7 @@
 """The loop: certification, batch invariance, resume after a kill, errors, and the worst-case bookkeeping."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -16,6 +13,7 @@ from attacks.kinds import run_apgd
 from attacks.objective import Classification, Progress
 from attacks.presets import PRESETS, AttackStep, Preset
 from bench import registry
+from bench.cli import main
 from bench.config import Request, RunConfig, load_suite, resolve
 from bench.errors import UsageError
 from bench.records import RecordsError, load_run, read_records
@@ -24,6 +22,7 @@ from bench.running import load as setup
 from bench.running import loop
 from tests.bench.runs import make_record
 from tests.bench.toy_runs import put_kind
+from tests.commands import bench, start
 
 
 def _config(tmp_path, **changes) -> RunConfig:
@@ -78,9 +77,9 @@ def test_batch_size_does_not_change_an_answer(tmp_path, task, dataset):
 
 
 def test_the_same_command_again_does_nothing(tmp_path):
-    first = _run(_config(tmp_path))
+    first = _run(_config(tmp_path, attack="pgd"))
     before = (first.directory / "records.jsonl").read_bytes()
-    _run(_config(tmp_path))
+    _run(_config(tmp_path, attack="pgd"))
     assert (first.directory / "records.jsonl").read_bytes() == before
 
 
@@ -91,39 +90,46 @@ def test_resuming_other_weights_is_refused_by_name(tmp_path, monkeypatch):
         _run(_config(tmp_path, attack="none"))
 
 
-CHILD = """
-import sys, torch
-import attacks.presets as presets
-from attacks.presets import PRESETS, AttackStep, Preset
-torch.set_num_threads(1)
-presets.PRESETS["brief"] = Preset("", (
-    AttackStep("first", "apgd", 6, "reference-0", "random", 2.0),
-    AttackStep("again", "apgd", 6, "best", "best", 1.0),
-))
-from bench.cli import main
-main()
-"""
+def give_brief(*words):
+    """A command with a preset whose "best" start needs the images saved before a kill."""
+    PRESETS["brief"] = Preset(
+        "",
+        (
+            AttackStep("first", "apgd", 6, "reference-0", "random", 2.0),
+            AttackStep("again", "apgd", 6, "best", "best", 1.0),
+        ),
+    )
+    main(words)
+
+
+BRIEF = "run --encoder fare --task vqa --limit 24 --quiet --batch-size 2 --attack brief --jobs 1 --output".split()
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A run that nothing interrupts."""
+    whole = tmp_path_factory.mktemp("whole")
+    command = start(give_brief, *BRIEF, str(whole))
+    assert command.wait() == 0, command.stderr
+    return load_run(next(whole.rglob("run.json")).parent)
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.4])
-def test_killed_at_any_moment_and_resumed_equals_uninterrupted(tmp_path, delay):
-    """A real child process is killed; a preset with a "best" start needs the images saved before the kill."""
-    whole, halted = tmp_path / "whole", tmp_path / "halted"
-    command = [sys.executable, "-c", CHILD, "run", "--encoder", "fare", "--task", "vqa", "--limit", "24", "--quiet",
-               "--batch-size", "2", "--attack", "brief", "--jobs", "1"]  # fmt: skip
-    subprocess.run([*command, "--output", str(whole)], check=True, capture_output=True)
-    child = subprocess.Popen([*command, "--output", str(halted)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def test_killed_at_any_moment_and_resumed_equals_uninterrupted(tmp_path, straight, delay):
+    """A real process is killed."""
+    child = start(give_brief, *BRIEF, str(tmp_path))
     deadline = time.monotonic() + 120
-    while not list(halted.rglob("records.jsonl")) and time.monotonic() < deadline:
+    while not list(tmp_path.rglob("records.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.02)
     time.sleep(delay)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    assert load_run(next(halted.rglob("run.json")).parent).header.status == "started"
-    subprocess.run([*command, "--output", str(halted)], check=True, capture_output=True)
-    runs = [load_run(next(root.rglob("run.json")).parent) for root in (whole, halted)]
-    assert runs[1].header.status == "complete"
-    assert _bare(runs[0].records) == _bare(runs[1].records)
+    child.send(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    (directory,) = (path.parent for path in tmp_path.rglob("run.json"))
+    assert load_run(directory).header.status == "started"
+    assert start(give_brief, *BRIEF, str(tmp_path)).wait() == 0
+    resumed = load_run(directory)
+    assert resumed.header.status == "complete"
+    assert _bare(straight.records) == _bare(resumed.records)
 
 
 # ---- Faults, injected through a victim -------------------------------------------------------------------
@@ -270,9 +276,9 @@ def test_out_of_memory_halves_the_batch_and_goes_on(tmp_path, monkeypatch):
             return super().__call__(images, rows)
 
     monkeypatch.setattr("tasks.zeroshot.Classification", Greedy)
-    starved = _run(_config(tmp_path / "a", eps=4))
+    starved = _run(_config(tmp_path / "a", eps=4, attack="pgd"))
     monkeypatch.undo()
-    plenty = _run(_config(tmp_path / "b", eps=4))
+    plenty = _run(_config(tmp_path / "b", eps=4, attack="pgd"))
     assert max(sizes) <= 5
     assert _bare(starved.records) == _bare(plenty.records)
 
@@ -325,9 +331,9 @@ def test_the_last_round_itself_and_rounds_that_failed_name_no_goal():
 
 
 def test_transfer_attacks_follow_the_surrogate(tmp_path):
-    direct = _run(_config(tmp_path, encoder="fare4", task="vqa", dataset="mini-vqa", limit=16, eps=4, attack="pgd"))
+    direct = _run(_config(tmp_path, encoder="fare4", task="vqa", dataset="mini-vqa", limit=8, eps=4, attack="pgd"))
     config = _config(
-        tmp_path, encoder="fare4", task="vqa", dataset="mini-vqa", limit=16, eps=4, attack="pgd", surrogate="clip"
+        tmp_path, encoder="fare4", task="vqa", dataset="mini-vqa", limit=8, eps=4, attack="pgd", surrogate="clip"
     )
     transfer = _run(config)
     assert transfer.header.surrogate == "clip"
@@ -337,9 +343,9 @@ def test_transfer_attacks_follow_the_surrogate(tmp_path):
 
 
 def test_a_run_prints_its_json_and_nothing_else(tmp_path):
-    command = [sys.executable, "-m", "bench", "run", "--encoder", "clip", "--task", "zeroshot", "--limit", "3",
-               "--attack", "none", "--output", str(tmp_path), "--json", "--jobs", "1"]  # fmt: skip
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    command = "run --encoder clip --task zeroshot --limit 3 --attack none --json --jobs 1 --output".split()
+    done = bench(*command, str(tmp_path))
+    assert done.poll() == 0, done.stderr
     rows = json.loads(done.stdout)
     named = {"suite", "encoder", "task", "dataset", "metric", "attack"}
     measured = {"radius", "value", "low", "high", "n", "partial", "checks", "run_dir"}
@@ -356,7 +362,7 @@ def test_captions_are_asked_for_at_checkpoints_so_that_a_broken_one_ends_its_att
 
     def attacked(kind, **options):
         config = _config(tmp_path, task="captioning", dataset="mini-caption", encoder="clip", attack=kind, eps=4,
-                         limit=8, **options)  # fmt: skip
+                         limit=5, **options)  # fmt: skip
         return {r.sample_id: r for r in _run(config).records if r.step != "clean"}
 
     plain, asked = attacked("apgd"), attacked("apgd-confirm")

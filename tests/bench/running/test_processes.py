@@ -2,17 +2,16 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from bench.cli import main
 from bench.records import find_runs, load_run, open_run
-from tests.bench.running.kills import heed_ctrl_c
+from tests.commands import start
 
-ROOT = Path(__file__).parents[3]
 # At 2/255 no image falls, so that both runs last.
 COMMAND = "run --encoder fare2,fare4 --task stealth --eps 2 --limit 6 --jobs 2 --device cpu --quiet"
 
@@ -20,12 +19,10 @@ COMMAND = "run --encoder fare2,fare4 --task stealth --eps 2 --limit 6 --jobs 2 -
 @pytest.fixture
 def begun(tmp_path):
     """A command that carries out two runs in two processes, both at work; and the processes."""
-    words = [sys.executable, "-m", "bench", *COMMAND.split(), "--output", str(tmp_path)]
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    command = subprocess.Popen(words, cwd=ROOT, start_new_session=True, preexec_fn=heed_ctrl_c, **pipes)
+    command = start(_give_in_own_session, *COMMAND.split(), "--output", str(tmp_path))
 
     def at_work():
-        assert command.poll() is None, command.communicate()[1]
+        assert command.poll() is None, command.stderr
         return len([path for path in tmp_path.rglob("records.jsonl") if path.stat().st_size]) == 2
 
     _until(at_work)
@@ -35,7 +32,13 @@ def begun(tmp_path):
     for pid in (command.pid, *workers):
         if _alive(pid):
             os.kill(pid, signal.SIGKILL)
-    command.communicate()
+    command.wait()
+
+
+def _give_in_own_session(*words):
+    """As a terminal does, whose Ctrl-C reaches a command and all that it began."""
+    os.setsid()
+    main(words)
 
 
 def _until(true, patience=240.0):
@@ -53,11 +56,22 @@ def _alive(pid):
         return False
 
 
+def _session_of(command):
+    """All processes that a command has begun: it has a session of its own."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            if os.getsid(int(path.name)) == command.pid:
+                found.append(int(path.name))
+    return found
+
+
 def test_the_workers_of_a_killed_command_die_with_it_and_free_their_locks(begun):
     command, workers, output = begun
-    command.kill()
+    command.send(signal.SIGKILL)
     command.wait()
-    _until(lambda: not any(map(_alive, workers)), 30)
+    _until(lambda: not any(map(_alive, _session_of(command))), 30)
+    assert not any(map(_alive, workers))
     for directory in find_runs(output):
         header = load_run(directory).header
         assert header.status == "started"
@@ -67,9 +81,9 @@ def test_the_workers_of_a_killed_command_die_with_it_and_free_their_locks(begun)
 
 def test_ctrl_c_ends_all_processes_and_marks_their_runs(begun):
     command, workers, output = begun
-    os.killpg(command.pid, signal.SIGINT)  # as a terminal does
-    _, complaints = command.communicate(timeout=60)
-    assert command.returncode != 0
+    os.killpg(command.pid, signal.SIGINT)
+    assert command.wait() != 0
     assert not any(map(_alive, workers))
+    _until(lambda: not any(map(_alive, _session_of(command))), 30)
     assert {load_run(directory).header.status for directory in find_runs(output)} == {"partial"}
-    assert "Traceback" not in complaints
+    assert "Traceback" not in command.stderr

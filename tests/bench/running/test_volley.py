@@ -165,7 +165,7 @@ def test_all_of_autoattack_runs_and_its_black_box_half_finds_nothing_new(attack)
 
 @pytest.mark.parametrize(
     ("kind", "steps", "norm", "eps"),
-    [("square", 150, "linf", 40.0), ("square", 100, "l2", 1.5), ("fab-t", 6, "linf", 14.0), ("fab-t", 6, "l2", 0.5)],
+    [("square", 60, "linf", 40.0), ("square", 40, "l2", 2.5), ("fab-t", 3, "linf", 14.0), ("fab-t", 3, "l2", 0.5)],
 )
 def test_borrowed_attacks_are_the_same_in_any_batch_and_stay_in_the_ball(attack, kind, steps, norm, eps):
     step = AttackStep(kind, kind, steps, "untargeted", "clean", 0.0)

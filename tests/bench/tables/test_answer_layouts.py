@@ -40,7 +40,7 @@ def test_pope_has_a_row_per_model_and_radius_and_a_column_per_count(tmp_path):
 
 
 def test_scienceqa_has_the_official_columns_in_their_order(tmp_path):
-    categories = [("LAN", "IMG", "G7-12"), ("NAT", "TXT", "IMG", "G1-6")]
+    categories = [("LAN", "IMG", "G7-12"), ("NAT", "TXT", "G1-6")]
     run = counted_run(tmp_path, {0: ["yes", "no"]}, ["yes", "yes"], task="scienceqa", dataset="sqa", model=LLAVA,
                       categories=categories)  # fmt: skip
     table = build("scienceqa", [run], SUITE_FACTS)

@@ -4,7 +4,7 @@ import pytest
 
 from bench.config.facts import SUITE_FACTS
 from bench.records import RecordsError
-from bench.tables.blocks import stale, write_block
+from bench.tables.blocks import stale, write_block, write_document
 from bench.tables.layouts import build
 from bench.tables.render import STYLES, render
 from bench.tables.table import BANNER
@@ -63,6 +63,25 @@ def test_a_file_without_the_block_is_refused(tmp_path, text):
     assert file.read_text() == text
     with pytest.raises(RecordsError, match=r"absent\.md"):
         write_block(tmp_path / "absent.md", "a", "new")
+
+
+def test_a_name_from_a_result_ends_no_comment_and_makes_no_heading(tmp_path):
+    evil = "vqa -->\n# <script>x</script>\n<!--"
+    file = tmp_path / "new.md"
+    write_document(file, {evil: "content"})
+    text = file.read_text()
+    assert "<script>" not in text
+    assert [line for line in text.splitlines() if line.startswith("# ")] == ["# Results"]
+    write_block(file, evil, "newer")
+    assert "newer" in file.read_text()
+    assert not stale(file, evil, "newer")
+
+
+def test_a_document_that_is_no_text_is_named(tmp_path):
+    file = tmp_path / "B.md"
+    file.write_bytes(b"<!-- bench:a -->\ncaf\xe9\n<!-- /bench:a -->")
+    with pytest.raises(RecordsError, match=r"B\.md is no text in UTF-8"):
+        write_block(file, "a", "new")
 
 
 def test_an_empty_block_is_refused(tmp_path):

@@ -1,10 +1,6 @@
 """Layouts from outside: one of an installed package, and broken ones."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -18,32 +14,25 @@ from bench.registry import LAYOUTS
 from bench.tables import layouts
 from bench.tables.table import Layout
 from tests.bench.runs import in_memory
+from tests.commands import bench
 
 ROOT = Path(__file__).parents[3]
 MINI = str(ROOT / "results" / "mini")
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory) -> dict[str, str]:
-    """The example plugin, really installed into a folder of its own."""
-    target, source = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("source") / "plugin"
-    shutil.copytree(ROOT / "tests" / "plugin", source)  # building leaves files beside the source
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target"]
-    subprocess.run([*command, str(target), str(source)], check=True, capture_output=True)
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(target), str(ROOT)])}
+def test_a_layout_of_an_installed_package_is_listed_and_filled(plugin):
+    def table(*words):
+        ended = bench("table", *words, path=[plugin])
+        assert ended.poll() == 0, ended.stderr
+        return ended.stdout
 
-
-def test_a_layout_of_an_installed_package_is_listed_and_filled(environment):
-    def bench(*words):
-        command = [sys.executable, "-m", "bench", "table", *words]
-        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
-
-    assert "by-dataset  a row per dataset and radius, a column per encoder\n" in bench("--list")
-    shown = json.loads(bench("by-dataset", MINI, "--task", "zeroshot", "--format", "json"))
+    assert "by-dataset  a row per dataset and radius, a column per encoder\n" in table("--list")
+    undefended = ("--task", "zeroshot", "--where", "defence=none")
+    shown = json.loads(table("by-dataset", MINI, *undefended, "--format", "json"))
     assert shown["title"] == "By dataset"
     by_place = {(*c["row"].values(), *c["column"].values()): c["number"] for c in shown["cells"]}
     assert by_place["mini-shape", "4/255", "fare4"]["value"] == pytest.approx(36.2, abs=0.05)
-    assert "## By dataset" in bench("--all", MINI, "--format", "markdown")
+    assert "## By dataset" in table("--all", MINI, "--format", "markdown")
 
 
 def _raise(runs, facts):

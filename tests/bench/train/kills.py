@@ -1,14 +1,9 @@
-"""Runs ``bench train`` in processes that die by SIGKILL at a chosen moment; see `tests.bench.running.kills`.
-
-``python -m tests.bench.train.kills PLAN`` takes the same plans, with the moments below. Under ``torchrun``, with
-``rank MOMENT NTH WORDS...``, the process of that rank alone is doomed.
-"""
+"""Runs ``bench train`` in processes that die by SIGKILL at a chosen moment; see `tests.bench.running.kills`."""
 
 import io
-import json
 import os
 import signal
-import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -63,11 +58,8 @@ def _tear(nth: int) -> None:
     torch.save = half
 
 
-if __name__ == "__main__":
-    if "RANK" in os.environ:
-        rank, moment, nth, *words = sys.argv[1:]
-        if os.environ["RANK"] == rank:
-            arm(moment, int(nth))
-        main(words)
-    kills.arm = arm
-    print(json.dumps([kills.child(*step) for step in json.loads(sys.argv[1])]))
+def doomed(words: Sequence[str], rank: int, moment: str, nth: int) -> None:
+    """One of the processes that train together: gives the command, and dies at a moment if its rank is this one."""
+    if os.environ["RANK"] == str(rank):
+        arm(moment, nth)
+    main(words)

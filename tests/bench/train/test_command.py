@@ -47,11 +47,13 @@ def test_every_option_reaches_the_job(monkeypatch):
     other |= {"clean_weight": 0.3, "ramp": 0.4, "seed": 7, "device": "cpu", "micro_batch": 8, "checkpoint_every": 11}
     words = [word for name, value in other.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     flags = ["--bf16", "--compile", "--checkpoint-activations", "--flaw", "last-iterate", "--flaw", "inert-momentum"]
+    flags += ["--log-to", "tensorboard:a, mlflow:b", "--log-to", "wandb:c"]
     done = invoke(["train", "tecoa", *NEEDED, *words, *flags])
     assert done.exit_code == 0, done.output
     expected = other | {"objective": "tecoa", "arch": "a", "data": "folder:d", "output": Path("o")}
     expected |= {name: Path(other[name]) for name in ("classnames", "data_root", "results")}
     expected |= {"bf16": True, "compiled": True, "checkpoint_activations": True}
+    expected |= {"log_to": ("tensorboard:a", "mlflow:b", "wandb:c")}
     assert dataclasses.asdict(jobs[0]) == expected | {"flaws": ("last-iterate", "inert-momentum")}
 
 

@@ -1,20 +1,16 @@
 """Whole training jobs that are killed, and go on by the same command."""
 
-import json
-import os
 import random
 import signal
-import subprocess
-import sys
 
 import torch
 
 from bench.models.encoders.load import load_encoder
 from bench.train.stream import skipped_names
+from tests.bench.running.kills import carry_out
 from tests.bench.train.commands import ARCH, events, same_weights, steps, train_command
-
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": str(torch.get_num_threads())}
-
+from tests.bench.train.kills import arm, doomed
+from tests.commands import together
 
 KILLS = [  # moment, and its which visit; every line is the same command again
     ("attacking", 3),
@@ -32,23 +28,11 @@ KILLS = [  # moment, and its which visit; every line is the same command again
 ]
 
 
-def _killed(plan):
-    """How real processes end that give commands and die at planned moments."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.bench.train.kills", json.dumps(plan)],
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        check=True,
-        timeout=600,
-    )
-    return json.loads(done.stdout)
-
-
 def test_killed_again_and_again_it_ends_with_the_same_bits(images, finished, tmp_path):
     """While attacking, updating, writing, resuming, evaluating, exporting."""
     words = train_command(images, tmp_path / "out")
-    ends = _killed([[words, moment, nth] for moment, nth in KILLS])
-    assert ends == [-signal.SIGKILL] * (len(KILLS) - 1) + [0]
+    ends, said = carry_out(*([words, moment, nth] for moment, nth in KILLS), by=arm)
+    assert ends == [-signal.SIGKILL] * (len(KILLS) - 1) + [0], said
     assert same_weights(finished, tmp_path / "out")
     assert steps(finished) == steps(tmp_path / "out")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(p.name for p in finished.iterdir())
@@ -60,36 +44,33 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(images, finished, t
     """At whatever the process is about after a random time on the processor, in milliseconds."""
     words = train_command(images, tmp_path / "out")
     plan = [[words, "timer", random.randint(300, 2500)] for _ in range(6)] + [[words, "none", 0]]
-    ends = _killed(plan)
-    assert ends[-1] == 0, plan
+    ends, said = carry_out(*plan, by=arm)
+    assert ends[-1] == 0, (plan, said)
     assert -signal.SIGPROF in ends
     assert same_weights(finished, tmp_path / "out"), plan
     assert steps(finished) == steps(tmp_path / "out"), plan
 
 
-def _in_two_processes(*arguments):
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "tests.bench.train.kills",
-        *arguments,
-    ]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
+def _in_two_processes(words, rank=0, moment="none", nth=0):
+    """How two processes end of which one may die, and what they said.
+
+    Once one has died the other is told to end, as torchrun does.
+    """
+    both = together(doomed, words, rank, moment, nth)
+    if both[rank].wait() != 0:
+        both[1 - rank].send(signal.SIGTERM)
+    return [one.wait() for one in both], [one.stderr for one in both]
 
 
 def test_two_processes_of_which_one_dies_end_as_one_process_does(images, finished, tmp_path):
-    """The whole command under torchrun, over gloo: killed at step 5 in one of them, resumed, equal up to rounding."""
+    """The whole command over gloo: killed at step 5 in one of them, resumed, equal up to rounding."""
     words = train_command(images, tmp_path / "out")
-    died = _in_two_processes("1", "attacking", "6", *words)
-    assert died.returncode != 0
+    ends, said = _in_two_processes(words, 1, "attacking", 6)
+    assert ends[1] == -signal.SIGKILL, said
+    assert ends[0] != 0
     assert not (tmp_path / "out" / "visual.pt").exists()
-    done = _in_two_processes("1", "none", "0", *words)
-    assert done.returncode == 0, done.stderr
+    ends, said = _in_two_processes(words)
+    assert ends == [0, 0], said
     assert steps(finished) == steps(tmp_path / "out")
     assert skipped_names(tmp_path / "out" / "skipped.jsonl") == skipped_names(finished / "skipped.jsonl")
     assert "2 process(es)" in (tmp_path / "out" / "README.md").read_text()

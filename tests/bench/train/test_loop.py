@@ -1,11 +1,8 @@
 """The trainer: objectives against hand-computed cases, schedule, resume after a kill, refusals."""
 
 import math
-import os
 import signal
-import subprocess
-import sys
-import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -18,9 +15,10 @@ from attacks.threat import ThreatModel
 from bench.train.adversarial import finetune
 from bench.train.batch import Batch
 from bench.train.checkpoint import TrainingError
-from bench.train.loop import fit
+from bench.train.loop import fit, step_generator
 from bench.train.recipe import Recipe
 from bench.train.schedule import Schedule
+from tests.commands import start
 
 
 def test_schedule_warms_up_from_the_first_update_and_decays_to_zero():
@@ -100,38 +98,36 @@ def test_resumed_training_equals_uninterrupted_training(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), fresh.parameters(), strict=True))
 
 
-CHILD = """
-    import sys, torch
-    from pathlib import Path
-    from bench.train.loop import fit, step_generator
-    from bench.train.schedule import Schedule
-    torch.manual_seed(0); torch.set_num_threads(1)
-    model = torch.nn.Linear(6, 1)
+def train_long(work, out):
+    """Says that it is going, and leaves its weights in the end."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    model = nn.Linear(6, 1)
+
     def loss(step):
         x = torch.randn(32, 6, generator=step_generator(0, step))
-        if step == 3: print("going", flush=True)
+        if step == 3:
+            (work / "going").touch()
         return (model(x) - x.sum(1, keepdim=True)).square().mean(), {}
-    fit("child", {"m": model}, loss, Schedule(400, 32, 1e-2), Path(sys.argv[1]), settings={}, checkpoint_every=1)
-    torch.save(model.state_dict(), sys.argv[2])
-"""
+
+    fit("child", {"m": model}, loss, Schedule(400, 32, 1e-2), work, settings={}, checkpoint_every=1)
+    torch.save(model.state_dict(), out)
 
 
 def test_training_killed_at_any_moment_ends_with_the_same_weights(tmp_path):
-    script = tmp_path / "child.py"
-    script.write_text(textwrap.dedent(CHILD))
-
-    def command(work, out):
-        return [sys.executable, str(script), str(tmp_path / work), str(tmp_path / out)]
-
-    subprocess.run(command("whole", "whole.pt"), check=True, capture_output=True)
-    child = subprocess.Popen(command("killed", "killed.pt"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    child.stdout.readline()
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    assert not (tmp_path / "killed.pt").exists()
-    subprocess.run(command("killed", "killed.pt"), check=True, capture_output=True)
-    whole, killed = (torch.load(tmp_path / name, weights_only=True) for name in ("whole.pt", "killed.pt"))
-    assert all(torch.equal(whole[k], killed[k]) for k in whole)
+    whole, killed = ((tmp_path / name, tmp_path / f"{name}.pt") for name in ("whole", "killed"))
+    straight = start(train_long, *whole)
+    assert straight.wait() == 0, straight.stderr
+    child = start(train_long, *killed)
+    while not (killed[0] / "going").exists():
+        assert child.poll() is None, child.stderr
+        time.sleep(0.001)
+    child.send(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    assert not killed[1].exists()
+    assert start(train_long, *killed).wait() == 0
+    wanted, found = (torch.load(out, weights_only=True) for _, out in (whole, killed))
+    assert all(torch.equal(wanted[k], found[k]) for k in wanted)
 
 
 def _fit(directory: Path, loss, *, settings=None, rate=1e-2):

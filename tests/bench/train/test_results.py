@@ -128,16 +128,24 @@ def test_an_export_that_cannot_be_written_says_how_to_go_on(tmp_path):
         export(load_base(str(ARCH), None), tmp_path / "file" / "out")
 
 
+def _spoilt(value):
+    """JSON data with every text in it made hostile, the names of flaws aside, which are looked up."""
+    if isinstance(value, dict):
+        return {key: inner if key == "flaws" else _spoilt(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_spoilt(inner) for inner in value]
+    return f"{value}<b>x</b>[a](http://b)\n# spoilt" if isinstance(value, str) else value
+
+
 def test_a_card_shows_names_as_they_are_and_a_damaged_one_is_named(finished, tmp_path):
     """No link, tag or image of its own; a name that is no text in UTF-8 is spelled out."""
     for name in (card.TRAINING, card.METRICS):
         (tmp_path / name).write_bytes((finished / name).read_bytes())
     facts = json.loads((tmp_path / card.TRAINING).read_text())
-    other = {"name": "<b>x</b>", "arch": "[a](http://b)", "data": os.fsdecode(b"folder:caf\xe9")}
-    (tmp_path / card.TRAINING).write_text(json.dumps(facts | other))
+    (tmp_path / card.TRAINING).write_text(json.dumps(_spoilt(facts) | {"data": os.fsdecode(b"folder:caf\xe9")}))
     text = card.write_card(tmp_path).read_text(encoding="utf-8")
-    assert "<b>" not in text
-    assert "[a](http" not in text
+    assert "spoilt" in text
+    assert [mark for mark in ("<b>", "[a](http", "\n# spoilt") if mark in text] == []
     assert "caf" in text
     for content, message in [("{", "is not whole JSON"), ("{}", "is not as bench train writes it")]:
         (tmp_path / card.TRAINING).write_text(content)

@@ -1,10 +1,6 @@
 """One training step: what is computed, micro-batches, precision, architectures, several processes."""
 
 import functools
-import os
-import subprocess
-import sys
-import textwrap
 from dataclasses import replace
 
 import open_clip
@@ -18,7 +14,7 @@ from bench.models.encoders.encoder import Encoder, Preprocessing, TextTower
 from bench.train import trainer
 from bench.train.adversarial import finetune
 from bench.train.batch import Batch
-from bench.train.distributed import World
+from bench.train.distributed import World, join, leave
 from bench.train.job import TrainingJob
 from bench.train.memory import largest_that_fits
 from bench.train.objectives import cosine, fare, fare_patches, tecoa
@@ -26,6 +22,7 @@ from bench.train.recipe import Recipe
 from bench.train.schedule import Schedule
 from bench.train.step import Runtime, Stepper
 from bench.train.towers import checkpoint_activations, frozen, train_mode
+from tests.commands import together
 
 RECIPE = Recipe("fare", 8, Schedule(40, 8, 1e-3), inner_steps=3, inner_step_255=4.0)
 VISION = {"image_size": 16, "patch_size": 8, "width": 32, "layers": 3, "head_width": 16}
@@ -305,15 +302,10 @@ def test_images_with_a_loss_that_is_not_finite_are_named():
 
 
 WORLD_RECIPE = Recipe("fare", 8, Schedule(5, 8, 1e-3, warmup=2), inner_steps=3, inner_step_255=4.0, clean_weight=0.2)
-WORKER = """
-    import sys
-    from pathlib import Path
-    import torch
-    from bench.train.adversarial import finetune
-    from bench.train.distributed import join, leave
-    from bench.train.step import Runtime
-    from tests.bench.train.test_step import WORLD_RECIPE, _batch, _pair
 
+
+def train_together(out):
+    """One of the processes that train the same tower, each on its share of a batch."""
     torch.set_num_threads(1)
     world = join("cpu")
     tower, original = _pair()
@@ -323,23 +315,15 @@ WORKER = """
         rows = world.share(len(batch.images))
         return batch._replace(images=batch.images[rows], labels=batch.labels[rows])
 
-    out = Path(sys.argv[1])
     finetune("t", tower, original, WORLD_RECIPE, share, out, runtime=Runtime(world, micro_batch=2))
     torch.save([tower.visual.state_dict(), world.size], out / f"rank{world.rank}.pt")
     leave()
-"""
 
 
 def test_two_processes_with_micro_batches_equal_one(tmp_path):
     """Real processes over gloo; the same global batch gives the same tower up to rounding."""
-    script = tmp_path / "worker.py"
-    script.write_text(textwrap.dedent(WORKER))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*command, str(script), str(tmp_path)], env=environment, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr
+    for process in together(train_together, tmp_path):
+        assert process.wait() == 0, process.stderr
     (first, size), (second, _) = (torch.load(tmp_path / f"rank{r}.pt", weights_only=True) for r in (0, 1))
     assert size == 2
     assert all(torch.equal(first[k], second[k]) for k in first)
@@ -347,12 +331,12 @@ def test_two_processes_with_micro_batches_equal_one(tmp_path):
 
     alone, original = _pair()
     finetune("t", alone, original, WORLD_RECIPE, _batch, tmp_path / "one")
-    together, _ = _pair()
-    together.visual.load_state_dict(first)
+    joint, _ = _pair()
+    joint.visual.load_state_dict(first)
     images = _batch(99).images
     with torch.no_grad():
-        one, two, start = alone(images), together(images), original(images)
+        one, two, start = alone(images), joint(images), original(images)
     # Adam divides by the gradient's size, so weights whose gradient is only rounding (the bias of keys) differ.
     assert (one - two).norm() < 1e-3 * (one - start).norm()
-    a, b, c = (torch.cat([t.flatten() for t in m.visual.state_dict().values()]) for m in (alone, together, original))
+    a, b, c = (torch.cat([t.flatten() for t in m.visual.state_dict().values()]) for m in (alone, joint, original))
     assert (a - b).norm() < 0.05 * (a - c).norm()

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -13,7 +11,7 @@ from bench.train.step import Stepper
 from bench.train.stopping import Interrupted, Stop
 from tests.bench.train.commands import invoke, same_weights, steps, train_command
 from tests.bench.train.test_checkpoint import _fit
-from tests.bench.train.test_killed import ENVIRONMENT
+from tests.commands import bench
 
 
 def _signalled(at, number):
@@ -91,8 +89,8 @@ def test_the_command_ends_with_one_line_and_code_130_and_goes_on(images, finishe
 
 def test_a_log_holds_lines_and_no_bars(images, tmp_path):
     words = train_command(images, tmp_path / "out", "--steps", "2", "--warmup", "0")
-    command = [sys.executable, "-m", "bench", *words]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    done = bench(*words)
+    assert done.poll() == 0, done.stderr
     assert done.stdout == f"{tmp_path / 'out'}\n"
     assert "\r" not in done.stderr
     assert "|" not in done.stderr

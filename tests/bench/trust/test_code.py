@@ -1,6 +1,7 @@
 """No way to load a checkpoint runs code of its own: a planted module leaves no mark, and the refusal names the file."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -271,6 +272,30 @@ def test_the_rule(tmp_path, file, keys, refused):
     with pytest.raises(UsageError) as error:
         trust.check(tmp_path)
     assert str(error.value).startswith(f"{path}: {refused} asks for code")
+
+
+@pytest.mark.parametrize("key", ["vocab_file", "tokenizer_file", "merges_file", "spm_file"])
+def test_no_file_outside_a_checkpoint_is_read(tmp_path, monkeypatch, key):
+    """transformers opens what such a key names, wherever it lies, in the place of the folder's own file."""
+    folder, secret = tmp_path / "model", tmp_path / "secret.txt"
+    folder.mkdir()
+    secret.write_text("secret")
+    (folder / "vocab.txt").write_text("a")
+    monkeypatch.chdir(tmp_path)
+    for name in (str(secret), "secret.txt", "model/../secret.txt"):
+        (folder / "tokenizer_config.json").write_text(json.dumps({key: name}))
+        with pytest.raises(UsageError, match=f"{key} is .*a file outside the checkpoint's folder"):
+            trust.check(folder)
+    for name in (str(folder / "vocab.txt"), "model/vocab.txt", "/nowhere/vocab.txt", "absent.txt", None):
+        (folder / "tokenizer_config.json").write_text(json.dumps({key: name}))
+        trust.check(folder)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"special_tokens_map_file": str(secret)}))
+    trust.check(folder)
+
+
+def test_a_pipe_among_the_configurations_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "config.json")
+    trust.check(tmp_path)
 
 
 def test_a_folder_nested_too_deeply_is_refused(tmp_path):

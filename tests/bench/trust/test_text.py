@@ -53,6 +53,12 @@ def test_latex_is_set_as_it_is(text, shown):
     assert for_latex(text) == shown
 
 
+@pytest.mark.parametrize("text", ["[2pt]", "*", " [x", "*[x"])
+def test_latex_takes_no_cell_for_the_end_of_the_row_before(text):
+    r"""As an argument of the ``\\`` before it, for which line ends and spaces are nothing."""
+    assert for_latex(text) == f"{{}}{text}"
+
+
 @pytest.mark.parametrize("text", ["=1", "+1", "-1", "@a", " =1", "\t=1", "\n=1"])
 def test_a_spreadsheet_computes_nothing(text):
     assert for_csv(text).startswith("'")

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from bench.records.files import explained, write_atomically
+from bench.records.files import RecordsError, explained, read_inside, write_atomically
 from bench.trust.places import no_links
 from tasks.calls import EMPTY, ERROR, Call
 
@@ -35,8 +35,8 @@ class Cache:
     def get(self, path: Path) -> Kept | None:
         """The kept answer at a path; None where there is none that can be read."""
         try:
-            return msgspec.json.decode(no_links(path, self.folder).read_bytes(), type=Kept)
-        except (OSError, ValueError, msgspec.MsgspecError):
+            return msgspec.json.decode(read_inside(no_links(path, self.folder)), type=Kept)
+        except (OSError, ValueError, RecursionError, RecordsError, msgspec.MsgspecError):
             return None
 
     def put(self, path: Path, kept: Kept) -> None:

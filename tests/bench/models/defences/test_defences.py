@@ -44,8 +44,8 @@ def embedded(spec, shown=None, draws=DRAWS, gradient="own"):
     return load_chain([spec]).embed(images() if shown is None else shown, see(), draws, gradient)
 
 
-def test_each_defence_of_the_registry_is_tested_here():
-    assert set(SPECS) == registry.DEFENCES.keys()
+def test_each_defence_of_the_registry_is_tested_here_or_in_a_file_of_its_own():
+    assert {*SPECS, "r-tpt"} == registry.DEFENCES.keys()
 
 
 def alone(spec):
@@ -141,12 +141,17 @@ def test_smoothing_of_features_averages_unit_embeddings_of_noisy_copies():
     torch.testing.assert_close(inner, expected)
 
 
-def counterattacked(image, start, tau, steps=2):
+def share_moved(model, image, delta):
+    clean, moved = model(image[None])[0], model((image + delta)[None])[0]
+    return (moved - clean).norm() / clean.norm()
+
+
+def counterattacked(image, start, tau, steps=2, tau_of=None):
     """TTC on one image, written down once more: plain loops, no batch."""
     model, eps, step = trained_toy().model, 4 / 255, 1 / 255
     clean = model(image[None])[0]
     delta = (image + eps * (2 * start - 1)).clamp(0, 1) - image
-    share = (model((image + delta)[None])[0] - clean).norm() / clean.norm()
+    share = share_moved(tau_of or model, image, delta)
     deltas = [delta]
     for _ in range(steps):
         leaf = delta.clone().requires_grad_()
@@ -165,6 +170,26 @@ def test_ttc_is_what_its_paper_says(tau):
     starts = DRAWS.uniform(images())
     for one, image, start in zip(found, images(), starts, strict=True):
         torch.testing.assert_close(one, counterattacked(image, start, tau), rtol=0, atol=2e-7)
+
+
+@pytest.mark.parametrize("tau_of", ["original", "own"])
+def test_ttc_asks_the_original_encoder_whether_an_image_is_steady(tau_of):
+    """Of the toy's own embeddings all are steady at this tau, of those of the original, a loud one, none."""
+    starts, model = DRAWS.uniform(images()), trained_toy().model
+
+    def loud(shown):
+        return torch.sin(1000 * shown.flatten(1))
+
+    shares = [
+        [share_moved(one, image, 4 / 255 * (2 * start - 1)) for image, start in zip(images(), starts, strict=True)]
+        for one in (model, loud)
+    ]
+    tau = float(max(shares[0]) + min(shares[1])) / 2
+    assert max(shares[0]) < tau < min(shares[1])
+    found = load_defence(f"ttc?tau={tau}&tau_of={tau_of}").purify(images(), See(model, Text(), loud), DRAWS)
+    for one, image, start in zip(found, images(), starts, strict=True):
+        expected = counterattacked(image, start, tau, tau_of=loud if tau_of == "original" else None)
+        torch.testing.assert_close(one, expected, rtol=0, atol=2e-7)
 
 
 @pytest.mark.parametrize("steps", [1, 3, 10])

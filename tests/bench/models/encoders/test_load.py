@@ -15,7 +15,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from bench.errors import UsageError
 from bench.mini import clip as mini_clip
-from bench.mini import data, llava
+from bench.mini import data, llava, packing
 from bench.models.encoders import catalogue
 from bench.models.encoders.checkpoint import read_state_dict
 from bench.models.encoders.encoder import Encoder, PatchProjection
@@ -205,12 +205,12 @@ def test_packed_conversations_equal_conversations_asked_alone(plain):
     ids, turns, answers = sequences[0]
     image = fresh.model.multi_modal_projector(features[:1].float())
     with torch.no_grad():
-        packed = llava.conversation_loss(fresh, image, *llava.collate(sequences[:1])) * sum(answers)
+        packed = llava.conversation_loss(fresh, image, *packing.collate(sequences[:1])) * sum(answers)
         alone = 0.0
         for turn in range(1, max(turns) + 1):
             keep = [i for i, t in enumerate(turns) if t in (0, turn)]
             one = ([ids[i] for i in keep], [min(turns[i], 1) for i in keep], [answers[i] for i in keep])
-            alone += llava.conversation_loss(fresh, image, *llava.collate([one])) * sum(one[2])
+            alone += llava.conversation_loss(fresh, image, *packing.collate([one])) * sum(one[2])
     assert packed.item() == pytest.approx(alone.item(), rel=1e-4)
 
 

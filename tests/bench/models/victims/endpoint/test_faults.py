@@ -3,6 +3,7 @@
 The table in docs/endpoints.md is made of `FAULTS`: ``python -m tests.bench.models.victims.endpoint.test_faults``.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import StoppedError, UsageError
+from bench.models.victims.endpoint.cache import Cache
 from bench.models.victims.endpoint.pace import Pace
 from bench.records import CLEAN, find_runs, load_run
 from bench.tables.blocks import stale, write_block
@@ -197,6 +199,20 @@ def table() -> str:
 
 def test_the_document_has_this_table():
     assert not stale(DOCUMENT, "faults", table())
+
+
+def test_a_kept_answer_is_read_from_a_file_alone(tmp_path):
+    """Neither waited for in a pipe nor read or written through a link."""
+    cache = Cache(tmp_path / "cache", "http://127.0.0.1/v1", "m")
+    pipe, link = cache.path({"k": 1}, 0), cache.path({"k": 2}, 0)
+    for path in (pipe, link):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(pipe)
+    (tmp_path / "precious").write_text("precious")
+    link.symlink_to(tmp_path / "precious")
+    assert cache.get(pipe) is None
+    assert cache.get(link) is None
+    assert (tmp_path / "precious").read_text() == "precious"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,6 @@
 """Whole runs on an endpoint that serves the miniature LLaVA, beside runs on the model itself; and ``kill -9``."""
 
-import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +18,7 @@ from bench.verify import verify
 from benchmarks.endpoint import table
 from tests.bench.models.victims.endpoint.conftest import COUNT
 from tests.bench.models.victims.endpoint.server import llava
+from tests.bench.running.kills import carry_out
 
 ROOT = Path(__file__).parents[5]
 LIMIT = 6
@@ -97,9 +95,8 @@ def test_kill_9_loses_nothing_and_asks_nothing_twice(folders, endpoint, tmp_path
             (command, "none", 1),
             (command, "none", 1),
         ]
-        run = [sys.executable, "-m", "tests.bench.running.kills", json.dumps(plan)]
-        done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
-        assert json.loads(done.stdout) == [-signal.SIGKILL] * 5 + [0, 0], done.stderr
+        ended, said = carry_out(*plan)
+        assert ended == [-signal.SIGKILL] * 5 + [0, 0], said
         assert server.total == 2 * COUNT + 1, "the answer that had come and was not kept"
         assert sorted(server.asked.values()) == [1] * (2 * COUNT - 1) + [2]
     (directory,) = find_runs(tmp_path)
