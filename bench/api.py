@@ -11,6 +11,7 @@ from bench import sinks
 from bench.analysis.cells import measured
 from bench.analysis.sent import send
 from bench.config import Request, RunConfig, resolve, resolve_all
+from bench.config.asked import check_asked
 from bench.config.facts import SUITE_FACTS
 from bench.config.request import about
 from bench.errors import UsageError
@@ -71,7 +72,9 @@ def run(encoder: Names | None = None, task: Names | None = None, *, progress: bo
         RecordsError: a run directory is in use, holds another run, or cannot be written.
     """
     request = Request.of(encoder=encoder, task=task, **options)
-    return _carried_out(resolve(request), request, progress)
+    configs = resolve(request)
+    check_asked(request, [config.task for config in configs])
+    return _carried_out(configs, request, progress)
 
 
 def run_all(*, progress: bool = True, **options: Any) -> Result:

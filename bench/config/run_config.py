@@ -9,14 +9,13 @@ from typing import NamedTuple
 from attacks.adaptive import adaptive_steps
 from attacks.presets import BROUGHT, AttackStep
 from bench import registry
-from bench.config.asked import check_asked
 from bench.config.black_box import as_black_box, asks_endpoints
 from bench.config.brought import STEPS, check_brought, check_one_radius
 from bench.config.naming import digest, file_name, lasting, lasting_victim, placed, shortened, victim_file_name
 from bench.config.radii import HOW_TO_WRITE, NORMS, parse_eps
 from bench.config.request import ADAPTIVE, DEFAULT_PROTOCOL, NATIVE, NO_ATTACK, Options, Request, flag
 from bench.config.suite import Suite, TaskPlan, load_suite, preset
-from bench.config.victims import Pair, victim_pairs
+from bench.config.victims import Pair, asks_victims, victim_pairs
 from bench.data.specs import Place, is_spec, parse, told_apart
 from bench.errors import UsageError
 from bench.models.victims import specs
@@ -211,7 +210,8 @@ def resolve(request: Request) -> list[RunConfig]:
     tasks = {task: _datasets(task, request, suite) for task in _tasks(request, suite)}
     _check_taken(request, suite, tasks)
     encoders = _encoders(request.encoder, suite) or [NATIVE]
-    check_asked(request, tasks)
+    if request.surrogate_vlm and not any(map(asks_victims, tasks)):
+        raise UsageError(f"--surrogate-vlm: task {', '.join(tasks)} asks no vision-language model; use --surrogate")
     surrogates: Sequence[str | None] = _encoders(request.surrogate, suite) or [None]
     return [
         _run(_with_source(encoder, task, dataset, pair, surrogate, suite), request, suite)

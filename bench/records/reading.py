@@ -79,7 +79,9 @@ def read_header(directory: Path | str) -> RunHeader:
         RecordsError: If it is absent or damaged.
     """
     path = Path(directory) / "run.json"
-    if not path.exists() and (folders := _shard_folders(path.parent)):
+    with explained("read", path):  # a name may be longer than the file system takes
+        is_there = path.exists()
+    if not is_there and (folders := _shard_folders(path.parent)):
         return replace(read_header(folders[0]), status="started", ended=None, checks=[])
     text = read_inside(path)
     try:

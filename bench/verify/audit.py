@@ -54,7 +54,8 @@ class Finding:
         detail: the numbers in words.
         tried: samples.
         broken: of them; 0 for signs that break nothing.
-        most: with 97.5 % confidence, the points of score that it would take from the run (Clopper & Pearson 1934).
+        most: with 97.5 % confidence, the points of score that it would take from the run (Clopper & Pearson 1934); of a
+            metric without a top, the share of its samples in percent.
     """
 
     name: str
@@ -218,7 +219,8 @@ class _Auditor:
             left = [row for row, record in self._records(step, left, self.radius) if not self._breaks(row, record)]
         broken = len(rows) - len(left)
         most = clopper_pearson(broken, len(rows))[1] * self.share * (self.run.header.ceiling or 100.0)
-        detail = f"{broken} of {len(rows)} robust samples broken; at most {most:.1f} points of the score are left"
+        unit = "points of the score" if self.run.header.ceiling else "% of the samples"
+        detail = f"{broken} of {len(rows)} robust samples broken; at most {most:.1f} {unit} are left"
         return Finding(name, broken > 0, detail, len(rows), broken, most)
 
     def _unbounded(self, rows: list[int]) -> Finding:
