@@ -94,6 +94,7 @@ LLAVA, FLAMINGO, QWEN = "llava", "openflamingo", "qwen2vl"
 # (n = 80, APGD-100). The bounds are the ends of these intervals on the other side of the claim, in whole points. What
 # is else claimed of it was true there by far: fare4 clean 61.3, at 4/255 41.3; tecoa4 47.9 and 28.1.
 CLEAN_FLAMINGO, ATTACKED_FLAMINGO = 55, 7
+# Of the miniature Qwen2-VL likewise: clean 73.5 [67.8, 79.3] (n = 200), at 4/255 7.2 [2.8, 12.9] (n = 80).
 CLEAN_QWEN, ATTACKED_QWEN = 67, 13
 
 
