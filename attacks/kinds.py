@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from attacks.apgd import FirstCheckpoint, apgd
-from attacks.objective import LOSSES, Classification, Expectation, Objective, evaluate
+from attacks.objective import LOSSES, Classification, Ensemble, Expectation, Objective, evaluate
 from attacks.outcome import Outcome
 from attacks.pgd import SCHEDULES, pgd
 from attacks.presets import AttackStep
@@ -136,7 +136,7 @@ def with_loss(objective: Objective, options: Mapping[str, Any]) -> Objective:
     """
     if "loss" not in options:
         return objective
-    if isinstance(objective, Expectation):
+    if isinstance(objective, Expectation | Ensemble):
         return objective.with_each(lambda one: with_loss(one, options))
     if not isinstance(objective, Classification):
         raise ValueError("option loss chooses among losses of a classifier without a target; leave it out here")

@@ -267,6 +267,10 @@ def side_by_side(objectives: Sequence[Objective]) -> Objective:
     """
     if len(objectives) == 1:
         return objectives[0]
+    ensembles = [one for one in objectives if isinstance(one, Ensemble)]
+    if len(ensembles) == len(objectives):
+        by_model = zip(*(one.parts for one in ensembles), strict=True)
+        return Ensemble(tuple(side_by_side(parts) for parts in by_model), ensembles[0].weights)
     targeted = [one for one in objectives if isinstance(one, TargetedClassification)]
     if len(targeted) < len(objectives) or any(one.model != targeted[0].model for one in targeted):
         raise TypeError("only targeted attacks on one classifier can be carried out side by side")
@@ -304,9 +308,37 @@ class Expectation:
         return Progress(losses.mean(0), torch.stack([progress.fooled for progress in found]).all(0))
 
 
+@dataclass(frozen=True)
+class Ensemble:
+    """The weighted sum of several models' losses on the same images; fooled where all models are.
+
+    >>> def level(x):
+    ...     return lambda images, rows: Progress((images - x).abs().amax((1, 2, 3)), rows < 0)
+    >>> Ensemble((level(0), level(1)), (0.75, 0.25))(torch.zeros(1, 3, 2, 2), torch.tensor([0])).loss
+    tensor([0.2500])
+
+    Args:
+        parts: one objective per model, all of the same B samples.
+        weights: of the parts.
+    """
+
+    parts: tuple[Objective, ...]
+    weights: tuple[float, ...]
+
+    def with_each(self, change: Callable[[Objective], Objective]) -> Ensemble:
+        """The same with every model's objective changed."""
+        return replace(self, parts=tuple(map(change, self.parts)))
+
+    def __call__(self, images: Tensor, rows: Tensor) -> Progress:
+        """Score images (b, 3, H, W)."""
+        found = [part(images, rows) for part in self.parts]
+        losses = torch.stack([weight * one.loss.float() for weight, one in zip(self.weights, found, strict=True)])
+        return Progress(losses.sum(0), torch.stack([one.fooled for one in found]).all(0))
+
+
 def with_margin(objective: Objective) -> Objective:
     """A classifier's objective by its margin; others as they are."""
-    if isinstance(objective, Expectation):
+    if isinstance(objective, Expectation | Ensemble):
         return objective.with_each(with_margin)
     return replace(objective, loss="margin") if isinstance(objective, Classification) else objective
 

@@ -63,8 +63,12 @@ class Preset:
     published: tuple[AttackStep, ...] = ()
 
 
-EMBEDDING, BROUGHT = "embedding", "brought"
-TASKLESS = (EMBEDDING, BROUGHT)  # goals on which no task decides
+# Goals on which no task decides: away from what an encoder makes of the clean image, or towards a target's image, its
+# text, or answers that mean that text.
+EMBEDDING, PATCH_TOKENS, POOLED = "embedding", "patch-tokens", "pooled"
+TARGET_IMAGE, TARGET_TEXT, TARGET_SAID = "target-image", "target-text", "target-said"
+BROUGHT = "brought"
+TASKLESS = (EMBEDDING, PATCH_TOKENS, POOLED, TARGET_IMAGE, TARGET_TEXT, TARGET_SAID, BROUGHT)
 OWN_WORDS = "own-words"  # towards the target behind the beginning of what the model says of the clean image
 TARGET_CLASSES = 9  # the strongest rivals, as in APGD-T of AutoAttack (Croce & Hein 2020, arXiv 2003.01690)
 SQUARE_QUERIES = 5000  # as in AutoAttack
@@ -101,6 +105,42 @@ _STEALTH = (
     AttackStep("apgd", "apgd", 250, "target", "random", 2.0),
     AttackStep("own-words", "pgd", 250, OWN_WORDS, "clean", 0.5, options=_MOMENTUM),
 )
+# Attacks that were published for transfer, with their constants; step sizes are 1/255 at the radius in the description.
+_MATCHING = AttackStep("mf-ii", "pgd", 300, TARGET_IMAGE, "clean", 1 / 8, options={"momentum": 0.0})
+_TRANSFERS = {
+    "m-attack": Preset(
+        "M-Attack (arXiv 2503.10635): 300 sign steps of 1/255 at eps 16 towards a target image, both cropped at random "
+        "(50 to 90 % of the area)",
+        (AttackStep("m-attack", "crops", 300, TARGET_IMAGE, "clean", 1 / 16),),
+    ),
+    "foa-attack": Preset(
+        "FOA-Attack (arXiv 2505.21494): M-Attack with 0.2 of the optimal transport between 10 centres of patch tokens, "
+        "and models weighed by their progress; eps 16",
+        (AttackStep("foa-attack", "foa", 300, TARGET_IMAGE, "clean", 1 / 16),),
+    ),
+    "attackvlm-ii": Preset(
+        "AttackVLM's MF-ii (arXiv 2305.16934): 300 sign steps of 1/255 at eps 8 towards the features of a target image",
+        (_MATCHING,),
+    ),
+    "attackvlm-it": Preset(
+        "AttackVLM's MF-it (arXiv 2305.16934): the same towards the embedding of a target text; eps 8",
+        (replace(_MATCHING, name="mf-it", goal=TARGET_TEXT),),
+    ),
+    "attackvlm-tt": Preset(
+        "AttackVLM's MF-ii, then MF-tt (arXiv 2305.16934): 8 steps of 1/255 with 100 answers each (sigma 8) towards "
+        "answers that mean a target text; eps 8",
+        (_MATCHING, AttackStep("mf-tt", "queries", 8, TARGET_SAID, "best", 1 / 8)),
+    ),
+    "veattack": Preset(
+        "VEAttack (arXiv 2505.17440): 100 steps of 1/255 at eps 4 with momentum 0.9 away from the clean patch tokens",
+        (AttackStep("veattack", "pgd", 100, PATCH_TOKENS, "random", 1 / 4),),
+    ),
+    "ssa-cwa": Preset(
+        "SSA-CWA (arXiv 2309.11751): 500 steps of 1/255 at eps 16 away from the clean embedding, through one model "
+        "after the other, each gradient a mean over 20 changed spectra",
+        (AttackStep("ssa-cwa", "common-weakness", 500, POOLED, "random", 1 / 16, options={"spectrum": 20}),),
+    ),
+}
 
 PRESETS: dict[str, Preset] = {
     "pgd": Preset(
@@ -188,4 +228,5 @@ PRESETS: dict[str, Preset] = {
         _STEALTH,
         published=(AttackStep("stealth", "apgd", 10_000, "target", "clean", 1.0),),
     ),
+    **_TRANSFERS,
 }

@@ -17,7 +17,11 @@ TASKS = {
     "stealth": "tasks.stealth:Stealth",
     "pope": "tasks.pope:Pope",
     "scienceqa": "tasks.scienceqa:ScienceQA",
+    "keywords": "tasks.targets:Keywords",
+    "target-text": "tasks.targets:TargetText",
+    "target-caption": "tasks.targets:TargetCaption",
 }
+JUDGES = {"words": "tasks.judges:words", "text": "bench.models.judges:text"}
 OBJECTIVES = {
     "fare": "bench.train.objectives:fare",
     "tecoa": "bench.train.objectives:tecoa",
@@ -52,6 +56,7 @@ READERS = {
     "parquet": "bench.data.columns:TABLE",
     "hf": "bench.data.columns:HUB",
     "tsv": "bench.data.columns:TSV",
+    "pairs": "bench.data.pairs:PAIRS",
     "mini": "bench.mini.embedded:READER",
 }
 EXPORTERS = {"mini": "bench.mini.export:export_mini"}
@@ -64,6 +69,10 @@ ATTACK_KINDS = {
     "brought": "attacks.kinds:BROUGHT",
     "squares": "attacks.squares:SQUARES",
     "noise": "attacks.kinds:NOISE",
+    "crops": "attacks.crops:CROPS",
+    "foa": "attacks.crops:FOA",
+    "common-weakness": "attacks.weakness:COMMON_WEAKNESS",
+    "queries": "attacks.queries:QUERY",
 }
 ENGINES = {
     "processes": "bench.running.engines.processes:Processes",
@@ -86,11 +95,14 @@ LAYOUTS = {
     "brought": "bench.tables.layouts:brought",
     "defences": "bench.tables.layouts:defences",
     "models": "bench.tables.models:models",
+    "surrogates": "bench.tables.surrogates:surrogates",
+    "targets": "bench.tables.surrogates:targets",
     "pope": "bench.tables.answers:yes_no",
     "scienceqa": "bench.tables.answers:categories",
 }
 _BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "bench.tasks": TASKS,
+    "bench.judges": JUDGES,
     "bench.encoders": {},
     "bench.victims": VICTIMS,
     "bench.defences": DEFENCES,
@@ -121,6 +133,11 @@ def names(group: str) -> list[str]:
     """All names of a group, built-in ones first."""
     built_in = _BUILT_IN[group]
     return [*built_in, *sorted(plugins(group).keys() - built_in.keys())]
+
+
+def is_built_in(group: str, name: str) -> bool:
+    """Whether a name stands for something of this package."""
+    return name in _BUILT_IN[group]
 
 
 def resolve(group: str, name: str) -> object:

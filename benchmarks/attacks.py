@@ -27,12 +27,13 @@ import torch
 from attacks.apgd import apgd
 from attacks.threat import ThreatModel
 from bench.config import Request, resolve
+from bench.data.bank import Images
 from bench.records import load_run
 from bench.records.worst import worst_scores
 from bench.running.load import Setup, prepare
 from bench.running.loop import carry_out
 from benchmarks import history
-from benchmarks.yardsticks import PlainLoop, counted, pyautoattack, torchattacks
+from benchmarks.yardsticks import PlainLoop, counted, pixels_of, pyautoattack, torchattacks
 from tasks.protocol import STRICT
 
 MARKS = ("<!-- attacks:{} -->", "<!-- /attacks:{} -->")
@@ -66,9 +67,7 @@ def load(case: Case, output: Path) -> tuple[object, Setup]:
         encoder=case.encoder, task=case.task, dataset=case.dataset, attack=case.attack, eps=case.eps,
         limit=case.samples, suite="mini-full", output=output, device=case.device,
     ))  # fmt: skip
-    setup = prepare(config)
-    everything = setup.images[range(len(setup.samples))]  # one tensor, for peers that know nothing of batches
-    return config, replace(setup, images=everything)  # type: ignore[arg-type]
+    return config, prepare(config)
 
 
 def ours(case: Case, output: Path) -> Cost:
@@ -202,7 +201,8 @@ def part_of(case: Case, rows: list[int], output: Path) -> tuple[object, Setup]:
     """As of `load`, some samples only."""
     config, setup = load(case, output)
     dataset = replace(setup.task.dataset, samples=tuple(setup.samples[k] for k in rows))  # type: ignore[attr-defined]
-    return config, replace(setup, task=type(setup.task)(dataset, STRICT), images=setup.images[rows])
+    images = Images(setup.images[rows], setup.images.device)
+    return config, replace(setup, task=type(setup.task)(dataset, STRICT), images=images)
 
 
 def stealth_of(case: Case, rows: list[int]) -> Cost:
@@ -226,13 +226,14 @@ def overhead(options: argparse.Namespace) -> list[list[str]]:
     for task, dataset, goal in (("zeroshot", "mini-shape", "untargeted"), ("vqa", "mini-vqa", "reference-0")):
         case = Case("fare4", task, dataset, "apgd", 4.0, 32)
         _, setup = load(case, Path())
-        objective = setup.victim.objective(setup.images, setup.samples, goal)
-        every = torch.arange(len(setup.images))
+        pixels = pixels_of(setup)
+        objective = setup.victim.objective(pixels, setup.samples, goal)
+        every = torch.arange(len(pixels))
 
-        def engine(objective=objective, images=setup.images) -> None:
+        def engine(objective=objective, images=pixels) -> None:
             apgd(objective, images, ThreatModel("linf", 4 / 255), steps=steps, stop_when_fooled=False)
 
-        def bare(objective=objective, images=setup.images, every=every) -> None:
+        def bare(objective=objective, images=pixels, every=every) -> None:
             for _ in range(steps):
                 leaf = images.clone().requires_grad_()
                 torch.autograd.grad(objective(leaf, every).loss.sum(), leaf)

@@ -56,6 +56,11 @@ class Logits(nn.Module):
         return self.logits(images)
 
 
+def pixels_of(setup: Setup) -> Tensor:
+    """(N, 3, H, W): all images in one tensor, for those that know nothing of batches."""
+    return setup.images[range(len(setup.samples))]
+
+
 def labels_of(setup: Setup) -> Tensor:
     """(N,) class indices, on the images' device."""
     names = setup.task.dataset.classnames  # type: ignore[attr-defined]
@@ -80,7 +85,7 @@ def pyautoattack(setup: Setup, threat: ThreatModel, steps: int) -> float:
     attack.apgd.n_restarts, attack.apgd_targeted.n_restarts = 1, 1  # as its version "standard" has it
     attack.apgd_targeted.n_target_classes = min(9, len(setup.task.dataset.classnames) - 1)  # type: ignore[attr-defined]
     attack.apgd.n_iter = attack.apgd_targeted.n_iter = steps
-    _, predicted = attack.run_standard_evaluation(setup.images, labels, batch_size=250)
+    _, predicted = attack.run_standard_evaluation(pixels_of(setup), labels, batch_size=250)
     return 100 * float((predicted == labels).float().mean())
 
 
@@ -88,18 +93,18 @@ def torchattacks(setup: Setup, threat: ThreatModel, steps: int) -> float:
     """Robust accuracy in percent that APGD (cross-entropy), then APGDT of torchattacks leave."""
     from torchattacks import APGD, APGDT
 
-    model, labels = Logits(setup), labels_of(setup)
+    model, pixels, labels = Logits(setup), pixels_of(setup), labels_of(setup)
     classes = min(10, len(setup.task.dataset.classnames))  # type: ignore[attr-defined]
     attacks = (
         APGD(model, norm="Linf", eps=threat.eps, steps=steps, n_restarts=1, seed=0, loss="ce"),
         APGDT(model, norm="Linf", eps=threat.eps, steps=steps, n_restarts=1, seed=0, n_classes=classes),
     )
     with torch.no_grad():
-        robust = (model(setup.images).argmax(1) == labels).nonzero().flatten()
+        robust = (model(pixels).argmax(1) == labels).nonzero().flatten()
     for attack in attacks:
         if len(robust) == 0:
             break
-        images = attack(setup.images[robust], labels[robust])
+        images = attack(pixels[robust], labels[robust])
         with torch.no_grad():
             robust = robust[model(images).argmax(1) == labels[robust]]
     return 100 * len(robust) / len(labels)
@@ -191,5 +196,5 @@ class PlainLoop:
 
     def run(self, one: Callable[[Sample, Tensor], float]) -> float:
         """Mean score over all samples."""
-        scores = [one(sample, self.setup.images[k : k + 1]) for k, sample in enumerate(self.setup.samples)]
+        scores = [one(sample, self.setup.images[[k]]) for k, sample in enumerate(self.setup.samples)]
         return sum(scores) / len(scores)

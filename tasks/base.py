@@ -28,6 +28,21 @@ class StoredImage(Protocol):
 
 
 @dataclass(frozen=True)
+class Target:
+    """What an attacker wants an image to be taken for.
+
+    Attributes:
+        image: a picture of it, or where it lies.
+        text: what the picture shows; empty where nobody said it.
+        keywords: words that a caption of it should hold.
+    """
+
+    image: Image.Image | Path | StoredImage
+    text: str = ""
+    keywords: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Sample:
     """One thing to ask.
 
@@ -42,6 +57,7 @@ class Sample:
         choices: the options of a multiple-choice question, the first being A.
         categories: what a table may split scores by, such as "NAT" (natural science).
         captions: what people say of the image, where the references are something else.
+        target: what an attacker wants it to be taken for.
     """
 
     id: str
@@ -54,6 +70,7 @@ class Sample:
     choices: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     captions: tuple[str, ...] = ()
+    target: Target | None = None
 
 
 @dataclass(frozen=True)
@@ -156,6 +173,9 @@ class TextClassifier(Protocol):
     @property
     def scale(self) -> float | Tensor:
         """The factor from cosine similarity to logit; a tower may add a ``bias``, as SigLIP's does."""
+
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """(N, D) embeddings of unit length."""
 
     def classifier(self, classnames: Sequence[str], templates: Sequence[str]) -> Tensor:
         """Class weights (D, K), unit columns: the mean embedding of a name in all templates."""

@@ -15,6 +15,7 @@ from bench.records.worst import groups_at, last_records, scores_at
 from tasks.metrics import Cider, contains_target
 
 AVERAGE = "average"
+MEAN = "mean"  # part of a score beside shares of samples
 ALL_TARGETS = "all targets"
 COUNTED = ("precision", "recall", "F1", "yes-rate")  # parts that are another metric than the header's
 TO_CAPTIONS = "CIDEr to the captions"
@@ -80,8 +81,8 @@ class Measure:
 def conditions(header: RunHeader) -> tuple[str | None, ...]:
     """What two runs must share for their numbers to mean the same: protocol, norm, precision, victim, source, ..."""
     asked = repr(sorted(header.victim_settings.items()))
-    made = repr((header.surrogate_model, sorted(header.surrogate_settings.items())))
-    seen = (header.tower, asked, header.defence)
+    made = repr((header.surrogate_model, sorted(header.surrogate_settings.items()), header.ensemble))
+    seen = (header.tower, asked, header.defence, header.judge)
     return (header.protocol_name, header.norm, header.precision, *seen, header.surrogate, made)
 
 
@@ -195,6 +196,27 @@ def to_captions(runs: Iterable[Run]) -> list[Measure]:
             if scores:
                 one = measure([run], run.header.dataset, radius, interval(scores, groups), TO_CAPTIONS)
                 found.append(replace(one, other_metric="CIDEr"))
+    return found
+
+
+def shares(runs: Iterable[Run], thresholds: Mapping[str, Sequence[float]]) -> list[Measure]:
+    """The mean score of each run, and the share of samples with at least so high a score.
+
+    Args:
+        runs: of tasks with a judge.
+        thresholds: on the metric's scale, by task.
+    """
+    found = []
+    for run in runs:
+        groups = groups_at(run)
+        for one in measured([run]):
+            found.append(replace(one, part=MEAN))
+            scores = scores_at(run, one.radius)
+            for threshold in thresholds.get(run.header.task, ()):
+                reached = {sample: 100.0 * (score >= threshold) for sample, score in scores.items()}
+                estimate = interval(reached, groups, ceiling=100.0)
+                share = measure([run], run.header.dataset, one.radius, estimate)
+                found.append(replace(share, part=f"from {threshold:g} on (%)"))
     return found
 
 

@@ -16,6 +16,7 @@ _BY_PROPERTY = {
     "selection": "selection",
     "data": "data",
     "defence": "defence",
+    "judge": "judge",
     "partial": "partial",
     "commit": "commit",
 }

@@ -103,8 +103,25 @@ def list_tasks(as_json: bool) -> None:
         "pope": "hallucination: is there such an object; accuracy",
         "scienceqa": "reasoning: multiple choice about an image; accuracy",
         "stealth": "targeted attacks: the model is made to say a given text; attack success rate",
+        "keywords": "is an image taken for its target? share of the target's keywords that are said",
+        "target-text": "the same by the similarity to a text about the target",
+        "target-caption": "the same by the similarity to the model's own caption of the target",
     }
     group = "bench.tasks"
+    _print_rows([{"name": n, "about": about.get(n) or _plugin(group, n)} for n in registry.names(group)], as_json)
+
+
+@list_group.command(name="judges")
+@_json_option
+def list_judges(as_json: bool) -> None:
+    """Judges, for --judge: what compares an answer with what was wanted."""
+    from bench import registry
+
+    about = {
+        "words": "share of keywords whose words all occur in the answer; capitals and plurals do not matter",
+        "text": "mean cosine of text embeddings over the encoders of text?encoders=A,B (default clip)",
+    }
+    group = "bench.judges"
     _print_rows([{"name": n, "about": about.get(n) or _plugin(group, n)} for n in registry.names(group)], as_json)
 
 

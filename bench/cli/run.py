@@ -26,6 +26,7 @@ ABOUT = about()
 @click.option("--norm", help=ABOUT["norm"])
 @click.option("--attack", help=ABOUT["attack"], shell_complete=attacks)
 @click.option("--surrogate", help=ABOUT["surrogate"], shell_complete=encoders)
+@click.option("--ensemble", metavar="mean|WEIGHTS", help=ABOUT["ensemble"])
 @click.option("--surrogate-vlm", help=ABOUT["surrogate_vlm"])
 @click.option("--limit", type=int, help=ABOUT["limit"])
 @click.option("--batch-size", metavar="N|auto", help=ABOUT["batch_size"])
@@ -40,6 +41,7 @@ ABOUT = about()
 @click.option("--tower", help=ABOUT["tower"])
 @click.option("--arch", help=ABOUT["arch"])
 @click.option("--defence", help=ABOUT["defence"])
+@click.option("--judge", help=ABOUT["judge"])
 @click.option("--vlm", "--victim", "vlm", help=ABOUT["vlm"])
 @click.option("--shots", type=int, help=ABOUT["shots"])
 @click.option("--image-size", type=int, help=ABOUT["image_size"])
@@ -63,6 +65,7 @@ def run(as_json: bool, quiet: bool, everything: bool, **options: Any) -> None:
       bench run --encoder clip,fare --task zeroshot --eps 4 --attack autoattack
       bench run --encoder fare --task vqa --surrogate clip
       bench run --encoder clip,fare --surrogate clip,fare --task vqa --attack transfer
+      bench run --encoder fare --task vqa --surrogate clip,tecoa2 --ensemble mean --attack transfer
       bench run --encoder fare --task vqa --vlm mini-openflamingo --shots 4
       bench run --encoder fare --task vqa --vlm mini-llava --surrogate-vlm mini-openflamingo
       bench run --encoder path/to/visual.safetensors --task all --json

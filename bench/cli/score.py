@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--output", type=click.Path(), help=ABOUT["output"])
 @click.option("--data-root", type=click.Path(), help=ABOUT["data_root"])
 @click.option("--protocol", help=ABOUT["protocol"])
+@click.option("--judge", help=ABOUT["judge"])
 @click.option("--tower", help=ABOUT["tower"])
 @click.option("--arch", help=ABOUT["arch"])
 @asking

@@ -44,6 +44,8 @@ class Options:
         compiled: torch.compile the models' blocks: for long runs on a GPU. Rounding may change a close result, hence
             such runs lie apart.
         tower: encoder, or native for the image tower that the vision-language model came with. Default: encoder.
+        ensemble: Make each image on all encoders of --surrogate at once: mean for the mean of their losses, or weights
+            in the order of the names, such as 2,1,1. Default: each by itself.
         arch: What an encoder given as a path holds: ViT-L-14-quickgelu; or ViT-B-32,TAG with the weights it began from.
         repeats: Ask an endpoint so many more times about each clean image: the floor of disagreement. Default: 0.
         rpm: Requests a minute to an endpoint. Default: no limit.
@@ -52,6 +54,8 @@ class Options:
         price: Of a million tokens of an endpoint, in and out, such as 2.5,10.
         defence: Around the victim, comma-separated in the order in which images meet them, such as jpeg?quality=50,ttc
             (`bench list defences`). The attack becomes the adaptive protocol, which knows the defence.
+        judge: Compares what is said with what was wanted, in the tasks keywords, target-text and target-caption: words,
+            text?encoders=A,B, or a plugin's (`bench list judges`). Default: words for keywords, else text.
         force: Begin anew beside a run that cannot be resumed.
         jobs: Runs at once. Default: one per core on the CPU; on accelerators as many as their memory holds.
         shards: Split each run into N shards of samples, which can be carried out at once; never changes a result.
@@ -73,6 +77,7 @@ class Options:
     protocol: str = DEFAULT_PROTOCOL
     compiled: bool = False
     tower: str = "encoder"
+    ensemble: str | None = None
     arch: str | None = None
     repeats: int | None = None
     rpm: int | None = None
@@ -80,6 +85,7 @@ class Options:
     max_cost: float | None = None
     price: str | None = None
     defence: tuple[str, ...] = ()
+    judge: str | None = None
     force: bool = False
     jobs: int | None = None
     shards: int | None = None
@@ -107,7 +113,8 @@ class Request(Options):
         image_size: Pixels that the longer side of an image is resized to before it is attacked, for models of
             transformers that take images of any size. Default: images as they are.
         shots: Examples with their images before each question, for models that take some: 4, 8. Default: 0.
-        surrogate: Make the images on this encoder and score them on the other (transfer); several give a matrix.
+        surrogate: Make the images on this encoder and score them on the other (transfer); several give a matrix, or
+            with --ensemble one ensemble.
         surrogate_vlm: Make the images on this vision-language model, written as --vlm, and score them on the other;
             several give a matrix, in which a model's own images are those of the plain attack.
         precision: Of the attack's search: float32, bf16 or fp16. Default: float32; under the paper's protocol fp16 in
@@ -174,7 +181,7 @@ def _of_header(header: RunHeader) -> dict[str, Any]:
         "eps": header.radii or None,
         "norm": header.norm,
         "attack": header.attack.removesuffix(f"-from-{header.surrogate}").removeprefix(ADAPTIVE),
-        "surrogate": [header.surrogate] if header.surrogate else None,
+        "surrogate": list(header.surrogates) or None,
         "seed": header.seed,
         "limit": header.limit,
         "protocol": header.protocol_name,
@@ -182,7 +189,7 @@ def _of_header(header: RunHeader) -> dict[str, Any]:
         "compiled": header.compiled,
         "tower": header.tower,
         "defence": header.defence.split(",") if header.defence else None,
-        "vlm": [header.vlm] if header.vlm else None,
+        "vlm": [header.model] if header.model else None,
     }
 
 

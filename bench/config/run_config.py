@@ -9,11 +9,13 @@ from typing import NamedTuple
 from attacks.adaptive import adaptive_steps
 from attacks.presets import BROUGHT, AttackStep
 from bench import registry
-from bench.config.black_box import as_black_box, asks_endpoints
+from bench.config.black_box import as_black_box
 from bench.config.brought import STEPS, check_brought, check_one_radius
+from bench.config.choices import check_choices, check_judge
+from bench.config.ensemble import JOINED, MEAN, sources, weights
 from bench.config.naming import digest, file_name, lasting, lasting_victim, placed, shortened, victim_file_name
-from bench.config.radii import HOW_TO_WRITE, NORMS, parse_eps
-from bench.config.request import ADAPTIVE, DEFAULT_PROTOCOL, NATIVE, NO_ATTACK, Options, Request, flag
+from bench.config.radii import HOW_TO_WRITE, parse_eps
+from bench.config.request import ADAPTIVE, DEFAULT_PROTOCOL, NATIVE, NO_ATTACK, Options, Request
 from bench.config.suite import Suite, TaskPlan, load_suite, preset
 from bench.config.victims import Pair, asks_victims, victim_pairs
 from bench.data.specs import Place, is_spec, parse, told_apart
@@ -23,8 +25,6 @@ from bench.records.shards import Shard
 from tasks.protocol import PROTOCOLS, SEARCH_PRECISION
 
 TRANSFER = "transfer"  # the preset that makes sense on a surrogate only
-PRECISIONS = ("float32", "bf16", "fp16")
-TOWERS = ("encoder", NATIVE)
 ALL_TASKS = "all"
 
 
@@ -37,8 +37,8 @@ class RunConfig(Options):
         samples: how many the suite scores.
         eps: radii as in `Suite.eps`.
         vlm: vision-language model, with its settings behind a "?"; None for the suite's.
-        surrogate: encoder that the attacks are made on; None for ``encoder`` itself.
-        surrogate_vlm: vision-language model around that encoder, where it is another; never without ``surrogate``.
+        surrogates: encoders that the attacks are made on, several for an ensemble; none for ``encoder`` itself.
+        surrogate_vlm: vision-language model around them, where it is another; never without ``surrogates``.
         precision: of the search for adversarial images.
         place: where the dataset lies, if the suite does not know it.
         spec: how the request named that place.
@@ -54,7 +54,7 @@ class RunConfig(Options):
     eps: tuple[float, ...]
     seed: int
     vlm: str | None = None
-    surrogate: str | None = None
+    surrogates: tuple[str, ...] = ()
     surrogate_vlm: str | None = None
     precision: str = "float32"
     place: Place | None = None
@@ -81,7 +81,7 @@ class RunConfig(Options):
             attack=self.attack,
             seed=self.seed,
             vlm=() if self.vlm is None else (lasting_victim(self.vlm),),
-            surrogate=() if self.surrogate is None else (lasting(self.surrogate),),
+            surrogate=tuple(map(lasting, self.surrogates)),
             surrogate_vlm=() if self.surrogate_vlm is None else (lasting_victim(self.surrogate_vlm),),
             precision=self.precision,
         )
@@ -126,6 +126,18 @@ class RunConfig(Options):
         return ADAPTIVE + name if self.defence and self.attack != NO_ATTACK else name
 
     @property
+    def surrogate(self) -> str | None:
+        """The name of what the attacks are made on, with weights other than equal ones; None for ``encoder`` itself."""
+        if self.ensemble in (None, MEAN):
+            return JOINED.join(self.surrogates) or None
+        return JOINED.join(f"{weight:.3g}*{name}" for weight, name in zip(self.weights, self.surrogates, strict=True))
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The share of each surrogate's loss."""
+        return weights(self.ensemble, len(self.surrogates)) if self.surrogates else (1.0,)
+
+    @property
     def n_samples(self) -> int:
         """Samples to score."""
         return self.samples if self.limit is None else min(self.limit, self.samples)
@@ -145,7 +157,8 @@ class RunConfig(Options):
     @property
     def directory(self) -> Path:
         """Where the records lie; runs that differ in anything that moves a score lie apart."""
-        attack = self.attack + (f"-from-{file_name(self.surrogate)}" if self.surrogate else "")
+        made_on = JOINED.join(map(file_name, self.surrogates))
+        attack = self.attack + (f"-from-{made_on}" if made_on else "")
         attack += f"@{victim_file_name(self.surrogate_vlm)}" if self.surrogate_vlm else ""
         attack += "".join(f"-{one.replace('?', '-').replace('&', '-')}" for one in self.defence)
         radii = "+".join(f"{e:g}" for e in self.eps) if self.attack != NO_ATTACK else "clean"
@@ -159,8 +172,12 @@ class RunConfig(Options):
             name.append("compiled")
         if self.tower != "encoder":
             name.append(self.tower)
+        if self.ensemble not in (None, MEAN):
+            name.append(f"weights-{digest(repr(self.weights))}")
         if self.vlm is not None:
             name.append(victim_file_name(self.vlm))
+        if self.judge is not None:
+            name.append(f"judge-{victim_file_name(self.judge)}")
         if self.arch is not None:
             architecture, _, weights = self.arch.partition(",")
             name.append(f"{architecture},{file_name(weights)}" if "/" in weights else Path(self.arch).stem)
@@ -189,7 +206,7 @@ class _Cell(NamedTuple):
     task: str
     dataset: _Asked
     vlm: str | None
-    surrogate: str | None
+    surrogates: tuple[str, ...]
     surrogate_vlm: str | None
 
 
@@ -204,33 +221,36 @@ def resolve(request: Request) -> list[RunConfig]:
     request = as_black_box(request, suite)
     if not request.encoder and not request.surrogate and request.vlm:
         request = replace(request, tower=NATIVE)
-    _check_choices(request, suite)
+    check_choices(request, suite)
     check_brought(request)
     request = replace(request, dataset=tuple(told_apart(request.dataset, request.data_root)))
     tasks = {task: _datasets(task, request, suite) for task in _tasks(request, suite)}
     _check_taken(request, suite, tasks)
+    check_judge(request, tasks)
     encoders = _encoders(request.encoder, suite) or [NATIVE]
     if request.surrogate_vlm and not any(map(asks_victims, tasks)):
         raise UsageError(f"--surrogate-vlm: task {', '.join(tasks)} asks no vision-language model; use --surrogate")
-    surrogates: Sequence[str | None] = _encoders(request.surrogate, suite) or [None]
+    made_on = sources(_encoders(request.surrogate, suite), request)
     return [
-        _run(_with_source(encoder, task, dataset, pair, surrogate, suite), request, suite)
+        _run(_with_source(encoder, task, dataset, pair, surrogates, suite), request, suite)
         for encoder in encoders
         for task, datasets in tasks.items()
         for pair in victim_pairs(task, request, suite)
-        for dataset, surrogate in product(datasets, surrogates)
+        for dataset, surrogates in product(datasets, made_on)
     ]
 
 
-def _with_source(encoder: str, task: str, dataset: _Asked, pair: Pair, surrogate: str | None, suite: Suite) -> _Cell:
+def _with_source(
+    encoder: str, task: str, dataset: _Asked, pair: Pair, surrogates: tuple[str, ...], suite: Suite
+) -> _Cell:
     """What one run is about; images that another victim was to make are plain ones where it is the same victim."""
     victim, source = pair
     if source is None:
-        return _Cell(encoder, task, dataset, victim, surrogate, None)
+        return _Cell(encoder, task, dataset, victim, surrogates, None)
     own = specs.parse(victim or suite.vlm).identity == specs.parse(source).identity
-    maker = surrogate or encoder
+    maker = surrogates or (encoder,)
     if own:
-        return _Cell(encoder, task, dataset, victim, None if maker == encoder else maker, None)
+        return _Cell(encoder, task, dataset, victim, () if maker == (encoder,) else maker, None)
     return _Cell(encoder, task, dataset, victim, maker, source)
 
 
@@ -249,31 +269,6 @@ def resolve_all(request: Request) -> list[RunConfig]:
 def _with(request: Request, row: Mapping[str, str]) -> Request:
     chosen = Request.of(**row)
     return replace(request, **{name: getattr(chosen, name) for name in row})
-
-
-def _check_choices(request: Request, suite: Suite) -> None:
-    """Refuse words that are none of the few that an option takes, and an option that must be there."""
-    for name, known in (("protocol", tuple(PROTOCOLS)), ("precision", PRECISIONS), ("tower", TOWERS), ("norm", NORMS)):
-        value = getattr(request, name)
-        if value is not None and value not in known:
-            raise registry.unknown(name, value, known)
-    for name in ("task",) if request.tower == NATIVE else ("encoder", "task"):
-        if not getattr(request, name):
-            raise UsageError(f"give {flag(name)}, or --all for every run behind the suite's tables")
-    for name in ("shots", "image_size"):
-        if getattr(request, name) is not None and request.surrogate_vlm:
-            raise UsageError(
-                f"{flag(name)} does not say of which model: write --vlm 'NAME?{name}=N' and --surrogate-vlm likewise"
-            )
-    for one in request.defence:
-        if (name := one.partition("?")[0]) not in registry.names("bench.defences"):
-            raise registry.unknown("defence", name, registry.names("bench.defences"))
-    if request.defence and request.surrogate:
-        raise UsageError("--defence attacks by the adaptive protocol, transfer included: leave --surrogate out")
-    if request.defence and (request.precision or "float32") != "float32":
-        raise UsageError("--defence computes in float32 throughout: leave --precision out")
-    if request.tower == NATIVE and request.surrogate and not asks_endpoints(request, suite):
-        raise UsageError("--surrogate puts another encoder into the model, --tower native none: leave one of them out")
 
 
 def _encoders(names: Sequence[str], suite: Suite) -> list[str]:
@@ -307,10 +302,14 @@ def _plan(task: str, suite: Suite) -> TaskPlan:
 
 
 def _datasets(task: str, request: Request, suite: Suite) -> list[_Asked]:
-    """The datasets on which a task is run: the plan's, or those that were asked for and that suit the task."""
+    """The datasets on which a task is run: the plan's, or those that were asked for and that suit the task.
+
+    A task of which all datasets are optional is no part of "all", and has them if it is asked for by name.
+    """
     plan = _plan(task, suite)
     if not request.dataset:
-        return [_Asked(name) for name in plan.datasets]
+        by_name = plan.optional if request.task != (ALL_TASKS,) else ()
+        return [_Asked(name) for name in plan.datasets or by_name]
     chosen = []
     for one in request.dataset:
         if is_spec(one):
@@ -329,6 +328,10 @@ def _check_taken(request: Request, suite: Suite, tasks: Mapping[str, Sequence[_A
             raise _not_taken(one, suite, tasks)
     for task, datasets in tasks.items():
         if not datasets and request.task != (ALL_TASKS,):
+            if not request.dataset:
+                raise UsageError(
+                    f"suite {suite.name!r} has no dataset of its own for task {task!r}: name one by --dataset"
+                )
             asked = ", ".join(request.dataset)
             raise UsageError(f"task {task!r} asks none of --dataset {asked}; leave it out, or name a dataset for it")
 
@@ -363,7 +366,7 @@ def _run(cell: _Cell, request: Request, suite: Suite) -> RunConfig:
         eps=radii,
         seed=suite.seed if request.seed is None else request.seed,
         vlm=cell.vlm,
-        surrogate=cell.surrogate,
+        surrogates=cell.surrogates,
         surrogate_vlm=cell.surrogate_vlm,
         precision=_precision(request, cell.task),
         place=place,
@@ -389,6 +392,6 @@ def _ball(request: Request, suite: Suite) -> tuple[str, tuple[float, ...]]:
 def _attack(name: str, cell: _Cell, request: Request, suite: Suite) -> str:
     if name != NO_ATTACK:
         preset(name, suite)
-    if name == TRANSFER and cell.surrogate is None and not request.surrogate_vlm:
+    if name == TRANSFER and not cell.surrogates and not request.surrogate_vlm:
         raise UsageError("attack 'transfer' needs --surrogate, the encoder on which the images are made")
     return name

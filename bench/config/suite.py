@@ -27,7 +27,8 @@ from bench.errors import UsageError
 ENDING = ".toml"
 _TABLES = ("tasks", "datasets", "attacks", "victim")  # what a suite has on top of its base, row by row
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-CHOICES = ("encoder", "task", "dataset", "surrogate", "surrogate_vlm", "attack", "eps")  # of runs, in a suite's `runs`
+# of runs, in a suite's `runs`
+CHOICES = ("encoder", "task", "dataset", "surrogate", "ensemble", "surrogate_vlm", "attack", "eps")
 ROW_KEYS = (*CHOICES, "vlm", "shots")  # of a row of `runs`
 
 
@@ -59,7 +60,7 @@ class Suite:
         attacks: attack schedules of the suite's own.
         victim: settings of victims by family, for all victims of that family; see `bench list victims --json`.
         runs: what lies behind the suite's tables: rows with encoder, task and, where wanted, vlm, shots, dataset,
-            surrogate, surrogate_vlm, attack and eps.
+            surrogate, ensemble, surrogate_vlm, attack and eps.
         folder: where a user's own file lies: its datasets lie there unless a data root is given.
     """
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bench.errors import UsageError
-from tasks.base import Dataset, StoredImage
+from tasks.base import Dataset, StoredImage, Target
 
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _SIXTEEN_BITS = 65535
@@ -188,9 +188,18 @@ def _rarer(dataset: Dataset) -> dict[str, object]:
         found["captions"] = [s.captions for s in dataset.samples]
     if any(s.choices for s in dataset.samples):
         found["choices"] = [(s.choices, s.label) for s in dataset.samples]
+    if any(s.target is not None for s in dataset.samples):
+        found["targets"] = [_of_target(s.target) for s in dataset.samples]
     if any(s.attack_references is not None for s in dataset.samples):
         found["attack_references"] = [s.attack_references for s in dataset.samples]
     return found
+
+
+def _of_target(target: Target | None) -> object:
+    """A target's texts and pixels."""
+    if target is None:
+        return None
+    return target.text, target.keywords, sha256(open_image(target.image).tobytes()).hexdigest()
 
 
 def fingerprint(dataset: Dataset, images: Iterable[Image.Image] | None = None) -> str:

@@ -89,11 +89,13 @@ Relation = Callable[[float, float], bool]
 RELATIONS: dict[str, Relation] = {">=": operator.ge, "<=": operator.le, ">": operator.gt}
 TEXT_TASKS = ("captioning", "vqa")
 
-LLAVA, FLAMINGO = "llava", "openflamingo"
+LLAVA, FLAMINGO, QWEN = "llava", "openflamingo", "qwen2vl"
 # Of the miniature OpenFlamingo on validation images: clip clean 62.1 [55.5, 68.3] (n = 200), at 4/255 3.8 [1.5, 6.8]
 # (n = 80, APGD-100). The bounds are the ends of these intervals on the other side of the claim, in whole points. What
 # is else claimed of it was true there by far: fare4 clean 61.3, at 4/255 41.3; tecoa4 47.9 and 28.1.
 CLEAN_FLAMINGO, ATTACKED_FLAMINGO = 55, 7
+# Of the miniature Qwen2-VL likewise: clean 73.5 [67.8, 79.3] (n = 200), at 4/255 7.2 [2.8, 12.9] (n = 80).
+CLEAN_QWEN, ATTACKED_QWEN = 67, 13
 
 
 def _of_llava() -> Iterator[Claim]:
@@ -141,6 +143,16 @@ def _of_flamingo() -> Iterator[Claim]:
         yield Claim(name, at("fare4", task, 4), ">=", at("tecoa4", task, 4))
 
 
+def _of_qwen() -> Iterator[Claim]:
+    """C1 of the miniature Qwen2-VL, which looks through a tower of its own."""
+
+    def at(radius: float = 0.0) -> Quantity:
+        return Quantity("native", "vqa", radius, family=QWEN)
+
+    yield Claim("C1 clean VQA, Qwen2-VL", at(), ">=", offset=CLEAN_QWEN)
+    yield Claim("C1 attacked VQA, Qwen2-VL", at(4), "<=", offset=ATTACKED_QWEN)
+
+
 def _above(name: str, left: Quantity, right: Quantity) -> Claim:
     return Claim(name, left, ">", right, significant=True)
 
@@ -150,6 +162,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("C1 attacked zero-shot", Quantity("clip", "zeroshot", 4), "<=", offset=10),
     *_of_llava(),
     *_of_flamingo(),
+    *_of_qwen(),
 )
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from bench.data.prompts import lettered
 from bench.mini import choices, language, world, yes_no
 from bench.mini.world import Scenes
-from tasks.base import Dataset, Sample
+from tasks.base import Dataset, Sample, Target
 
 SIZE = 1000  # samples a dataset has; a suite evaluates the first n
 _STREAMS = {
@@ -27,6 +27,8 @@ _STREAMS = {
             "mini-pope",
             "mini-scienceqa",
             "mini-stealth-unseen",
+            "mini-pairs",
+            "mini-pairs targets",
         )
     )
 }
@@ -142,6 +144,24 @@ def _stealth(name: str, split: str, size: int, rng: random.Random) -> Dataset:
     return Dataset(name, tuple(samples), max_new_tokens=20)
 
 
+def _pairs(name: str, split: str, size: int, rng: random.Random) -> Dataset:
+    """Scenes with other scenes that they should be taken for; keywords are the words of the targets' plain captions."""
+    scenes, wanted = _scenes(name, split, size), _scenes(f"{name} targets", split, size)
+    texts = [language.plain_caption(wanted, i) for i in range(size)]
+    targets = [
+        Target(image, text, tuple(dict.fromkeys(word for word in text.split() if word not in _LITTLE)))
+        for image, text in zip(_images(wanted), texts, strict=True)
+    ]
+    samples = [
+        Sample(str(i + 1), image, language.CAPTION_PROMPT, (), str(i + 1), target=target)
+        for i, (image, target) in enumerate(zip(_images(scenes), targets, strict=True))
+    ]
+    return Dataset(name, tuple(samples), max_new_tokens=20)
+
+
+_LITTLE = ("a", "of", "and")  # words of captions that are no keywords
+
+
 def _classes(
     keep: Callable[[Scenes], np.ndarray],
     labels: Callable[[Scenes], np.ndarray],
@@ -174,6 +194,7 @@ _BUILDERS: dict[str, Callable[[str, str, int, random.Random], Dataset]] = {
     "mini-pope-popular": _yes_no,
     "mini-pope-adversarial": _yes_no,
     "mini-scienceqa": _choices,
+    "mini-pairs": _pairs,
     "mini-shape": _classes(
         _photo_of_one,
         lambda s: s.shape[:, 0],

@@ -9,6 +9,7 @@ from bench.data.settings import COUNT, TEXT, Setting
 from bench.mini.data import NAMES, SIZE, build
 from tasks.base import Dataset
 
+_PAIRS = ("keywords", "target-text", "target-caption")
 _TASKS = {  # of others "zeroshot"
     "mini-caption": "captioning",
     "mini-vqa": "vqa",
@@ -50,6 +51,6 @@ READER = Reader(
     about="the embedded mini datasets, by name; they need no files",
     settings={"dataset": Setting(TEXT, required=True), "size": Setting(COUNT)},
     read=load,
-    tasks=lambda row: (_TASKS.get(row["dataset"], "zeroshot"),),
+    tasks=lambda row: _PAIRS if row["dataset"] == "mini-pairs" else (_TASKS.get(row["dataset"], "zeroshot"),),
     find=_find,
 )

@@ -5,7 +5,7 @@ import json
 import shutil
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ def _move_in(stage: Path, directory: Path, folders: Iterable[str]) -> None:
         (stage / folder).rename(directory / folder)
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+def _write_json(path: Path, content: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
@@ -231,6 +231,21 @@ def _info(dataset: Dataset) -> dict[str, str]:
     return {"description": f"{dataset.name}, a procedural miniature", "version": str(WORLD_VERSION)}
 
 
+def _write_pairs(dataset: Dataset, row: Mapping[str, Any], root: Path) -> None:
+    """Two folders of images with the same names, and what the targets show."""
+    captions, keywords = [], []
+    for sample in dataset.samples:
+        assert sample.target is not None
+        for key, picture in (("images", sample.image), ("targets", sample.target.image)):
+            path = root / row[key] / f"{sample.id}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            open_image(picture).save(path)
+        captions.append({"image": f"{sample.id}.png", "caption": sample.target.text})
+        keywords.append({"image": f"{sample.id}.png", "keywords": list(sample.target.keywords)})
+    _write_json(root / row["captions"], captions)
+    _write_json(root / row["keywords"], keywords)
+
+
 def _write_shards(dataset: Dataset, row: Mapping[str, Any], root: Path) -> None:
     """Class names, templates and tar shards; the same bytes every time."""
     base = root / row["folder"]
@@ -264,4 +279,5 @@ _WRITERS: Mapping[str, Callable[[Dataset, Mapping[str, Any], Path], None]] = {
     "webdataset": _write_shards,
     "pope": _write_yes_no,
     "scienceqa": _write_choices,
+    "pairs": _write_pairs,
 }

@@ -30,7 +30,8 @@ FINETUNING = {
     "tecoa2": Recipe("tecoa", 2, Schedule(500, 64, 3e-4, warmup=40)),
     "tecoa4": Recipe("tecoa", 4, Schedule(600, 64, 2e-4, warmup=40), ramp=0.6),
 }
-MODELS = ("clip", *FINETUNING, "llava", "openflamingo", "qwen2vl")
+SEEDS = {"clip-seed1": 1, "clip-seed2": 2}  # other miniature CLIPs, for transfer between encoders
+MODELS = ("clip", *SEEDS, *FINETUNING, "llava", "openflamingo", "qwen2vl")
 WEIGHTS = "visual.safetensors"
 ABOUT = {
     "clip": "contrastive on 102,400 captioned scenes; equal captions in a batch are all positives; bfloat16 autocast",
@@ -68,10 +69,10 @@ def train_model(
     """Train a miniature model, resuming from ``work``, and write its shipped form to ``output``.
 
     Args:
-        name: one of `MODELS`; all but ``clip`` and ``qwen2vl`` start from a ``clip``.
+        name: one of `MODELS`; all but those called ``clip`` and ``qwen2vl`` start from a ``clip``.
         work: folder for checkpoints and metrics.
         output: folder to write; its layout is the one of ``bench/mini/weights``.
-        seed: of initial weights, data order and noise.
+        seed: of initial weights, data order and noise; models named after a seed have that one.
         base: the folder of that ``clip``; None for the shipped one.
         steps: fewer updates than the recipe's, to try things out; the model is worth nothing then.
 
@@ -81,7 +82,8 @@ def train_model(
     """
     if name not in MODELS:
         raise UsageError(f"no recipe for {name!r}; the mini suite has {', '.join(MODELS)}")
-    if name == "clip":
+    seed = SEEDS.get(name, seed)
+    if name in ("clip", *SEEDS):
         clip.export(clip.train(work, seed=seed, **_shortened(clip.SCHEDULE, clip.IMAGES, steps)), output)
     elif name == "llava":
         options = _shortened(llava.SCHEDULE, llava.IMAGES, steps)
@@ -121,12 +123,13 @@ def document(name: str, output: Path, seed: int, base: Path | None = None, steps
         recipe, about = _recipe(name, seed, steps), ABOUT[FINETUNING[name].objective]
         return write_card(output, name, recipe, seed, about, zeroshot_numbers(_tuned(base, output / WEIGHTS)))
     schedule, numbers = _examined(name, output, base)
-    return write_card(output, name, _shortened(schedule, 0, steps)["schedule"], seed, ABOUT[name], numbers)
+    about = ABOUT["clip" if name in SEEDS else name]
+    return write_card(output, name, _shortened(schedule, 0, steps)["schedule"], seed, about, numbers)
 
 
 def _examined(name: str, output: Path, base: Path | None) -> tuple[Schedule, dict[str, float]]:
     """The schedule of a model that is no fine-tuned tower, and what it scores on validation images."""
-    if name == "clip":
+    if name in ("clip", *SEEDS):
         return clip.SCHEDULE, zeroshot_numbers(load_encoder(str(output)))
     if name == "qwen2vl":
         model = load_victim(str(output), None)

@@ -14,12 +14,7 @@ from bench.records.types import CLEAN, SCHEMA_VERSION, encode, number, parse_obj
 
 NORMS = ("linf", "l2")
 STATUSES = ("started", "complete", "partial", "failed")
-ADDED = (
-    "config",
-    "ceiling",
-    "notes",
-    "answers",
-)  # fields that came after the first runs of schema version 1 were archived
+ADDED = ("config", "ceiling", "notes", "answers")  # fields that came after runs of schema version 1 were archived
 _FORMER_ANSWERS = {"zeroshot": "class", "pope": "yes-no", "scienceqa": "choice"}  # of tasks, before headers said it
 FLOORS = {"noise"}  # kinds of attack that are no real attack but what one is set beside
 _FORMER = {"eps_255": "radii"}  # names in schema version 1
@@ -35,10 +30,12 @@ class _Chosen(msgspec.Struct, frozen=True):
     compiled: bool = False
     tower: str = "encoder"
     surrogate: str | None = None
+    ensemble: dict[str, float] = {}
     surrogate_model: str | None = None
     victim: dict[str, str] = {}
     surrogate_victim: dict[str, str] = {}
     defence: str | None = None
+    judge: str | None = None
     selection: str | None = None
     data: str | None = None
     images: str | None = None
@@ -213,8 +210,18 @@ class RunHeader:
 
     @property
     def surrogate(self) -> str | None:
-        """The encoder that the attacks were made on; None if they were made on the victim itself."""
+        """The encoder or encoders that the attacks were made on; None if they were made on the victim itself."""
         return self._chosen.surrogate
+
+    @property
+    def surrogates(self) -> tuple[str, ...]:
+        """The same, encoder by encoder."""
+        return tuple(self.ensemble) or ((self.surrogate,) if self.surrogate else ())
+
+    @property
+    def ensemble(self) -> dict[str, float]:
+        """Each surrogate's share of the loss, of an ensemble; empty without one."""
+        return self._chosen.ensemble
 
     @property
     def surrogate_model(self) -> str | None:
@@ -262,14 +269,14 @@ class RunHeader:
         return self._chosen.tower
 
     @property
-    def vlm(self) -> str | None:
-        """Name of the vision-language model around the encoder; None without one."""
-        return self.model
-
-    @property
     def defence(self) -> str | None:
         """Defences around the victim as they were asked for, comma-separated; None without one."""
         return self._chosen.defence
+
+    @property
+    def judge(self) -> str | None:
+        """What compared answers with what was wanted; None where a task needs none."""
+        return self._chosen.judge
 
     @property
     def selection(self) -> str | None:

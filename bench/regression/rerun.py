@@ -83,8 +83,11 @@ def can_run_in_part(run: Run) -> bool:
     """Whether the first samples of a run score by themselves what they score within the whole.
 
     A caption's CIDEr depends on the other images; images made on a surrogate need that encoder too. An endpoint is
-    never asked because a file says so.
+    never asked because a file says so, nor is a judge that a plugin brings.
     """
+    judge = (run.header.judge or "words").partition("?")[0]
+    if not registry.is_built_in("bench.judges", judge):
+        return False
     if is_black_box(run.header.model or "") or run.header.images is not None:
         return False
     task = registry.resolve("bench.tasks", run.header.task)

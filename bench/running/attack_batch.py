@@ -20,6 +20,7 @@ from bench.records import CLEAN, Record
 from bench.records.worst import is_worse
 from bench.running.certify import AttackBatch, Conditions, carry_out, objective, start_of
 from bench.running.defended import fixed, source_of
+from bench.running.ensemble import EncoderEnsemble
 from bench.running.images import as_png
 from bench.running.kinds import attack_kind
 from bench.running.load import Setup
@@ -73,7 +74,7 @@ class Models:
     """Who takes part: gradients come through the source, or its encoder; the victim's answers count."""
 
     source: Victim
-    encoder: ImageTextEncoder
+    encoder: ImageTextEncoder | EncoderEnsemble
     victim: Victim
 
 
@@ -116,7 +117,7 @@ class Attacker:
         onwards = replace(conditions, stop_when_fooled=False)
         return self._again(batch, found, lambda images: any(one.claimed for one in images), used, onwards)
 
-    def _source(self, batch: AttackBatch) -> tuple[Victim, ImageTextEncoder]:
+    def _source(self, batch: AttackBatch) -> tuple[Victim, ImageTextEncoder | EncoderEnsemble]:
         """Whose gradients a batch's step follows."""
         victim = self.setup.victim
         if isinstance(victim, Defended):
@@ -185,7 +186,7 @@ class Attacker:
 
     def _make(self, batch: AttackBatch, models: Models, conditions: Conditions) -> Made:
         """The batch's adversarial images."""
-        goal = objective(batch, models.source, models.encoder)
+        goal = objective(batch, models.source, models.encoder, models.victim)
         outcome, problems, curves = self._carry_out(batch, goal, models.victim, conditions)
         self._check(goal, batch, outcome)
         return Made(outcome, outcome.loss.tolist(), problems, curves)

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -13,15 +13,16 @@ from attacks.apgd import FirstCheckpoint
 from attacks.kinds import Confirm, StepContext
 from attacks.objective import Objective, side_by_side
 from attacks.outcome import Outcome
-from attacks.presets import EMBEDDING, AttackStep
+from attacks.presets import TARGET_IMAGE, TARGET_SAID, TARGET_TEXT, TASKLESS, AttackStep
 from attacks.threat import ThreatModel
 from bench.errors import UsageError
 from bench.running.defended import Through
+from bench.running.ensemble import EncoderEnsemble
 from bench.running.images import ImageStore
 from bench.running.kinds import attack_kind
 from bench.running.volley import Volley
 from tasks.base import ImageTextEncoder, Victim
-from tasks.embedding import EmbeddingDistance
+from tasks.features import AWAY, TowardsImage, TowardsSaid, TowardsText, target_texts
 
 SEED_RANGE = 2**31  # of the numbers that attacks with a random stream of their own are given
 
@@ -35,12 +36,14 @@ class AttackBatch:
         clean: (B, 3, H, W).
         eps: radius as recorded.
         threat: the same as a ball.
+        targets: (B, 3, h, w) target images, where there are any.
     """
 
     volley: Volley
     clean: Tensor
     eps: float
     threat: ThreatModel
+    targets: Tensor | None = None
 
     @property
     def step(self) -> AttackStep:
@@ -55,7 +58,8 @@ class AttackBatch:
     def only(self, chosen: Sequence[int]) -> "AttackBatch":
         """Some of the B samples."""
         samples = [self.volley.samples[k] for k in chosen]
-        return AttackBatch(Volley(self.volley.steps, samples), self.clean[list(chosen)], self.eps, self.threat)
+        targets = None if self.targets is None else self.targets[list(chosen)]
+        return replace(self, volley=Volley(self.volley.steps, samples), clean=self.clean[list(chosen)], targets=targets)
 
 
 @dataclass(frozen=True)
@@ -68,29 +72,57 @@ class Conditions:
     store: ImageStore | None
 
 
-def objective(batch: AttackBatch, victim: Victim, encoder: ImageTextEncoder) -> Objective:
+def objective(
+    batch: AttackBatch, victim: Victim, encoder: ImageTextEncoder | EncoderEnsemble, asked: Victim | None = None
+) -> Objective:
     """What an attack on this batch ascends.
+
+    Args:
+        batch: to attack.
+        victim: that gradients come through.
+        encoder: of that victim.
+        asked: whose answers a goal is about that needs no gradient; the same by default.
 
     Raises:
         UsageError: steps that cannot be taken side by side are declared a volley; options that do not fit the task.
     """
     step = batch.step
     try:
-        return attack_kind(step.kind).adapt(_goal(batch, victim, encoder), step.options)
+        return attack_kind(step.kind).adapt(_goal(batch, victim, encoder, asked or victim), step.options)
     except ValueError as error:
         raise UsageError(f"attack step {step.name!r}: {error}") from error
 
 
-def _goal(batch: AttackBatch, victim: Victim, encoder: ImageTextEncoder) -> Objective:
+def _goal(batch: AttackBatch, victim: Victim, encoder: ImageTextEncoder | EncoderEnsemble, asked: Victim) -> Objective:
     """What the steps' goals stand for on this task."""
-    if batch.step.goal == EMBEDDING and not isinstance(victim, Through):
-        return EmbeddingDistance(encoder, batch.clean)
+    if batch.step.goal in TASKLESS and not isinstance(victim, Through):
+        return _of_features(batch, encoder, asked)
     volley = batch.volley
     goals = [victim.objective(batch.clean, volley.samples, step.goal) for step in volley.steps]
     try:
         return side_by_side(goals)
     except TypeError as error:
         raise UsageError(f"volley {volley.name!r}: {error}") from error
+
+
+def _of_features(batch: AttackBatch, encoder: ImageTextEncoder | EncoderEnsemble, asked: Victim) -> Objective:
+    """A goal that no task decides on, for an encoder or for each of an ensemble; answers are compared by the first."""
+    if batch.step.goal == TARGET_SAID:
+        judge = encoder.members[0] if isinstance(encoder, EncoderEnsemble) else encoder
+        return TowardsSaid(judge, asked, batch.volley.sample_rows)
+    if isinstance(encoder, EncoderEnsemble):
+        return encoder.objective(lambda one: _of_encoder(batch, one))
+    return _of_encoder(batch, encoder)
+
+
+def _of_encoder(batch: AttackBatch, encoder: ImageTextEncoder) -> Objective:
+    goal = batch.step.goal
+    if goal == TARGET_IMAGE:
+        assert batch.targets is not None, "load refuses a dataset without targets"
+        return TowardsImage(encoder, batch.targets)
+    if goal == TARGET_TEXT:
+        return TowardsText(encoder, target_texts(batch.volley.sample_rows))
+    return AWAY[goal](encoder, batch.clean)
 
 
 def carry_out(

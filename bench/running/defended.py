@@ -7,11 +7,11 @@ from torch import Tensor
 
 from attacks.adaptive import Way, way_of
 from attacks.objective import Expectation, Objective
-from attacks.presets import EMBEDDING, AttackStep
+from attacks.presets import AttackStep
 from bench.models.defences.chain import Defended, Gradient
 from bench.models.defences.draws import NOTHING_DRAWN, Draws, stream
 from tasks.base import Answer, ImageTextEncoder, Sample, Victim
-from tasks.embedding import EmbeddingDistance
+from tasks.features import AWAY
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def objective_with(
     victim: Defended, way: Way, draws: Draws, images: Tensor, samples: Sequence[Sample], goal: str
 ) -> Objective:
     """The objective of a defended victim with given draws, one for each of the B clean images."""
-    if goal == EMBEDDING:
-        return EmbeddingDistance(victim.view(draws, gradient_of(way)), images)
+    if goal in AWAY:
+        return AWAY[goal](victim.view(draws, gradient_of(way)), images)
     return victim.drawn(draws, gradient_of(way)).objective(images, samples, goal)
 
 

@@ -63,7 +63,7 @@ def header_of(
         dataset_fingerprint=data_digest,
         weights=dict(weights),
         attack_steps=[step.as_data() for step in config.steps],
-        protocol=_protocol(config) | dict(victims or {}) | ({"images": brought} if brought else {}),
+        protocol=_protocol(config) | _judge(task) | dict(victims or {}) | ({"images": brought} if brought else {}),
         code=code_state(),
         packages={name: version(name) for name in PACKAGES},
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
@@ -73,6 +73,12 @@ def header_of(
         notes=tuple(task.dataset.notes),
         answers=getattr(task, "answers", "text"),
     )
+
+
+def _judge(task: Task) -> dict[str, str]:
+    """What compares answers with what was wanted, of a task that has such a judge."""
+    judge = getattr(task, "compare", None)
+    return {} if judge is None else {"judge": judge.name}
 
 
 def _protocol(config: RunConfig) -> dict[str, Any]:
@@ -94,4 +100,8 @@ def _protocol(config: RunConfig) -> dict[str, Any]:
         chosen["defence"] = ",".join(config.defence)
         chosen["defence_options"] = load_chain(config.defence).options()
         chosen["defence_draws"] = {**DRAWS, "attack": EOT_DRAWS}
-    return chosen | ({"surrogate": config.surrogate} if config.surrogate else {})
+    if config.surrogate:
+        chosen["surrogate"] = config.surrogate
+    if len(config.surrogates) > 1:
+        chosen["ensemble"] = dict(zip(config.surrogates, config.weights, strict=True))
+    return chosen

@@ -1,6 +1,6 @@
 """What a run works with, loaded: data, encoder, model and task."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
-from attacks.presets import TASKLESS
+from attacks.presets import TARGET_IMAGE, TARGET_SAID, TARGET_TEXT, TASKLESS
 from attacks.threat import Norm
 from bench.config import RunConfig, load_suite
 from bench.config.request import NATIVE
@@ -23,6 +23,7 @@ from bench.models.defences.load import load_chain
 from bench.models.encoders.encoder import Encoder
 from bench.models.encoders.load import digest, load_encoder, original_of
 from bench.models.encoders.stored import compile_blocks
+from bench.models.judges import load_judge
 from bench.models.victims.load import is_black_box
 from bench.models.victims.loaded import OnPixels
 from bench.records import RunHeader, read_header
@@ -31,11 +32,14 @@ from bench.records.shards import shards_in
 from bench.running.brought import Brought, read_brought
 from bench.running.data import load_dataset
 from bench.running.endpoints import formats_of, repeats_of, session_of
+from bench.running.ensemble import EncoderEnsemble, encoder_of, victim_of
 from bench.running.header import header_of
 from bench.running.plugins import task_class
+from bench.running.targets import target_images, with_own_captions
 from bench.running.units import threat_model
-from bench.running.victims import chosen_of, load_for, source_of, vlm_of
+from bench.running.victims import chosen_of, load_for, sources_of, vlm_of
 from tasks.base import Dataset, ImageTextEncoder, Sample, Task, Victim
+from tasks.features import lacking
 from tasks.protocol import PROTOCOLS
 
 
@@ -44,7 +48,7 @@ class HalfPrecision:
     """The surrogate and its encoder, computing in half precision."""
 
     victim: Victim
-    encoder: ImageTextEncoder
+    encoder: ImageTextEncoder | EncoderEnsemble
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Setup:
     task: Task
     victim: Victim  # a `Defended` one where defences are asked for
     surrogate: Victim  # whose gradients the attack follows; the victim itself unless the attack is a transfer
-    encoder: ImageTextEncoder  # of the surrogate
+    encoder: ImageTextEncoder | EncoderEnsemble  # of the surrogate
     images: Images  # indexed with rows: (b, 3, H, W) float32 in [0, 1], on the device
     header: RunHeader
     unreadable: Mapping[str, str]  # why a sample cannot be asked, by its id; its image is black
@@ -62,6 +66,7 @@ class Setup:
     deployed: Victim | None = None  # the victim as it answers 8-bit pictures, where that is another path
     brought: Brought | None = None  # adversarial images made elsewhere
     repeats: tuple[Victim, ...] = ()  # the victim asked again and again about the clean images
+    targets: Images | None = None  # what samples are to be taken for
     session: int | None = None  # samples asked about at a time, clean and attacked; None: first all clean ones
 
     @property
@@ -90,33 +95,36 @@ def prepare(config: RunConfig) -> Setup:
     device = _device(config.device)
     task = load_task(config)
     target = _bound(task, config, device)
-    source = _source(target, task, config, device)
-    half = _in_half_precision(source, task, config)
+    judged = with_own_captions(task, target.victim, target.model.preprocess, device)
+    sources = _sources(target, task, config, device)
+    halves = [] if config.precision == "float32" else [_in_half_precision(one, task, config) for one in sources]
     original = _original(config, device)
-    weights = dict(_digests(target, source, task, config))
+    weights = dict(_digests(target, sources, task, config))
     if original is not None:
         weights["original"] = digest(original.visual)
-    for part in (target, source, half) if config.compiled else ():
+    for part in (target, *sources, *halves) if config.compiled else ():
         _compile(part)
     on_pixels = target.model if isinstance(target.model, OnPixels) else None
     native = task.dataset.native_size and on_pixels is None
-    pictures = _pictures(task, _at_native_size if native else _pixels(target, source, config), config, device)
+    pictures = _pictures(task, _at_native_size if native else _pixels(target, sources, config), config, device)
     brought = _brought(task, pictures.images, config)
-    victims = chosen_of(config, target.model, source.model, pictures.images.sizes) if task.model == "vlm" else None
+    models = target.model, sources[0].model
+    victims = chosen_of(config, *models, pictures.images.sizes) if task.model == "vlm" else None
     made = None if brought is None else brought.digest
     header = header_of(config, task, weights, pictures.fingerprint, device, victims, made)
     return Setup(
-        task,
+        judged,
         _defended(target, task, config, original),
-        source.victim,
-        source.encoder,
+        victim_of([one.victim for one in sources], config.weights),
+        encoder_of([one.encoder for one in sources], config.weights),
         pictures.images,
         header,
         pictures.broken,
-        None if half is None else HalfPrecision(half.victim, half.encoder),
+        _half(halves, config),
         None if on_pixels is None else task.bind(on_pixels.deployed()),
         brought,
         repeats_of(target.model, task, config),
+        target_images(task, getattr(sources[0].encoder, "preprocess", target.model.preprocess), config, device),
         session_of(target.model),
     )
 
@@ -203,10 +211,19 @@ def load_task(config: RunConfig) -> Task:
     dataset = load_dataset(config)
     chosen = task_class(config.task)
     _check_fits(chosen, config, dataset)
-    task = chosen(dataset, PROTOCOLS[config.protocol])
+    task = _judged(chosen, dataset, config)
     if config.steps:
         _check_attack(task, config, dataset.samples[0])
     return task
+
+
+def _judged(chosen: type[Task], dataset: Dataset, config: RunConfig) -> Task:
+    """The task, with a judge if it takes one."""
+    default = getattr(chosen, "judge", None)
+    if default is None:
+        return chosen(dataset, PROTOCOLS[config.protocol])
+    judge = load_judge(config.judge or default, load_suite(config.suite).encoders)
+    return cast(Task, cast(Any, chosen)(dataset, PROTOCOLS[config.protocol], judge))
 
 
 def _check_fits(chosen: type[Task], config: RunConfig, dataset: Dataset) -> None:
@@ -223,6 +240,15 @@ def _check_attack(task: Task, config: RunConfig, sample: Sample) -> None:
 
     check_steps(config.steps)
     for step in config.steps:
+        if missing := lacking(step.goal, sample):
+            raise UsageError(
+                f"attack {config.attack!r} needs {missing} for each sample, and dataset {config.dataset!r} has none; "
+                "take a dataset of pairs, such as mini-pairs or --dataset pairs:FOLDER"
+            )
+        if config.defence and step.goal in (TARGET_IMAGE, TARGET_TEXT, TARGET_SAID):
+            raise UsageError(
+                f"attack {config.attack!r} leads to a target, which no adaptive protocol does: leave --defence out"
+            )
         if step.goal in ("best", *TASKLESS):
             continue
         try:
@@ -254,31 +280,34 @@ def _bound(task: Task, config: RunConfig, device: torch.device) -> _Bound:
     return _Bound(model.encoder, model, task.bind(model), named)
 
 
-def _source(target: _Bound, task: Task, config: RunConfig, device: torch.device) -> _Bound:
-    """What the attack follows: the target itself, or a surrogate; of an endpoint's, only its view of the image."""
-    if config.surrogate is None:
-        return target
+def _sources(target: _Bound, task: Task, config: RunConfig, device: torch.device) -> list[_Bound]:
+    """What the attack follows: the target itself, or surrogates; of an endpoint's, only their view of the image."""
+    if not config.surrogates:
+        return [target]
     if config.surrogate_vlm is not None or not is_black_box(vlm_of(config)):
-        return _bound(task, source_of(config), device)
-    named = load_encoder(config.surrogate, load_suite(config.suite).encoders, config.arch).to(device)
-    return _Bound(named, named, target.victim, named)
+        return [_bound(task, one, device) for one in sources_of(config)]
+    rows = load_suite(config.suite).encoders
+    encoders = [load_encoder(name, rows, config.arch).to(device) for name in config.surrogates]
+    return [_Bound(named, named, target.victim, named) for named in encoders]
 
 
-def _pixels(target: _Bound, source: _Bound, config: RunConfig) -> Callable[[Image.Image], Tensor]:
-    """How the victim sees a picture: where the attack's images come from another one, that must see the very same."""
+def _pixels(target: _Bound, sources: Sequence[_Bound], config: RunConfig) -> Callable[[Image.Image], Tensor]:
+    """How the victim sees a picture: where the attack's images come from others, those must see the very same."""
     seen: Callable[[Image.Image], Tensor] = target.model.preprocess
-    if source is target:
+    if sources[0] is target:
         return seen
 
     def same(picture: Image.Image) -> Tensor:
-        pixels, others = seen(picture), source.model.preprocess(picture)
-        if pixels.shape != others.shape or not torch.equal(pixels, others):
-            sizes = [f"{shape[2]} x {shape[1]}" for shape in (others.shape, pixels.shape)]
-            raise UsageError(
-                f"images made on {config.source} cannot be shown to the victim: the two crop, pad or resize a picture "
-                f"otherwise ({sizes[0]} and {sizes[1]} pixels); choose two that see the same pixels, such as the same "
-                "image tower and image_aspect_ratio in both"
-            )
+        pixels = seen(picture)
+        for source in sources:
+            others = source.model.preprocess(picture)
+            if pixels.shape != others.shape or not torch.equal(pixels, others):
+                sizes = [f"{shape[2]} x {shape[1]}" for shape in (others.shape, pixels.shape)]
+                raise UsageError(
+                    f"images made on {config.source} cannot be shown to the victim: the two crop, pad or resize a "
+                    f"picture otherwise ({sizes[0]} and {sizes[1]} pixels); choose two that see the same pixels, such "
+                    "as the same image tower and image_aspect_ratio in both"
+                )
         return pixels
 
     return same
@@ -293,30 +322,38 @@ def _encoder(name: str, task: Task, config: RunConfig) -> Encoder | None:
     return None
 
 
-def _in_half_precision(source: _Bound, task: Task, config: RunConfig) -> _Bound | None:
-    """What the attack follows, where the search precision is a half one."""
-    if config.precision == "float32":
-        return None
+def _in_half_precision(source: _Bound, task: Task, config: RunConfig) -> _Bound:
+    """What the attack follows, in a half search precision."""
     model = source.model.at(config.precision)
     return _Bound(model.encoder if task.model == "vlm" else model, model, task.bind(model))
 
 
-def _compile(used: _Bound | None) -> None:
-    for part in () if used is None else (used.encoder, used.model):
+def _half(halves: Sequence[_Bound], config: RunConfig) -> HalfPrecision | None:
+    if not halves:
+        return None
+    victim = victim_of([one.victim for one in halves], config.weights)
+    return HalfPrecision(victim, encoder_of([one.encoder for one in halves], config.weights))
+
+
+def _compile(used: _Bound) -> None:
+    for part in (used.encoder, used.model):
         compile_blocks(part)
 
 
-def _digests(target: _Bound, source: _Bound, task: Task, config: RunConfig) -> Iterator[tuple[str, str]]:
+def _digests(target: _Bound, sources: Sequence[_Bound], task: Task, config: RunConfig) -> Iterator[tuple[str, str]]:
     """What the header says of the weights."""
     if target.named is not None:
         yield "encoder", digest(target.named.visual)
         yield "text", digest(target.named.text)
-    if source is not target and source.named is not None:
-        yield "surrogate", digest(source.named.visual)
+    for name, source in zip(config.surrogates, sources, strict=False):  # none: the target itself is the source
+        if source.named is not None:
+            yield "surrogate" if len(sources) == 1 else f"surrogate {name}", digest(source.named.visual)
     if task.model == "vlm":
         yield from target.model.digests().items()
+    if (judge := getattr(task, "compare", None)) is not None:
+        yield from judge.digests().items()
     if config.surrogate_vlm is not None:
-        yield from ((f"surrogate {part}", found) for part, found in source.model.digests().items())
+        yield from ((f"surrogate {part}", found) for part, found in sources[0].model.digests().items())
 
 
 def _left_out(config: RunConfig) -> frozenset[str]:

@@ -229,7 +229,8 @@ class _Runner:
 
         def attack(rows: list[int]) -> list[Record]:
             volley = Volley(steps, [self.setup.samples[row] for row in rows])
-            batch = AttackBatch(volley, self.setup.images[rows], eps, threat)
+            targets = None if self.setup.targets is None else self.setup.targets[rows]
+            batch = AttackBatch(volley, self.setup.images[rows], eps, threat, targets)
             unseen = self.attacker.checks is None
             kept = self.attacker.to_keep(batch, self.attacker.attack(batch))
             if unseen and self.attacker.checks:

@@ -27,11 +27,10 @@ def vlm_of(config: RunConfig) -> str:
     return place_of(_spec(config).name)
 
 
-def source_of(config: RunConfig) -> RunConfig:
-    """The run with what its images are made on in the victim's place."""
-    if config.surrogate is None:
-        return config
-    return replace(config, encoder=config.surrogate, vlm=config.surrogate_vlm or config.vlm)
+def sources_of(config: RunConfig) -> list[RunConfig]:
+    """The run with what its images are made on in the victim's place: once, or for each member of an ensemble."""
+    vlm = config.surrogate_vlm or config.vlm
+    return [replace(config, encoder=name, vlm=vlm) for name in config.surrogates] or [config]
 
 
 def load_for(config: RunConfig, task: str, encoder: Encoder | None, device: torch.device) -> LoadedVictim:
@@ -68,7 +67,7 @@ def chosen_of(
     if isinstance(victim, OnPixels):
         found["victim_facts"] = victim.facts(sizes)
     if config.surrogate_vlm is not None:
-        found |= {"surrogate_model": vlm_of(source_of(config)), "surrogate_victim": _settings(source)}
+        found |= {"surrogate_model": vlm_of(sources_of(config)[0]), "surrogate_victim": _settings(source)}
     return {key: value for key, value in found.items() if value}
 
 

@@ -30,7 +30,14 @@ def _row(one: Audited) -> list[str]:
         f"{len(audit.wins)} of {sum(finding.tried > 0 for finding in audit.findings)}",
         for_markdown(", ".join(audit.wins)) or "none",
         f"{audit.tried} of {audit.robust}",
-        "-" if audit.most is None else f"{audit.most:.1f}",
+        _most(audit.most, header.ceiling),
         f"{audit.seconds:.0f}",
         str(audit.evaluations),
     ]
+
+
+def _most(most: float | None, ceiling: float | None) -> str:
+    """Points of the score; of a metric without a top, a share of the samples."""
+    if most is None:
+        return "-"
+    return f"{most:.1f}" if ceiling else f"{most:.1f} % of samples"

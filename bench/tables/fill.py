@@ -17,7 +17,8 @@ PARTS = (  # of answers and of samples, in the order of their official tables
     *("accuracy", "precision", "recall", "F1", "yes-rate"),
     *("all", "NAT", "SOC", "LAN", "TXT", "IMG", "NO", "G1-6", "G7-12"),
 )
-NOISE = "random noise"
+NOISE, CLEAN = "random noise", "none (clean)"
+_OF_ENCODERS = ("embedding", "patch-tokens", "pooled", "target-image", "target-text")  # goals that ask encoders alone
 
 
 def _victim(model: str | None) -> str:
@@ -39,6 +40,13 @@ def _made_on(measure: Measure) -> str:
     return f"{_victim(header.surrogate_model or header.model)} {header.surrogate or header.encoder}"
 
 
+def _source(measure: Measure) -> str:
+    """What the images were made on: encoders, chance, or nothing if they are clean."""
+    if not measure.radius:
+        return CLEAN
+    return NOISE if measure.header.is_floor else measure.surrogate or OWN
+
+
 def _reliability(measure: Measure) -> str:
     """Whether a number can be relied upon, and why not; where gradients are masked, whether BPDA had better ones."""
     if not measure.doubts:
@@ -58,6 +66,9 @@ PROPERTIES: dict[str, Callable[[Measure], str]] = {
     "settings": lambda m: _settings(m.header.victim_settings),
     "settings there": lambda m: _settings(m.header.surrogate_settings),
     "made on": _made_on,
+    "source": _source,
+    "scored on": lambda m: f"{_victim(m.header.model)} {m.header.encoder}".strip(),
+    "judge": lambda m: m.header.judge or "",
     "part": lambda m: m.part,
     "attack": lambda m: m.header.attack,
     "suite": lambda m: m.header.suite,
@@ -101,7 +112,7 @@ def fill(name: str, chosen: Layout, measures: Sequence[Measure]) -> Table:
 
 
 def _refuse_mixtures(measures: Sequence[Measure]) -> None:
-    """Numbers of different protocols or norms mean different things: they never share a table."""
+    """Numbers of different protocols or norms, or of different judges on one task, never share a table."""
     kinds: dict[str, Callable[[Measure], str]] = {
         "protocol": lambda m: m.header.protocol_name,
         "norm": lambda m: m.header.norm,
@@ -110,12 +121,20 @@ def _refuse_mixtures(measures: Sequence[Measure]) -> None:
         examples: dict[str, str] = {}
         for measure in measures:
             examples.setdefault(of(measure), str(measure.directories[0]))
-        if len(examples) > 1:
-            listed = " and ".join(f"{place} ({what} {name!r})" for name, place in examples.items())
-            raise UsageError(
-                f"runs of different {what}s do not go into one table: {listed}; choose with --where "
-                f"{what}={next(iter(examples))}"
-            )
+        _refuse_several(what, examples)
+    for task in dict.fromkeys(measure.header.task for measure in measures if measure.header.judge):
+        judged = [measure for measure in measures if measure.header.task == task]
+        _refuse_several("judge", {m.header.judge or "none": str(m.directories[0]) for m in judged})
+
+
+def _refuse_several(what: str, examples: Mapping[str, str]) -> None:
+    """Refuse if runs differ in this, given a run by each value."""
+    if len(examples) > 1:
+        listed = " and ".join(f"{place} ({what} {name!r})" for name, place in examples.items())
+        raise UsageError(
+            f"runs of different {what}s do not go into one table: {listed}; choose with --where "
+            f"{what}={next(iter(examples))}"
+        )
 
 
 def _label(measure: Measure, names: Label) -> Label:
@@ -163,6 +182,7 @@ def _ranks(measures: Sequence[Measure], name: str) -> dict[str, float]:
     if name == "radius":
         return {PROPERTIES[name](m): m.radius for m in measures}
     orders = {"encoder": ENCODERS, "images from": (OWN, *ENCODERS), "part": PARTS, "made on": ("", NOISE)}
+    orders["source"] = (CLEAN, NOISE, OWN, *ENCODERS)
     known = orders.get(name, ())
     values = dict.fromkeys([*known, *(PROPERTIES[name](m) for m in measures)])
     return {value: rank + 1e6 * (value in LAST) for rank, value in enumerate(values)}
@@ -186,6 +206,10 @@ def _cells(chosen: Layout, measures: Sequence[Measure], row_names: Label) -> dic
 
 
 def _is_grey(measure: Measure) -> bool:
-    """Whether images come from another model that sees through the very encoder of the victim."""
+    """Whether images were made on the very encoder of the victim, but not on the whole of it alone."""
     header = measure.header
-    return measure.radius > 0 and header.surrogate_model is not None and header.surrogate == header.encoder
+    if not measure.radius or header.encoder not in header.surrogates:
+        return False
+    if header.surrogate_model is not None or len(header.surrogates) > 1:
+        return True
+    return header.model is not None and all(step.goal in _OF_ENCODERS for step in header.steps)

@@ -62,7 +62,7 @@ def zero_shot(runs: Sequence[Run], facts: Facts) -> list[Measure]:
 )
 def targeted(runs: Sequence[Run], facts: Facts) -> list[Measure]:
     """Attacks that make a model say a given text, and what is left of its captions."""
-    chosen = [r for r in _direct(runs) if r.header.worst == "max"]
+    chosen = [r for r in _direct(runs) if r.header.worst == "max" and not r.header.judge]
     return [*by_target(chosen, facts), *to_captions(chosen)]
 
 
@@ -193,13 +193,16 @@ def _table(name: str, chosen: Layout, runs: Sequence[Run], facts: Facts) -> Tabl
 
 
 def kept_apart(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
-    """Runs by protocol and norm, whose numbers are never mixed; each part has a title where there are several."""
-    found: dict[tuple[str, str], list[Run]] = {}
+    """Runs by protocol, norm and judge, whose numbers are never mixed; several parts have titles."""
+    found: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
-        found.setdefault((run.header.protocol_name, run.header.norm), []).append(run)
+        found.setdefault((run.header.protocol_name, run.header.norm, run.header.judge or ""), []).append(run)
     if len(found) == 1:
         return [("", list(runs))]
-    return [(f"protocol {protocol}, {norm}", part) for (protocol, norm), part in found.items()]
+    return [
+        (f"protocol {protocol}, {norm}" + (f", judge {judge}" if judge else ""), part)
+        for (protocol, norm, judge), part in found.items()
+    ]
 
 
 def _without_numbers(runs: Iterable[Run]) -> tuple[str, ...]:

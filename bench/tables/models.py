@@ -26,11 +26,11 @@ def models(runs: Sequence[Run], facts: Facts) -> list[Measure]:
         return not header.surrogate and question in asked and (header.encoder, header.model) in pairs
 
     own = [r for r in runs if beside(r.header)]
-    clean = _clean([r for r in own if not r.header.is_floor] or own)
+    clean = clean_once([r for r in own if not r.header.is_floor] or own)
     return [*clean, *(m for m in measured([*own, *moved]) if m.radius)]
 
 
-def _clean(runs: Sequence[Run]) -> list[Measure]:
+def clean_once(runs: Sequence[Run]) -> list[Measure]:
     """The clean numbers, once per model: attacks of one model by several means have the same."""
     found = {}
     for m in measured(runs):

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from bench import registry
 from bench.config import RunConfig, request_of, resolve
 from bench.errors import UsageError
 from bench.models.victims.endpoint.pixels import pixel_digest
@@ -34,7 +35,9 @@ from tasks.base import Answer, Sample
 BATCH = 64
 ULP = 2.0**-23  # of a float32 pixel at 1.0: what rounding may add to a distance, a pixel
 ABOUT_THE_RUN = ("dataset_fingerprint", "task_version", "metric", "n_samples")
-BEST, TASKLESS = "best", ("embedding", "brought")  # goals that no task decides on
+BEST = "best"
+# goals that no task decides on
+TASKLESS = ("embedding", "patch-tokens", "pooled", "target-image", "target-text", "target-said", "brought")
 
 
 def has_evidence(run: Run) -> bool:
@@ -60,12 +63,17 @@ def verify(
         progress: show a progress bar on stderr.
 
     Raises:
-        UsageError: the run kept no images, or its data or models cannot be loaded.
+        UsageError: the run kept no images, its judge is a plugin's, or its data or models cannot be loaded.
     """
     if not has_evidence(run):
         raise UsageError(
             f"{run.directory} kept no adversarial images, so there is nothing to verify; make the run again with "
             "--save-adversarial"
+        )
+    if run.header.judge and not registry.is_built_in("bench.judges", run.header.judge.partition("?")[0]):
+        raise UsageError(
+            f"{run.directory}: its judge {run.header.judge!r} is a plugin's, which nobody asks because a file says so; "
+            "give the run again with --judge words or text to have it verified"
         )
     changes = {"data_root": data_root, "device": device, "arch": arch}
     setup = prepare(models_of(run.header, **{name: value for name, value in changes.items() if value is not None}))
@@ -87,7 +95,8 @@ def models_of(header: RunHeader, **changes: Any) -> RunConfig:
         UsageError: the run's suite is not known here.
     """
     precision = header.precision if header.half_verdicts else "float32"  # other answers are all in float32
-    given = {"attack": "none", "images": None, "surrogate": None, "surrogate_vlm": None, "precision": precision}
+    none = dict.fromkeys(("images", "surrogate", "ensemble", "surrogate_vlm"))
+    given = {**none, "attack": "none", "precision": precision}
     request = request_of(header, **given | changes)
     (config,) = resolve(request)
     return replace(config, samples=header.n_samples)

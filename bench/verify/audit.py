@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from attacks.adaptive import way_of
 from attacks.checks import slope_check
-from attacks.presets import EMBEDDING, AttackStep
+from attacks.presets import TASKLESS, AttackStep
 from attacks.threat import Norm
 from bench.analysis.audits import FILE
 from bench.analysis.stats import clopper_pearson
@@ -54,7 +54,8 @@ class Finding:
         detail: the numbers in words.
         tried: samples.
         broken: of them; 0 for signs that break nothing.
-        most: with 97.5 % confidence, the points of score that it would take from the run (Clopper & Pearson 1934).
+        most: with 97.5 % confidence, the points of score that it would take from the run (Clopper & Pearson 1934); of a
+            metric without a top, the share of its samples in percent.
     """
 
     name: str
@@ -170,7 +171,7 @@ class _Auditor:
         return Audit(str(self.run.directory), self.radius, score, len(robust), findings, seconds, self.evaluations)
 
     def _applies(self, sample: Sample) -> bool:
-        return self.step.goal == EMBEDDING or self.setup.task.applies(self.step.goal, sample)
+        return self.step.goal in TASKLESS or self.setup.task.applies(self.step.goal, sample)
 
     def _findings(self, rows: list[int]) -> Iterator[Finding]:
         step = self.step
@@ -218,7 +219,8 @@ class _Auditor:
             left = [row for row, record in self._records(step, left, self.radius) if not self._breaks(row, record)]
         broken = len(rows) - len(left)
         most = clopper_pearson(broken, len(rows))[1] * self.share * (self.run.header.ceiling or 100.0)
-        detail = f"{broken} of {len(rows)} robust samples broken; at most {most:.1f} points of the score are left"
+        unit = "points of the score" if self.run.header.ceiling else "% of the samples"
+        detail = f"{broken} of {len(rows)} robust samples broken; at most {most:.1f} {unit} are left"
         return Finding(name, broken > 0, detail, len(rows), broken, most)
 
     def _unbounded(self, rows: list[int]) -> Finding:
@@ -242,4 +244,5 @@ class _Auditor:
     def _batch(self, step: AttackStep, rows: list[int], radius: float) -> AttackBatch:
         volley = Volley((step,), [self.setup.samples[row] for row in rows])
         threat = threat_model(cast(Norm, self.run.header.norm), radius)
-        return AttackBatch(volley, self.setup.images[rows], radius, threat)
+        targets = None if self.setup.targets is None else self.setup.targets[rows]
+        return AttackBatch(volley, self.setup.images[rows], radius, threat, targets)

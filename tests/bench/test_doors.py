@@ -17,6 +17,7 @@ from bench.data.readers import reader
 from bench.errors import UsageError
 from bench.models.defences.load import load_defence
 from bench.models.encoders.load import load_encoder
+from bench.models.judges import load_judge
 from bench.models.victims.load import family
 from bench.regression.baseline import blocks
 from bench.running.engines import execute_all
@@ -40,11 +41,12 @@ DOORS: dict[str, Callable[[], object]] = {
     "bench.claims": lambda: blocks([in_memory({0: [100.0]}, suite="mine")]),
     "bench.layouts": lambda: find("mine"),
     "bench.readers": lambda: reader("mine"),
+    "bench.judges": lambda: load_judge("mine", "mini"),
     "bench.exporters": lambda: CliRunner().invoke(
         main, ["data", "export", "mine", "nowhere"], standalone_mode=False, catch_exceptions=False
     ),
 }
-LISTS = ("attacks", "encoders", "tasks", "objectives", "layouts", "engines", "sinks")
+LISTS = ("attacks", "encoders", "tasks", "objectives", "layouts", "engines", "sinks", "judges")
 
 
 class Raising:

@@ -109,6 +109,9 @@ class _Remembered:
     def scale(self) -> float | Tensor:
         return self.text.scale
 
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        return self.text.embed(texts)
+
     def classifier(self, classnames: Sequence[str], templates: Sequence[str]) -> Tensor:
         key = tuple(classnames), tuple(templates)
         if key not in self.known:

@@ -70,7 +70,9 @@ def other(tmp_path_factory):
         "norm": "l2",
         "attack": "transfer",
         "seed": 11,
-        "surrogate": ("clip",),
+        "surrogate": ("clip", "fare2"),
+        "ensemble": "2,1",
+        "judge": "words",
         "precision": "bf16",
     }
 
@@ -89,8 +91,11 @@ def test_every_option_comes_back_through_a_header(other):
     assert set(other) == set(FIELDS)
     assert all(other[f.name] != f.default for f in fields(Request))
     named = ("shots", "image_size")  # become settings of the victim
-    never = ("defence", *named, *PACE, "images")  # a defence neither a surrogate nor half precision
-    for left_out in ("tower", *never), ("surrogate", "surrogate_vlm", "attack", *never):  # they exclude each other
+    never = ("defence", "judge", *named, *PACE, "images")  # a defence neither a surrogate nor half precision
+    for left_out in (
+        ("tower", *never),
+        ("surrogate", "ensemble", "surrogate_vlm", "attack", *never),
+    ):  # they exclude each other
         request = Request(**{name: value for name, value in other.items() if name not in left_out})
         again = through_a_header(request)
         assert again == (request if request.attack else replace(request, attack="apgd"))
@@ -99,12 +104,15 @@ def test_every_option_comes_back_through_a_header(other):
 @pytest.mark.parametrize("name", FIELDS)
 def test_each_option_alone_comes_back_through_a_header(other, name):
     needed = {
-        "dataset": ("data_root",), "norm": ("eps",), "eps": ("norm",), "attack": ("surrogate",), "images": ("eps",),
+        "dataset": ("data_root",), "norm": ("eps",), "eps": ("norm",), "attack": ("surrogate", "ensemble"),
+        "images": ("eps",), "surrogate": ("ensemble",), "ensemble": ("surrogate",),
     }.get(name, ())  # fmt: skip
     if name == "images":
         other = other | {"eps": (4.0,)}  # one radius
     local = {"encoder": ("clip",), "task": ("vqa",), "dataset": ("mini-vqa",)}
     base = ENDPOINT if name in PACE else local
+    if name == "judge":
+        base = base | {"task": ("keywords",), "dataset": ("mini-pairs",)}
     request = Request(**base | {one: other[one] for one in (name, *needed)})
     again = through_a_header(request)
     if name in ("shots", "image_size"):  # settings of the victim, which the header names with it

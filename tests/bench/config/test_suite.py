@@ -147,7 +147,8 @@ def test_an_error_names_file_and_key(tmp_path, before, after, message):
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(
-        UsageError, match=r"no such file: .*gone\.toml; shipped suites: mini, mini-full, mini-openflamingo, paper"
+        UsageError,
+        match=r"no such file: .*gone\.toml; shipped suites: mini, mini-full, mini-openflamingo, mini-transfer, paper",
     ):
         load_suite(str(tmp_path / "gone.toml"))
     (tmp_path / "folder.toml").mkdir()

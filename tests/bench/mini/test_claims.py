@@ -18,8 +18,9 @@ TRANSFER = {"protocol": {"surrogate": "clip"}, "attack": "apgd-from-clip"}
 STEALTH = {"clip": (0, 50, 99), "fare4": (0, 1, 5)}
 
 
+QWEN = {"native": (95, 30, 2)}
 FLAMINGO = {"clip": (62, 20, 4), "fare4": (61, 50, 40), "tecoa4": (48, 40, 25)}
-MODELS = {"llava": "package:mini/weights/llava", "openflamingo": "package:mini/weights/openflamingo"}
+MODELS = {name: f"package:mini/weights/{name}" for name in ("llava", "openflamingo", "qwen2vl")}
 
 
 def percent(value, n=200):
@@ -32,6 +33,7 @@ def story(**changes) -> list[Run]:
     plan = {f"{e}_{task}": values for e, values in STORY.items() for task in DATASETS}
     plan |= {f"{e}_stealth": values for e, values in STEALTH.items()} | {"fare4_transfer": (84, 84, 80)}
     plan |= {f"{e}_{task}_openflamingo": values for e, values in FLAMINGO.items() for task in ("vqa", "captioning")}
+    plan |= {f"{e}_vqa_qwen2vl": values for e, values in QWEN.items()}
     runs = []
     for name, values in (plan | changes).items():
         encoder, task, *family = name.split("_")
@@ -51,7 +53,7 @@ def failing(runs):
 def test_the_story_holds_and_every_statement_has_numbers():
     results = evaluate_claims(story())
     assert failing(story()) == []
-    assert len(results) == len(CLAIMS) == 27
+    assert len(results) == len(CLAIMS) == 29
     assert len({result.name for result in results}) == len(results)
     assert {result.name[:2] for result in results} == {"C1", "C2", "C3", "C4", "C5"}
     assert all("n = " in result.statement for result in results)

@@ -26,13 +26,18 @@ def exported(tmp_path_factory):
     return directory
 
 
+def _of_target(sample):
+    return sample.target and (sample.target.text, sample.target.keywords)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_exported_data_set_reads_back_equal(exported, name):
     built, read = build(name, SIZE), load(name, ROWS[name], exported)
     bare = [replace(dataset, samples=()) for dataset in (built, read)]
     assert bare[0] == bare[1]
     texts = [
-        [(s.id, s.prompt, s.references, s.group, s.captions) for s in dataset.samples] for dataset in (built, read)
+        [(s.id, s.prompt, s.references, s.group, s.captions, _of_target(s)) for s in dataset.samples]
+        for dataset in (built, read)
     ]
     assert texts[0] == texts[1]
     for a, b in zip(built.samples, read.samples, strict=True):

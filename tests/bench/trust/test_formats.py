@@ -69,7 +69,7 @@ PLANTED: dict[str, list[tuple[Callable[[Path], object], str]]] = {
     "hf": [(_card, "{}"), (_saved, "{}")],
     "tsv": [(_tsv, "{}/t.tsv?image=image_path&image_text=path&question=question&answers=answer")],
 }
-NAMES_NO_FILES = {"imagefolder", "mini"}  # the one lists what is there, the other has no files
+NAMES_NO_FILES = {"imagefolder", "pairs", "mini"}  # two list what is there, the last has no files
 
 
 def test_every_format_has_a_planted_case():

@@ -1,0 +1,53 @@
+"""What of a request is refused whatever it is about. Never imports torch."""
+
+from collections.abc import Iterable
+
+from bench import registry
+from bench.config.black_box import asks_endpoints
+from bench.config.radii import NORMS
+from bench.config.request import NATIVE, Request, flag
+from bench.config.suite import Suite
+from bench.errors import UsageError
+from tasks.protocol import PROTOCOLS
+
+PRECISIONS = ("float32", "bf16", "fp16")
+TOWERS = ("encoder", NATIVE)
+
+
+def check_choices(request: Request, suite: Suite) -> None:
+    """Refuse words that are none of the few that an option takes, and an option that must be there."""
+    for name, known in (("protocol", tuple(PROTOCOLS)), ("precision", PRECISIONS), ("tower", TOWERS), ("norm", NORMS)):
+        value = getattr(request, name)
+        if value is not None and value not in known:
+            raise registry.unknown(name, value, known)
+    for name in ("task",) if request.tower == NATIVE else ("encoder", "task"):
+        if not getattr(request, name):
+            raise UsageError(f"give {flag(name)}, or --all for every run behind the suite's tables")
+    for name in ("shots", "image_size"):
+        if getattr(request, name) is not None and request.surrogate_vlm:
+            raise UsageError(
+                f"{flag(name)} does not say of which model: write --vlm 'NAME?{name}=N' and --surrogate-vlm likewise"
+            )
+    for one in request.defence:
+        if (name := one.partition("?")[0]) not in registry.names("bench.defences"):
+            raise registry.unknown("defence", name, registry.names("bench.defences"))
+    if request.defence and request.surrogate:
+        raise UsageError("--defence attacks by the adaptive protocol, transfer included: leave --surrogate out")
+    if request.defence and (request.precision or "float32") != "float32":
+        raise UsageError("--defence computes in float32 throughout: leave --precision out")
+    if request.judge and (name := request.judge.partition("?")[0]) not in registry.names("bench.judges"):
+        raise registry.unknown("judge", name, registry.names("bench.judges"))
+    if request.tower == NATIVE and request.surrogate and not asks_endpoints(request, suite):
+        raise UsageError("--surrogate puts another encoder into the model, --tower native none: leave one of them out")
+
+
+def check_judge(request: Request, tasks: Iterable[str]) -> None:
+    """Refuse a judge where nothing is judged; imports torch where there is one.
+
+    Raises:
+        UsageError: no task asked for has a judge.
+    """
+    if request.judge and not any(hasattr(registry.resolve("bench.tasks", task), "judge") for task in tasks):
+        raise UsageError(
+            f"--judge is for keywords, target-text and target-caption, not {', '.join(tasks)}: leave it out"
+        )
