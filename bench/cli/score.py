@@ -50,7 +50,7 @@ def score(as_json: bool, quiet: bool, **options: Any) -> None:
 
     \b
     Examples:
-      bench score IMAGES --clean CLEAN --encoder fare --task vqa --eps 4 --name m-attack
+      bench score IMAGES --clean CLEAN --encoder fare --task vqa --eps 4 --name their-attack
       bench score IMAGES --encoder fare --task zeroshot --dataset mini-shape --eps 4
       bench score IMAGES --victim openai:https://api.openai.com/v1#gpt-4o-2024-11-20 --task vqa --eps 16 --repeats 2
     """  # noqa: D301

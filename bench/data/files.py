@@ -46,8 +46,9 @@ def read_json(path: Path, what: str) -> Mapping[str, Any]:
     Raises:
         UsageError: as `read_bytes`; it is not JSON, or not a JSON object.
     """
+    raw = read_bytes(path, what)
     try:
-        content = json.loads(read_bytes(path, what))
+        content = json.loads(raw)
     except json.JSONDecodeError as error:
         raise UsageError(
             f"{path} is not whole JSON: {error.msg}, line {error.lineno} column {error.colno}; download again"

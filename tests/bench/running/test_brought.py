@@ -51,8 +51,8 @@ def score(folders, **changes):
 
 def test_the_scores_are_those_of_the_images(folders, mini):
     """The answers of the records against those of the model asked by hand."""
-    run = score(folders, attack="m-attack")
-    assert (run.header.attack, run.header.radii, run.header.status) == ("m-attack", (4.0,), "complete")
+    run = score(folders, attack="theirs")
+    assert (run.header.attack, run.header.radii, run.header.status) == ("theirs", (4.0,), "complete")
     for step, folder in ((CLEAN, "clean"), ("brought", "images")):
         arrays = [np.asarray(Image.open(folders / folder / f"{s.id}.png")) for s in mini.samples]
         images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255

@@ -178,7 +178,7 @@ def test_plain_clip_must_be_broken():
     assert checks(records([0.0] * 11 + [100.0]))[name]
     assert not checks(records([0.0] * 6 + [100.0] * 6))[name]
     assert name not in checks(records([100.0] * 12), encoder="fare4")
-    assert name not in checks(records([100.0] * 12), surrogate="fare4")
+    assert name not in checks(records([100.0] * 12), surrogates=("fare4",))
     assert name not in checks(records([100.0] * 12), eps=(2.0,))
     assert name not in checks(records([100.0] * 3))
 

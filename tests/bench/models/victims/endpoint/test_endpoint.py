@@ -243,7 +243,7 @@ def test_a_changed_image_is_found(score, endpoint):
         ("openai:https://host/v1#m", {"attack": None}, "an endpoint gives no gradients"),
         ("openai:https://host/v1#m", {"max_cost": 1}, "--max-cost needs the price"),
         ("openai:https://host/v1#m", {"price": "cheap"}, "--price is IN,OUT"),
-        ("openai:https://host/v1#m", {"task": "zeroshot", "dataset": "mini-shape"}, "asks an encoder"),
+        ("openai:https://host/v1#m", {"task": "zeroshot", "dataset": "mini-shape"}, "asks no vision-language model"),
         (None, {"rpm": 3, "encoder": "clip"}, "--rpm is for endpoints"),
     ],
 )
