@@ -81,4 +81,4 @@ def test_a_missing_image_folder_is_named(tmp_path, row, folder):
 def test_a_directory_in_place_of_a_file_is_named(tmp_path):
     (tmp_path / "coco").mkdir()
     (tmp_path / KARPATHY["annotations"]).mkdir()
-    refused(lambda: load("x", KARPATHY, tmp_path), f"{tmp_path / KARPATHY['annotations']} is no file but a folder", "put")
+    refused(lambda: load("x", KARPATHY, tmp_path), f"{KARPATHY['annotations']} is no file but a folder", "put")
