@@ -41,7 +41,7 @@ def test_images_made_on_an_ensemble_get_the_answers_of_the_local_model(tmp_path)
     assert kept, "the attack changes an answer"
     for folder, radius in (("images", 8.0), ("clean", 0.0)):
         (tmp_path / folder).mkdir()
-        for key in attacked:
+        for key in {r.sample_id for r in there.records}:
             made = path_of(there.directory / FOLDER, key, radius).with_suffix(".png")
             clean = path_of(there.directory / FOLDER, key, 0.0).with_suffix(".png")
             (tmp_path / folder / f"{key}.png").write_bytes((made if made.exists() else clean).read_bytes())
