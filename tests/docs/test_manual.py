@@ -13,7 +13,7 @@ from nbclient import NotebookClient
 from tests.docs.pages import PAGES, ROOT, blocks
 
 pytestmark = pytest.mark.docs
-NEEDED = ("BENCHMARKS.md", "examples", "results/mini")  # what the commands read of a checkout
+NEEDED = ("BENCHMARKS.md", "examples", "results/board", "results/mini")  # what the commands read of a checkout
 
 
 @pytest.fixture
