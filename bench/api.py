@@ -11,7 +11,7 @@ from bench import sinks
 from bench.analysis.cells import measured
 from bench.analysis.sent import send
 from bench.config import Request, RunConfig, resolve, resolve_all
-from bench.config.asked import check_asked
+from bench.config.choices import check_asked
 from bench.config.facts import SUITE_FACTS
 from bench.config.request import about
 from bench.errors import UsageError

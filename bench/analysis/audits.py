@@ -11,8 +11,6 @@ from bench.records.files import explained, unlinked
 from bench.records.ranges import bounds
 
 FILE = "audit.json"
-
-
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 

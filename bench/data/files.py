@@ -16,7 +16,7 @@ def read_bytes(path: Path, what: str) -> bytes:
 
     Args:
         path: the file.
-        what: what it is, for the message, e.g. "the VQA annotations".
+        what: what it is, for the message, without an article, e.g. "VQA annotations".
 
     Raises:
         UsageError: there is no such file, it cannot be read, is empty, is an HTML page or a git-lfs pointer.

@@ -88,7 +88,7 @@ def _matched(sources: Mapping[str, Path], wanted: Mapping[str, Path]) -> dict[st
 
 def _listed(path: Path, sources: Mapping[str, Path], wanted: Mapping[str, Path]) -> dict[str, str]:
     try:
-        rows = list(csv.DictReader(io.StringIO(read_bytes(path, "the pair list").decode("utf-8-sig")), strict=True))
+        rows = list(csv.DictReader(io.StringIO(read_bytes(path, "pair list").decode("utf-8-sig")), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path} is no CSV: {error}") from None
     found: dict[str, str] = {}
@@ -113,8 +113,9 @@ def _known(name: str, there: Mapping[str, Path]) -> str | None:
 
 def _facts(path: Path, key: str) -> dict[str, tuple[str, ...]]:
     """Texts of a JSON list by the name of the image that they are about."""
+    raw = read_bytes(path, f"{key} of the targets")
     try:
-        entries: Any = json.loads(read_bytes(path, f"the targets' {key}"))
+        entries: Any = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is no JSON: {error}") from None
     found = {}

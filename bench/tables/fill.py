@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
 from attacks.adaptive import OWN_GRADIENT, STAND_IN
+from attacks.presets import BROUGHT, TARGET_SAID, TASKLESS
 from bench.analysis.cells import ALL_TARGETS, AVERAGE, TO_CAPTIONS, Measure
 from bench.analysis.published import published
 from bench.errors import UsageError
@@ -18,7 +19,7 @@ PARTS = (  # of answers and of samples, in the order of their official tables
     *("all", "NAT", "SOC", "LAN", "TXT", "IMG", "NO", "G1-6", "G7-12"),
 )
 NOISE, CLEAN = "random noise", "none (clean)"
-_OF_ENCODERS = ("embedding", "patch-tokens", "pooled", "target-image", "target-text")  # goals that ask encoders alone
+_OF_ENCODERS = frozenset(TASKLESS) - {TARGET_SAID, BROUGHT}  # goals that ask encoders alone
 
 
 def _victim(model: str | None) -> str:

@@ -66,6 +66,7 @@ def test_a_folder_is_a_dataset_with_what_is_said_of_its_targets(folder):
         ({"p.csv": "ImageId,TargetId\n1,1\n1,2\n"}, {"pairs": "p.csv"}, "line 3: image '1' comes twice"),
         ({"p.csv": "ImageId,TargetId\n"}, {"pairs": "p.csv"}, "lists no pair"),
         ({"k.json": "[{"}, {"keywords": "k.json"}, "is no JSON"),
+        ({"other.json": "[]"}, {"keywords": "k.json"}, "^no keywords of the targets at"),
         ({"k.json": "[3]"}, {"keywords": "k.json"}, 'entry 0: {"image": NAME, "keywords": TEXTS} is needed'),
         ({"k.json": '{"a": 1}'}, {"keywords": "k.json"}, "entry 0"),
         ({}, {"targets": "nowhere"}, "target images"),
