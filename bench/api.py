@@ -73,7 +73,7 @@ def run(encoder: Names | None = None, task: Names | None = None, *, progress: bo
     """
     request = Request.of(encoder=encoder, task=task, **options)
     configs = resolve(request)
-    check_asked(request, [config.task for config in configs])
+    check_asked(request, configs)
     return _carried_out(configs, request, progress)
 
 
@@ -89,7 +89,9 @@ def run_all(*, progress: bool = True, **options: Any) -> Result:
         RecordsError: as of `run`.
     """
     request = Request.of(**options)
-    return _carried_out(resolve_all(request), request, progress)
+    configs = resolve_all(request)
+    check_asked(request, configs)
+    return _carried_out(configs, request, progress)
 
 
 def _carried_out(configs: list[RunConfig], request: Request, progress: bool) -> Result:

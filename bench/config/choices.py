@@ -1,18 +1,24 @@
 """What of a request is refused: words that mean nothing, and options that no run has a use for. Never imports torch."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from bench import registry
 from bench.config.black_box import asks_endpoints
+from bench.config.naming import known_encoders
 from bench.config.radii import NORMS
 from bench.config.request import NATIVE, NO_ATTACK, Request, flag
-from bench.config.suite import Suite
+from bench.config.suite import Suite, load_suite
 from bench.config.victims import asks_victims
 from bench.errors import UsageError
 from tasks.protocol import PROTOCOLS
 
+if TYPE_CHECKING:
+    from bench.config.run_config import RunConfig
+
 PRECISIONS = ("float32", "bf16", "fp16")
 TOWERS = ("encoder", NATIVE)
+OF_ATTACKS = ("surrogate", "surrogate_vlm", "eps", "norm", "precision")  # options that a clean run has no use for
 
 
 def check_choices(request: Request, suite: Suite) -> None:
@@ -54,21 +60,35 @@ def check_judge(request: Request, tasks: Iterable[str]) -> None:
         )
 
 
-def check_asked(request: Request, tasks: Iterable[str]) -> None:
+def check_asked(request: Request, configs: Sequence["RunConfig"]) -> None:
     """Refuse options that none of the runs has a use for.
 
     Args:
-        request: as a user made it; one that a finished run's header makes may say more than its task takes.
-        tasks: those of its runs.
+        request: as a user made it; one that a finished run's header makes may say more than its runs take.
+        configs: its runs.
 
     Raises:
         UsageError: there is such an option; names it.
     """
+    _check_victims(request, [config.task for config in configs])
+    _check_unattacked(request, configs)
+    known = known_encoders(load_suite(request.suite))
+    if request.arch and all(name in known for config in configs for name in (config.encoder, *config.surrogates)):
+        raise UsageError(
+            "--arch says what a checkpoint's file or folder holds, and no encoder is given as a path: leave it out"
+        )
+
+
+def _check_victims(request: Request, tasks: Iterable[str]) -> None:
     given = [name for name in ("vlm", "shots", "image_size") if getattr(request, name) not in (None, ())]
     given += ["tower"] if request.tower == NATIVE and request.encoder else []
     if given and not any(map(asks_victims, tasks)):
         names = ", ".join(dict.fromkeys(tasks))
         raise UsageError(f"{flag(given[0])}: task {names} asks no vision-language model; leave it out")
-    made_on = request.surrogate or request.surrogate_vlm
-    if made_on and request.attack == NO_ATTACK:
-        raise UsageError("--attack none makes no images, so that --surrogate has no use; leave one of them out")
+
+
+def _check_unattacked(request: Request, configs: Sequence["RunConfig"]) -> None:
+    given = [name for name in OF_ATTACKS if getattr(request, name) not in (None, ())]
+    if given and all(config.attack == NO_ATTACK for config in configs):
+        names = ", ".join(map(flag, given))
+        raise UsageError(f"{names}: attack 'none' makes no images; leave that out, or choose an attack with --attack")

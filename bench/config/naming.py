@@ -4,8 +4,9 @@ import hashlib
 import re
 from pathlib import Path
 
-from bench.config.request import exists
-from bench.config.suite import is_file
+from bench import registry
+from bench.config.request import NATIVE, exists
+from bench.config.suite import Suite, is_file
 from bench.models.victims import specs
 from bench.models.victims.specs import VictimSpec
 
@@ -60,3 +61,10 @@ def digest(text: str) -> str:
 def placed(name: str) -> str:
     """A path in the working folder with a slash, so that it is seen to be one; other names as they are."""
     return f"./{name}" if "/" not in name and exists(name) else name
+
+
+def known_encoders(suite: Suite) -> set[str]:
+    """Names of encoders that are no places: rows, aliases, those of plugins, and that of a model's own."""
+    from bench.models.encoders import catalogue
+
+    return {*catalogue.rows(suite.encoders), *catalogue.aliases(), *registry.plugins("bench.encoders"), NATIVE}

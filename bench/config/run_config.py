@@ -13,7 +13,16 @@ from bench.config.black_box import as_black_box
 from bench.config.brought import STEPS, check_brought, check_one_radius
 from bench.config.choices import check_choices, check_judge
 from bench.config.ensemble import JOINED, MEAN, sources, weights
-from bench.config.naming import digest, file_name, lasting, lasting_victim, placed, shortened, victim_file_name
+from bench.config.naming import (
+    digest,
+    file_name,
+    known_encoders,
+    lasting,
+    lasting_victim,
+    placed,
+    shortened,
+    victim_file_name,
+)
 from bench.config.radii import HOW_TO_WRITE, parse_eps
 from bench.config.request import ADAPTIVE, DEFAULT_PROTOCOL, NATIVE, NO_ATTACK, Options, Request
 from bench.config.suite import Suite, TaskPlan, load_suite, preset
@@ -275,8 +284,7 @@ def _encoders(names: Sequence[str], suite: Suite) -> list[str]:
     """Row names for aliases, other names and places as `_place` has them."""
     from bench.models.encoders import catalogue
 
-    aliases = catalogue.aliases()
-    known = {*catalogue.rows(suite.encoders), *aliases, *registry.plugins("bench.encoders"), NATIVE}
+    aliases, known = catalogue.aliases(), known_encoders(suite)
     return list(dict.fromkeys(aliases.get(name) or (name if name in known else placed(name)) for name in names))
 
 

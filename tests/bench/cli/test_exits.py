@@ -91,6 +91,6 @@ def test_the_library_takes_paths_and_numpy_numbers(tmp_path):
     shutil.copytree(str(resources.files("bench") / "mini/weights/clip"), tmp_path / "mine")
     result = bench.run(
         Path(tmp_path / "mine"), "zeroshot", dataset="mini-shape", limit=np.int64(2), seed=np.int32(1), jobs=np.int8(1),
-        attack="none", eps=np.float32(2), output=tmp_path / "runs", progress=False,
+        attack="noise", eps=np.float32(2), output=tmp_path / "runs", progress=False,
     )  # fmt: skip
     assert result.runs[0].header.n_samples == 2

@@ -64,3 +64,42 @@ def test_a_run_under_the_papers_protocol_says_its_precision(tmp_path, monkeypatc
     options = {"attack": "short", "eps": 2, "limit": 2, "jobs": 1, "device": "cpu", "progress": False}
     (run,) = bench.run("clip", "vqa", protocol="paper", output=tmp_path, **options).runs
     assert (run.header.precision, run.header.protocol_name, run.header.status) == ("fp16", "paper", "complete")
+
+
+def refused(**options):
+    with pytest.raises(UsageError) as caught:
+        bench.run(**{"encoder": "clip", "task": "vqa", "progress": False} | options)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({"eps": 4}, "--eps"),
+        ({"eps": 0.5, "norm": "l2"}, "--eps, --norm"),
+        ({"precision": "bf16"}, "--precision"),
+        ({"surrogate": "fare2"}, "--surrogate"),
+        ({"surrogate_vlm": "mini-openflamingo"}, "--surrogate-vlm"),
+    ],
+)
+def test_what_only_an_attack_has_a_use_for_is_an_error_without_one(options, names, tmp_path):
+    message = refused(attack="none", output=tmp_path, **options)
+    assert message.startswith(f"{names}: attack 'none' makes no images; leave that out, or choose an attack")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options", [{}, {"encoder": "clip,fare"}, {"encoder": None, "vlm": "mini-openflamingo"}])
+def test_the_architecture_of_no_path_is_an_error(options, tmp_path):
+    message = refused(arch="ViT-B-32", attack="none", output=tmp_path, **options)
+    assert "--arch says what a checkpoint's file or folder holds, and no encoder is given as a path" in message
+
+
+def test_the_architecture_of_a_whole_suite_is_an_error():
+    with pytest.raises(UsageError, match=r"--arch says .* leave it out"):
+        bench.run_all(suite="mini-full", arch="ViT-B-32")
+
+
+@pytest.mark.parametrize("options", [{"encoder": "clip,./tower.pt"}, {"surrogate": "./tower.pt", "eps": 4}])
+def test_the_architecture_of_one_path_among_names_is_no_error(options, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "tower.pt" in refused(arch="ViT-B-32", output=tmp_path, jobs=1, limit=2, **options)

@@ -47,7 +47,7 @@ def test_a_kind_with_its_own_curve_and_option_runs_on_an_engine_of_its_own(plugi
 
 def test_a_defence_with_an_option(plugin, tmp_path):
     command = ["run", "--encoder", "clip", "--task", "zeroshot", "--dataset", "mini-shape", "--limit", "2", "--quiet"]
-    command += ["--eps", "4", "--attack", "none", "--defence", "paler?share=0.25", "--output", str(tmp_path)]
+    command += ["--attack", "none", "--defence", "paler?share=0.25", "--output", str(tmp_path)]
     done = bench(*command, path=[plugin])
     assert done.poll() == 0, done.stderr
     (path,) = tmp_path.rglob("run.json")
