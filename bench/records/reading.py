@@ -20,6 +20,7 @@ from bench.records.samples import read_samples, write_samples
 from bench.records.shards import run_of, shards_in
 from bench.records.types import FormerRecord, Key, Record
 
+RECORDS = "records.jsonl"
 ARCHIVED = "records.jsonl.gz"
 
 _NOT_PLAIN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, RecordsError)
@@ -104,10 +105,14 @@ def read_records(directory: Path | str) -> list[Record]:
 
 def _content(directory: Path, header: RunHeader) -> tuple[Path, bytes]:
     """The file of a run's records, and what is in it; a run that is under way may have none yet."""
-    path, archived = directory / "records.jsonl", directory / ARCHIVED
+    path, archived = directory / RECORDS, directory / ARCHIVED
+    is_packed = archived.is_symlink() or archived.exists()
     if path.is_symlink() or path.exists():
-        return path, read_inside(path)
-    if archived.is_symlink() or archived.exists():
+        content = read_inside(path)
+        if is_packed and _unpacked(archived) != content:
+            raise RecordsError(f"{path} and {archived} both hold records, and not the same; delete one of them")
+        return path, content
+    if is_packed:
         return archived, _unpacked(archived)
     if header.status == "complete":
         raise RecordsError(f"{directory} has no records ({path.name} or {ARCHIVED}); restore them or delete the run")
@@ -127,7 +132,7 @@ def _unpacked(path: Path) -> bytes:
 def archive_run(source: Path | str, target: Path | str) -> None:
     """Copy a complete run to `target` with what it asked, its records compressed; equal records give equal bytes.
 
-    What an older archive there holds is replaced.
+    What an older run or archive there holds is replaced.
 
     Where the run was written and sent is left out of the copy's header: it names a place of one person, and moves no
     number.
@@ -143,7 +148,8 @@ def archive_run(source: Path | str, target: Path | str) -> None:
     with explained("write", target):
         target.mkdir(parents=True, exist_ok=True)
         unlinked(target / ARCHIVED, target).write_bytes(gzip.compress(lines.encode("ascii"), mtime=0))
-        unlinked(target / SAMPLES, target).unlink(missing_ok=True)
+        for name in (SAMPLES, RECORDS):
+            unlinked(target / name, target).unlink(missing_ok=True)
     config = {name: value for name, value in run.header.config.items() if name not in ("output", "log_to")}
     write_atomically(unlinked(target / "run.json", target), replace(run.header, config=config).to_json())
     if asked:

@@ -24,7 +24,7 @@ from bench.records.files import (
 )
 from bench.records.header import IDENTITY, RunHeader
 from bench.records.ranges import Ranges
-from bench.records.reading import decode, read_header, split_lines
+from bench.records.reading import ARCHIVED, decode, read_header, split_lines
 from bench.records.types import Key, Record, encode
 
 OWN = ("run.json", "records.jsonl", "records.torn", "lock")  # what the store writes
@@ -126,6 +126,11 @@ class RunStore:
                 raise RecordsError(f"{self._records_path} has no run.json beside it; delete or move it")
             write_atomically(path, header.to_json())
             return header
+        if (archive := self.directory / ARCHIVED).exists():
+            raise RecordsError(
+                f"{archive} is the archive of a run, which does not go on; choose another output directory, or use "
+                "--force to begin a new run beside it"
+            )
         stored = read_header(self.directory)
         if other := _conflict(stored, header):
             raise RecordsError(
@@ -205,6 +210,8 @@ def place_beside(directory: Path, header: RunHeader) -> Path:
 def _may_hold(place: Path, header: RunHeader) -> bool:
     if not (place / "run.json").exists():
         return not (place / "records.jsonl").exists()
+    if (place / ARCHIVED).exists():
+        return False
     try:
         return not _conflict(read_header(place), header)
     except RecordsError:  # what cannot be read is another run
