@@ -83,7 +83,7 @@ def check(
     document = document or (committed.DOCUMENT if default else None)
     before = gate.load_baseline(baseline)
     if update:
-        changes = [] if isinstance(before, Finding) else gate.changes(before, roots)
+        changes = gate.changes([] if isinstance(before, Finding) else before, roots)
         written = committed.update(baseline, roots)
         if document:
             committed.write(document, load_runs([baseline]))

@@ -21,8 +21,8 @@ class Finding:
     Attributes:
         name: Such as "fare / vqa / mini-vqa at 4/255".
         ok: Whether the gate passes.
-        outcome: "ok", "fell", "rose", "dearer", "missing", "partial", "stale", "not comparable" or "not
-            credible".
+        outcome: "ok", "fell", "rose", "dearer", "added", "missing", "partial", "stale", "not comparable" or
+            "not credible".
         words: The outcome with its numbers; p-values are one-sided and Holm-corrected.
     """
 
@@ -141,6 +141,11 @@ def by_place(runs: Iterable[Run]) -> dict[RunKey, Run]:
             raise UsageError(f"two runs of {_name(key)}, choose one: {places}")
         result[key] = run
     return result
+
+
+def added(key: RunKey) -> Finding:
+    """Of a run that an update puts beside those of the baseline, in place of none."""
+    return Finding(_name(key), True, "added", f"{_name(key)}, attack {key[4]}: new in the baseline")
 
 
 def _beside(new: dict[RunKey, Run], old: dict[RunKey, Run]) -> dict[RunKey, Run]:

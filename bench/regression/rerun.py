@@ -8,7 +8,7 @@ from bench import registry
 from bench.models.victims.load import is_black_box
 from bench.records import RecordsError, Run, load_run, load_runs
 from bench.regression.baseline import stale_blocks, stale_scores
-from bench.regression.compare import Finding, by_place, compare_gradients, compare_to_baseline
+from bench.regression.compare import Finding, added, by_place, compare_gradients, compare_to_baseline
 
 GUARDED_ENCODERS = ("clip", "fare4")
 GUARDED_DATASETS = ("mini-shape", "mini-vqa")
@@ -53,8 +53,10 @@ def _gradients(runs: Sequence[Run], baseline: Sequence[Run], rise: float | None)
 
 def changes(baseline: Sequence[Run], roots: Sequence[Path]) -> list[Finding]:
     """What the runs under ``roots`` would change in the baseline, the runs that they leave alone aside."""
-    new = by_place(load_runs(roots))
-    return compare_to_baseline(new.values(), [run for place, run in by_place(baseline).items() if place in new])
+    new, old = by_place(load_runs(roots)), by_place(baseline)
+    both = [place for place in new if place in old]
+    compared = compare_to_baseline([new[p] for p in both], [old[p] for p in both]) if both else []
+    return compared + [added(place) for place in new if place not in old]
 
 
 def rerun(baseline: Sequence[Run], samples: int, jobs: int | None = None, rise: float | None = None) -> list[Finding]:

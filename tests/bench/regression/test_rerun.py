@@ -130,6 +130,20 @@ def test_an_update_puts_a_new_run_beside_those_of_its_task(baseline):
     assert (base / "mini" / "captioning" / "four").is_dir()
 
 
+def test_an_update_says_what_it_adds_and_what_it_changes(baseline):
+    make_run(baseline[1] / "three", {0: HIGH}, encoder="fare2")
+    shutil.rmtree(baseline[1] / "one")
+    shutil.rmtree(baseline[1] / "two")
+    added = "added  fare2 / vqa / mini-vqa, attack ensemble: new in the baseline"
+    assert check("--baseline", baseline[0], "--runs", baseline[1], "--update").stdout.splitlines() == [added]
+    shutil.rmtree(baseline[0] / "mini" / "vqa" / "three")
+    make_run(baseline[1] / "two", {0: HIGH, 4: LOW}, encoder="clip")
+    lines = check("--baseline", baseline[0], "--runs", baseline[1], "--update").stdout.splitlines()
+    assert added in lines
+    assert lines[-1].startswith("FELL   clip / vqa / mini-vqa at 4/255")
+    assert not any("no baseline" in line for line in lines)
+
+
 def test_an_update_with_one_partial_run_writes_nothing(baseline):
     before = {path: path.read_bytes() for path in baseline[0].rglob("*") if path.is_file()}
     replaced(baseline[1], "one", LOW, LOW)
@@ -143,7 +157,11 @@ def test_an_update_with_one_partial_run_writes_nothing(baseline):
 
 
 def test_an_update_makes_a_baseline_where_there_was_none(baseline, tmp_path):
-    assert check("--baseline", tmp_path / "new" / "base", "--runs", baseline[1], "--update").exit_code == 0
+    result = check("--baseline", tmp_path / "new" / "base", "--runs", baseline[1], "--update")
+    assert (result.exit_code, result.stdout.splitlines()) == (
+        0,
+        [f"added  {name} / vqa / mini-vqa, attack ensemble: new in the baseline" for name in ("fare4", "clip")],
+    )
     assert check("--baseline", tmp_path / "new" / "base", "--runs", baseline[1]).exit_code == 0
 
 
