@@ -1,14 +1,16 @@
 """Names to things: built-ins by "module:attribute", third parties by entry points, and "did you mean"."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from bench.errors import UsageError
+
+T = TypeVar("T")
 
 TASKS = {
     "zeroshot": "tasks.zeroshot:ZeroShot",
@@ -175,6 +177,28 @@ def made(group: str, name: str, kind: type, *arguments: object, **options: objec
     if not isinstance(thing, kind):
         raise broken(group, name, f"it gives a {type(thing).__name__}, not what {kind.__name__} asks for")
     return thing
+
+
+def examined(group: str, name: str, look: Callable[[], T]) -> T:
+    """What a look at the thing behind a name finds: a third party's may raise at any attribute that is asked of it.
+
+    Raises:
+        UsageError: as for `resolve`; a plugin that raises.
+    """
+    try:
+        return look()
+    except UsageError:
+        raise
+    except (Exception, SystemExit) as error:
+        if name not in plugins(group):
+            raise
+        raise broken(group, name, f"a look at it fails with {type(error).__name__}: {error}") from error
+
+
+def attribute(group: str, name: str, asked: str) -> Any:
+    """An attribute of what a name stands for, None if it has none; errors as of `examined`."""
+    thing = resolve(group, name)
+    return examined(group, name, lambda: getattr(thing, asked, None))
 
 
 def extra(module: str, name: str, asked: str) -> ModuleType:

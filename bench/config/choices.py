@@ -54,7 +54,7 @@ def check_judge(request: Request, tasks: Iterable[str]) -> None:
     Raises:
         UsageError: no task asked for has a judge.
     """
-    if request.judge and not any(hasattr(registry.resolve("bench.tasks", task), "judge") for task in tasks):
+    if request.judge and not any(registry.attribute("bench.tasks", task, "judge") for task in tasks):
         raise UsageError(
             f"--judge is for keywords, target-text and target-caption, not {', '.join(tasks)}: leave it out"
         )

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench import registry
@@ -61,6 +62,14 @@ def digest(text: str) -> str:
 def placed(name: str) -> str:
     """A path in the working folder with a slash, so that it is seen to be one; other names as they are."""
     return f"./{name}" if "/" not in name and exists(name) else name
+
+
+def encoder_names(names: Sequence[str], suite: Suite) -> list[str]:
+    """Row names for aliases, other names and places as `placed` has them."""
+    from bench.models.encoders import catalogue
+
+    aliases, known = catalogue.aliases(), known_encoders(suite)
+    return list(dict.fromkeys(aliases.get(name) or (name if name in known else placed(name)) for name in names))
 
 
 def known_encoders(suite: Suite) -> set[str]:

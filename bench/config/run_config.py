@@ -13,16 +13,7 @@ from bench.config.black_box import as_black_box
 from bench.config.brought import STEPS, check_brought, check_one_radius
 from bench.config.choices import check_choices, check_judge
 from bench.config.ensemble import JOINED, MEAN, sources, weights
-from bench.config.naming import (
-    digest,
-    file_name,
-    known_encoders,
-    lasting,
-    lasting_victim,
-    placed,
-    shortened,
-    victim_file_name,
-)
+from bench.config.naming import digest, encoder_names, file_name, lasting, lasting_victim, shortened, victim_file_name
 from bench.config.radii import HOW_TO_WRITE, parse_eps
 from bench.config.request import ADAPTIVE, DEFAULT_PROTOCOL, NATIVE, NO_ATTACK, Options, Request
 from bench.config.suite import Suite, TaskPlan, load_suite, preset
@@ -236,10 +227,10 @@ def resolve(request: Request) -> list[RunConfig]:
     tasks = {task: _datasets(task, request, suite) for task in _tasks(request, suite)}
     _check_taken(request, suite, tasks)
     check_judge(request, tasks)
-    encoders = _encoders(request.encoder, suite) or [NATIVE]
+    encoders = encoder_names(request.encoder, suite) or [NATIVE]
     if request.surrogate_vlm and not any(map(asks_victims, tasks)):
         raise UsageError(f"--surrogate-vlm: task {', '.join(tasks)} asks no vision-language model; use --surrogate")
-    made_on = sources(_encoders(request.surrogate, suite), request)
+    made_on = sources(encoder_names(request.surrogate, suite), request)
     return [
         _run(_with_source(encoder, task, dataset, pair, surrogates, suite), request, suite)
         for encoder in encoders
@@ -280,14 +271,6 @@ def _with(request: Request, row: Mapping[str, str]) -> Request:
     return replace(request, **{name: getattr(chosen, name) for name in row})
 
 
-def _encoders(names: Sequence[str], suite: Suite) -> list[str]:
-    """Row names for aliases, other names and places as `_place` has them."""
-    from bench.models.encoders import catalogue
-
-    aliases, known = catalogue.aliases(), known_encoders(suite)
-    return list(dict.fromkeys(aliases.get(name) or (name if name in known else placed(name)) for name in names))
-
-
 def _tasks(request: Request, suite: Suite) -> list[str]:
     if request.task == (ALL_TASKS,):
         return list(suite.tasks)
@@ -303,7 +286,7 @@ def _plan(task: str, suite: Suite) -> TaskPlan:
         return suite.tasks[task]
     if task not in registry.plugins("bench.tasks"):
         raise UsageError(f"suite {suite.name!r} has no datasets for task {task!r}")
-    plan = getattr(registry.resolve("bench.tasks", task), "plan", None)
+    plan = registry.attribute("bench.tasks", task, "plan")
     if not isinstance(plan, TaskPlan):
         raise UsageError(f"the plugin task {task!r} needs a class attribute plan = bench.config.TaskPlan(...)")
     return plan

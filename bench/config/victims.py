@@ -26,7 +26,7 @@ def victim_pairs(task: str, request: Request, suite: Suite) -> list[Pair]:
 
 def asks_victims(task: str) -> bool:
     """Whether a task asks vision-language models, not encoders; imports torch."""
-    return getattr(registry.resolve("bench.tasks", task), "model", None) == "vlm"
+    return bool(registry.attribute("bench.tasks", task, "model") == "vlm")
 
 
 def _victim(name: str, request: Request, suite: Suite) -> VictimSpec:

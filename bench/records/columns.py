@@ -79,7 +79,7 @@ def read(content: bytes, header: RunHeader) -> Columns | None:
         header: Of the run.
     """
     gathered = _Gathered()
-    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError, OverflowError):
         for chunk in _chunks(content):
             rows = _rows(chunk)
             if len(rows) != chunk.count(b"\n") or not _are_sound(rows, header):

@@ -92,8 +92,8 @@ def can_run_in_part(run: Run) -> bool:
         return False
     if is_black_box(run.header.model or "") or run.header.images is not None:
         return False
-    task = registry.resolve("bench.tasks", run.header.task)
-    return bool(getattr(task, "part_scores_as_whole", False)) and not run.header.surrogate
+    whole = registry.attribute("bench.tasks", run.header.task, "part_scores_as_whole")
+    return bool(whole) and not run.header.surrogate
 
 
 def is_guarded(run: Run) -> bool:

@@ -26,7 +26,8 @@ def task_class(name: str) -> type[Task]:
     found = registry.resolve("bench.tasks", name)
     if not isinstance(found, type):
         raise registry.broken("bench.tasks", name, f"it is a {type(found).__name__}, not a class like tasks.base.Task")
-    if missing := [member for member in NEEDED if not hasattr(found, member)]:
+    missing = registry.examined("bench.tasks", name, lambda: [one for one in NEEDED if not hasattr(found, one)])
+    if missing:
         raise registry.broken("bench.tasks", name, f"it lacks {', '.join(missing)}; see tasks.base.Task")
     return found
 

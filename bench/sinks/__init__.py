@@ -31,9 +31,10 @@ def make_sink(spec: str) -> Sink:
     if name not in registry.names(GROUP):
         raise registry.unknown("sink", name, registry.names(GROUP))
     found: Any = registry.resolve(GROUP, name)
-    if not inspect.isclass(found) or not all(callable(getattr(found, method, None)) for method in _METHODS):
+    methods = registry.examined(GROUP, name, lambda: [getattr(found, method, None) for method in _METHODS])
+    if not inspect.isclass(found) or not all(map(callable, methods)):
         raise registry.broken(GROUP, name, f"it is no class with {', '.join(_METHODS)}; see bench.sinks.base")
-    known = list(inspect.signature(found).parameters)[1:]
+    known = registry.examined(GROUP, name, lambda: list(inspect.signature(found).parameters))[1:]
     for option in options:
         if option not in known:
             raise registry.unknown(f"option of --log-to {name}", option, known or ["none"])

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from bench import registry, sinks
 from bench.cli import main
-from bench.config import preset
+from bench.config import Request, preset, resolve
+from bench.config.choices import check_judge
+from bench.config.victims import asks_victims
 from bench.data.readers import reader
 from bench.errors import UsageError
 from bench.models.defences.load import load_defence
@@ -20,6 +22,7 @@ from bench.models.encoders.load import load_encoder
 from bench.models.judges import load_judge
 from bench.models.victims.load import family
 from bench.regression.baseline import blocks
+from bench.regression.rerun import can_run_in_part
 from bench.running.engines import execute_all
 from bench.running.kinds import attack_kind
 from bench.running.plugins import task_class
@@ -133,3 +136,30 @@ def test_behind_a_door_may_be_anything_at_all(group, thing, failure):
 
 def test_every_group_has_its_door_here():
     assert DOORS.keys() == set(registry.groups())
+
+
+UNSIGNED = type(
+    "Unsigned",
+    (Thing,),
+    dict.fromkeys(("__signature__", "begin", "log", "close", "submit", "watch"), leaves),
+)
+
+
+@pytest.mark.parametrize("group", DOORS)
+@pytest.mark.parametrize("thing", [Raising(), UNSIGNED], ids=["raising", "unsigned"])
+def test_behind_a_door_may_be_what_raises_when_it_is_looked_at(monkeypatch, group, thing):
+    try_out(monkeypatch, group, thing, None)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda: resolve(Request.of(encoder="clip", task="mine")),
+        lambda: asks_victims("mine"),
+        lambda: check_judge(Request.of(judge="words"), ["mine"]),
+        lambda: can_run_in_part(in_memory({0: [100.0]}, task="mine")),
+    ],
+)
+def test_a_task_may_raise_whatever_is_asked_of_it_first(monkeypatch, look):
+    monkeypatch.setitem(DOORS, "bench.tasks", look)
+    try_out(monkeypatch, "bench.tasks", Raising(), None)

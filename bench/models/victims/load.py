@@ -1,6 +1,7 @@
 """From a name, folder or hub id to a victim: the family whose checkpoint it is loads it."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -79,7 +80,8 @@ def family_of(place: str) -> tuple[str, Family, Source]:
     source, broken = Source(place, _config(place)), []
     for name in registry.names(GROUP):
         try:
-            if (found := family(name)).owns(source):
+            found = family(name)
+            if registry.examined(GROUP, name, partial(found.owns, source)):
                 return name, found, source
         except UsageError as error:
             broken.append(str(error))
@@ -89,7 +91,10 @@ def family_of(place: str) -> tuple[str, Family, Source]:
 def is_black_box(place: str) -> bool:
     """Whether a place names a family of which only answers are to be had; other places are not looked at."""
     named, _, rest = place.partition(":")
-    return bool(rest) and named in registry.names(GROUP) and bool(getattr(family(named), "black_box", False))
+    if not rest or named not in registry.names(GROUP):
+        return False
+    found = family(named)
+    return registry.examined(GROUP, named, lambda: bool(getattr(found, "black_box", False)))
 
 
 def family(name: str) -> Family:

@@ -64,10 +64,12 @@ def make_engine(on: str, jobs: int | None, progress: bool) -> Engine:
     if name not in registry.names(GROUP):
         raise registry.unknown("engine", name, registry.names(GROUP))
     found: Any = registry.resolve(GROUP, name)
-    if not callable(found) or not all(callable(getattr(found, method, None)) for method in ("submit", "watch")):
+    methods = registry.examined(GROUP, name, lambda: [getattr(found, one, None) for one in ("submit", "watch")])
+    if not callable(found) or not all(map(callable, methods)):
         raise UsageError(f"the plugin engine {name!r} is no class with submit and watch; see bench.running.engines")
     options = dict(parse_qsl(query, keep_blank_values=True)) | ({"address": address} if address else {})
-    known = [option for option in inspect.signature(found).parameters if option not in ("jobs", "progress")]
+    parameters = registry.examined(GROUP, name, lambda: list(inspect.signature(found).parameters))
+    known = [option for option in parameters if option not in ("jobs", "progress")]
     for option in options:
         if option not in known:
             raise registry.unknown(f"option of --on {name}", option, known or ["none"])
