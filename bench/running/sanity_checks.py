@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import pairwise
+from operator import attrgetter
+from statistics import fmean
 from typing import Any
 
 from torch import Tensor
@@ -24,6 +26,7 @@ from attacks.objective import Objective
 from attacks.outcome import Outcome
 from attacks.presets import AttackStep
 from attacks.threat import ThreatModel
+from bench.analysis.stats import Alternative, paired
 from bench.config import RunConfig
 from bench.records import CLEAN, Record, RunHeader
 from bench.records.worst import WorstSoFar
@@ -35,6 +38,7 @@ from tasks.base import Task
 BATCH_CHECK = "repeatable"  # the check that every first batch gets
 BLACK_BOX_GAIN = 0.002  # share of the samples; AutoAttack's threshold
 PLAIN_ENCODER, ANCHOR_EPS, ANCHOR_SHARE, ANCHOR_SAMPLES = "clip", 4.0, 0.25, 10
+BY_CHANCE = 0.01  # p-value from which attacked scores above clean ones are chance; the gate's, too
 FEW = 16  # samples along whose random directions the loss is looked at
 LOSS_SLACK = 1e-4  # relative
 LOST_AS_PNG = 0.1  # share of what an attack broke that may be unbroken once its images are 8-bit pictures
@@ -115,12 +119,19 @@ def _moves(attacked: Sequence[Record]) -> SanityCheck:
 
 
 def _below_clean(attacked: Sequence[Record], clean: dict[str, Record], task: Task) -> SanityCheck:
-    """Attacked answers must not be better than clean ones, on the mean of the same samples."""
-    sign = 1 if task.worst == "min" else -1
-    changes = [_score(r) - _score(clean[r.sample_id]) for r in attacked]
-    mean = sum(changes) / len(changes)
-    detail = f"the attack moves the score by {mean:+.2f} on average over {len(changes)} attacked images"
-    return SanityCheck("robust_not_above_clean", sign * mean <= 0, detail)
+    """Attacked answers must not be better than clean ones to the same samples, by more than chance gives.
+
+    An attack that stops at no threshold may raise the CIDEr of a few images by chance.
+    """
+    found: dict[str, list[float]] = {}
+    for record in attacked:
+        found.setdefault(record.sample_id, []).append(_score(record))
+    after = {sample: fmean(scores) for sample, scores in found.items()}
+    before, groups = ({s: take(clean[s]) for s in after} for take in (_score, attrgetter("group")))
+    better: Alternative = "greater" if task.worst == "min" else "less"
+    change = paired(after, before, groups, alternative=better)
+    detail = f"the attack moves the score of what it attacked by {change.in_words()} ({change.test})"
+    return SanityCheck("robust_not_above_clean", change.p >= BY_CHANCE, detail)
 
 
 def _grows_with_eps(attacked: Sequence[Record]) -> SanityCheck:

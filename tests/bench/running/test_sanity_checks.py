@@ -1,7 +1,9 @@
 """Every check on a run fails on a model, or an attack, built to trigger it; a sound run passes all."""
 
 from dataclasses import replace
+from math import comb
 
+import msgspec
 import pytest
 import torch
 from click.testing import CliRunner
@@ -148,6 +150,24 @@ def records(attacked: list[float], clean=100.0, **changes) -> list[Record]:
 def test_scores_above_clean():
     assert not checks(records([100.0] * 12, clean=50.0))["robust_not_above_clean"]
     assert checks(records([0.0] * 12, clean=50.0))["robust_not_above_clean"]
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "ok"),
+    [(6, 0, True), (7, 0, False), (6, 6, True), (10, 2, True), (11, 1, False), (10, 1, False), (1, 0, True)],
+)
+def test_scores_above_clean_by_chance(better, worse, ok):
+    """The chance that so many of n equal changes, or more, are for the better, against 1 %."""
+    n = better + worse
+    assert (sum(comb(n, k) for k in range(better, n + 1)) / 2**n >= 0.01) is ok
+    assert checks(records([60.0] * better + [40.0] * worse, clean=50.0))["robust_not_above_clean"] is ok
+
+
+def test_several_questions_about_an_image_are_one_chance():
+    rows = records([60.0] * 12, clean=50.0)
+    assert not checks(rows)["robust_not_above_clean"]
+    rows = [msgspec.structs.replace(row, group="one image") for row in rows]
+    assert checks(rows)["robust_not_above_clean"]
 
 
 @pytest.mark.parametrize(("larger", "ok"), [(0.2, False), (0.25, True), (0.4, True)])
