@@ -294,6 +294,9 @@ def asks_prompts(dataset: Dataset) -> str | None:
     """Why a dataset does not suit a task that asks each image a prompt; None if it does."""
     if dataset.classnames:
         return "has classes where prompts are needed"
-    if not all(sample.prompt for sample in dataset.samples):
+    if not all(sample.prompt.strip() for sample in dataset.samples):
         return "has samples without a prompt; give its row prompt = ..."
+    for sample in dataset.samples:
+        if sample.references and not any(reference.strip() for reference in sample.references):
+            return f"has sample {sample.id!r} with empty texts only to score against; remove it"
     return None

@@ -272,7 +272,7 @@ def _each(value: Any, option: str) -> tuple[str, ...]:
 
 
 def _text(value: Any, option: str) -> str:
-    if not isinstance(value, str | Path) or not str(value):
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
         raise UsageError(f"{option} takes a name, not {value!r}")
     return str(value)
 

@@ -25,6 +25,8 @@ from bench.trust.places import inside
 MOST_VALUES = 1_000_000  # in a dataset card: a few lines of YAML can stand for any number
 _QUOTED = re.compile(r"""["']([^"']*)["']""")
 SAVED, SAVED_SPLITS = "state.json", "dataset_dict.json"  # what `save_to_disk` writes of a Dataset, of a DatasetDict
+_WITH_MARK = "utf-8-sig"  # UTF-8, with the byte order mark that spreadsheets write or without
+_PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})(?:-.*)?\.\w+")  # a file of several that hold a split
 _CARDS = ("README.md", ".huggingface.yaml")  # may say which files are a dataset's
 
 
@@ -77,17 +79,35 @@ def local_table(source: str, root: Path, split: str, config: str | None = None) 
             f"{place if place.exists() else source} cannot be loaded: {reason.splitlines()[0]}; check the file, split "
             "and configuration"
         ) from error
+    if not place.is_file():
+        _check_parts(folder, split.partition("[")[0])
     return LocalTable(undecoded(rows), folder)
+
+
+def _check_parts(folder: Path, split: str) -> None:
+    """Refuse a split of which a part was not downloaded: the library takes what there is for the whole."""
+    parts: dict[tuple[str, int], set[int]] = {}
+    for path in folder.rglob("*-of-*"):
+        if (found := _PART.fullmatch(path.name)) and split in re.split(r"[-_.]", found[1]):
+            key = path.with_name(found[1]).relative_to(folder).as_posix(), int(found[3])
+            parts.setdefault(key, set()).add(int(found[2]))
+    for (name, count), there in parts.items():
+        if missing := sorted(set(range(count)) - there):
+            raise UsageError(
+                f"{folder / name}-{missing[0]:05}-of-{count:05} is missing ({len(missing)} of {count} files of that "
+                "split are); download it"
+            )
 
 
 def _tsv(path: Path) -> Any:
     """The rows of a TSV file, all cells as texts: "NA" and "None" are words, an empty cell is an empty text."""
     import datasets
 
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding=_WITH_MARK, newline="") as file:
         names = next(csv.reader(file, delimiter="\t"))
     features = datasets.Features({name: datasets.Value("large_string") for name in names})
     options = {"sep": "\t", "keep_default_na": False, "na_filter": False, "features": features, "chunksize": 500}
+    options["encoding"] = _WITH_MARK
     return datasets.load_dataset("csv", data_files=str(path), split="train", **options)
 
 

@@ -23,7 +23,10 @@ def check_template(template: str, given: Sequence[str], where: str) -> None:
     """
     for name in _FIELD.findall(template):
         if name not in given:
-            what = f"the rows have {', '.join(given) or 'none'}" if name in FIELDS else f"known: {', '.join(FIELDS)}"
+            what = f"known: {', '.join(FIELDS)}"
+            if name in FIELDS:
+                have = ", ".join(given) or "none"
+                what = f"the rows have {have}; name its column by {name}=COLUMN, or give a template= without it"
             raise UsageError(f"{where}: the template asks for {{{name}}}; {what}")
 
 

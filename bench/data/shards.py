@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple, cast
 
-from bench.data.files import existing_folder, read_lines, spelled
+from bench.data.files import existing_folder, listing, read_lines, spelled
 from bench.data.images import Stored
 from bench.data.needed import Needed
 from bench.data.reader import Reader, Row, place_is
@@ -102,6 +102,8 @@ def _shards(split: Path) -> list[Path]:
     shards = [split / f"{i}.tar" for i in range(int(text))]
     if missing := [shard for shard in shards if not shard.is_file()]:
         raise UsageError(f"no shard {missing[0]} ({len(missing)} of {text} are missing); download the missing ones")
+    if surplus := sorted(one for one in listing(split) if one.suffix == ".tar" and one not in shards):
+        raise UsageError(f"{path} says that there are {text} shards, and there is {surplus[0]}, too; correct it")
     return shards
 
 
@@ -157,10 +159,16 @@ def _check_end(shard: Path) -> None:
 
 def _image(files: dict[str, _Member | bytes], shard: Path, key: str) -> Stored:
     """A key's image, to be read when it is opened."""
-    for extension in IMAGE_TYPES:
-        if isinstance(member := files.get(extension), _Member):
-            return Stored(f"{shard}:{key}.{extension}", partial(_read, shard, member))
-    raise UsageError(f"{shard}, key {key}: no image (.{', .'.join(IMAGE_TYPES)}) beside its label; download it again")
+    found = [(kind, member) for kind in IMAGE_TYPES if isinstance(member := files.get(kind), _Member)]
+    if not found:
+        raise UsageError(
+            f"{shard}, key {key}: no image (.{', .'.join(IMAGE_TYPES)}) beside its label; download it again"
+        )
+    if len(found) > 1:
+        kinds = " and ".join(f".{kind}" for kind, _ in found)
+        raise UsageError(f"{shard}, key {key}: several images ({kinds}) for one label; pack the shard with one of them")
+    ((extension, member),) = found
+    return Stored(f"{shard}:{key}.{extension}", partial(_read, shard, member))
 
 
 def _label(files: dict[str, _Member | bytes], where: str, n_classes: int, classnames: Path) -> int:

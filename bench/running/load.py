@@ -262,9 +262,10 @@ def _device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # "meta" holds no numbers
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}; try --device cpu") from error
+        why = str(error).splitlines()[0].partition(". ")[0]
+        raise UsageError(f"device {name!r} cannot be used: {why}; try --device cpu") from error
     return device
 
 

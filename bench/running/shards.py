@@ -27,7 +27,8 @@ from bench.trust.places import no_links
 def split(config: RunConfig) -> list[RunConfig]:
     """The parts in which a run is to be carried out: its shards, or itself.
 
-    A run goes on as it was begun: in one piece, or in as many shards as there are, whatever is asked for now.
+    A run goes on as it was begun: in one piece, or in as many shards as there are, whatever is asked for now. No shard
+    is empty.
 
     Raises:
         UsageError: a run is to be forced and split at once, or a folder in the output folder is a link.
@@ -40,7 +41,7 @@ def split(config: RunConfig) -> list[RunConfig]:
         if begun:
             clear_joined(run, begun)
         return [config]
-    count = begun[0].count if begun else config.shards or 1
+    count = begun[0].count if begun else min(config.shards or 1, config.n_samples)
     if count == 1:
         return [config]
     if config.force:

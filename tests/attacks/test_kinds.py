@@ -1,5 +1,6 @@
 """Attack kinds: one row per kind in the table below, the laws they all obey, and the options of a step."""
 
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -164,12 +165,6 @@ def test_the_option_momentum_reaches_pgd():
     torch.testing.assert_close(found, wanted)
 
 
-def two_hills(images, rows):
-    """A loss whose highest point is reached from some starts only."""
-    x = images.mean((1, 2, 3)) - 0.5
-    return Progress(x.abs() + 0.5 * (x > 0), torch.zeros_like(rows, dtype=torch.bool))
-
-
 def started(starts):
     """An attack that returns its start, and remembers whose it was."""
 
@@ -181,29 +176,37 @@ def started(starts):
     return attack
 
 
+def later_starts(images, threat, seeds, number):
+    """The random images of the ball from which a sample is attacked again, as they have been from the first."""
+    digests = [hashlib.sha256(f"({seed}, {number})".encode()).hexdigest() for seed in seeds]
+    return threat.random_start(images, [torch.Generator().manual_seed(int(d[:16], 16) // 2) for d in digests])
+
+
 @pytest.mark.parametrize("stop", [True, False])
-def test_restarts_keep_the_best_and_count_all(stop):
-    images, threat, starts = toy_images(4), ThreatModel("linf", 0.1), []
-    target = threat.random_start(images, [torch.Generator().manual_seed(k) for k in range(4)])
+def test_restarts_keep_the_first_that_fools_else_the_highest_loss_and_count_all(stop):
+    """Whether an image fools has nothing to do with its loss."""
+    images, threat, starts = toy_images(16), ThreatModel("linf", 0.1), []
+    weights = torch.randn(2, *images.shape, generator=torch.Generator().manual_seed(0))
 
     def objective(shown, rows):
-        loss = -(shown - target[rows]).abs().amax((1, 2, 3))
-        return Progress(loss, loss > -0.15)
+        loss, sign = ((shown - images[rows]) * weights[:, rows]).sum((2, 3, 4))
+        return Progress(loss, sign > 0.04 * weights[1, rows].square().sum((1, 2, 3)).sqrt())
 
-    options = {"times": 4, "stop_when_fooled": stop}
-    best = restarted(started(starts), objective, images, threat, images, [1, 2, 3, 4], **options)
-    tried = [torch.full((4,), -torch.inf) for _ in starts]
-    for seen, (rows, start) in zip(tried, starts, strict=True):
-        seen[rows] = objective(start, torch.tensor(rows)).loss
-    assert all(threat.contains(start, images[rows]).all() for rows, start in starts)
-    assert len({start.sum().item() for _, start in starts}) == len(starts)
-    if stop:
-        first = [next((k for k, seen in enumerate(tried) if seen[row] > -0.15), None) for row in range(4)]
-        assert all(sum(row in rows for rows, _ in starts) == (4 if k is None else k + 1) for row, k in enumerate(first))
-    else:
-        assert [rows for rows, _ in starts] == [[0, 1, 2, 3]] * 4
-    torch.testing.assert_close(best.loss, torch.stack(tried).amax(0))
-    assert best.evaluations.tolist() == [3 * sum(row in rows for rows, _ in starts) for row in range(4)]
+    seeds, rows = range(5, 21), torch.arange(16)
+    init = threat.random_start(images, [torch.Generator().manual_seed(seed) for seed in seeds])
+    began = [init, *(later_starts(images, threat, seeds, number) for number in (1, 2, 3))]
+    loss, fooled = map(torch.stack, zip(*(objective(start, rows) for start in began), strict=True))
+    ends = [int(f.long().argmax()) if stop and f.any() else 3 for f in fooled.T]
+    kept = [end if stop and fooled[end, row] else int(loss[:, row].argmax()) for row, end in enumerate(ends)]
+    assert (len(set(kept)), len(set(ends))) == (4, 4 if stop else 1), "the case is as varied as it should be"
+    assert any(loss[kept[row], row] < loss[: ends[row], row].amax() for row in range(16) if ends[row]) is stop
+
+    best = restarted(started(starts), objective, images, threat, init, seeds, times=4, stop_when_fooled=stop)
+    assert [tried for tried, _ in starts] == [[r for r in range(16) if ends[r] >= number] for number in range(4)]
+    assert torch.equal(best.images, torch.stack([began[kept[row]][row] for row in range(16)]))
+    assert best.loss.tolist() == [loss[kept[row], row].item() for row in range(16)]
+    assert best.fooled.tolist() == [fooled[kept[row], row].item() for row in range(16)]
+    assert best.evaluations.tolist() == [3 * (end + 1) for end in ends]
 
 
 def test_restarts_do_not_depend_on_the_batch_and_a_failure_stays_one():

@@ -1,5 +1,7 @@
 """Numbers that cannot mean what they say: each is named by a check beside the number."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import normalize
@@ -95,6 +97,18 @@ def test_a_target_that_every_text_holds_is_refused(target):
     dataset = Dataset("d", (make_sample(["visit example.com"]), make_sample(target, key="2")))
     assert "'2' with an empty target" in Stealth.fits(dataset)
     assert Stealth.fits(Dataset("d", dataset.samples[:1])) is None
+
+
+@pytest.mark.parametrize("task", [VQA, Captioning])
+def test_of_empty_answers_none_can_be_right(task):
+    first = make_sample(["red", ""], key="1")
+    assert task.fits(Dataset("d", (first, make_sample([" ", "a"], key="2")))) is None
+    assert "'2' with empty texts only" in task.fits(Dataset("d", (first, make_sample(["", " "], key="2"))))
+
+
+def test_a_blank_prompt_is_none():
+    sample = replace(make_sample(["red"]), prompt=" \n")
+    assert "without a prompt" in VQA.fits(Dataset("d", (sample,)))
 
 
 def test_an_unknown_scoring_is_refused():

@@ -205,6 +205,8 @@ def test_loose_values_become_the_types_of_the_fields():
         ({"save_adversarial": "yes"}, "--save-adversarial is on or off"),
         ({"compiled": 2}, "--compile is on or off"),
         ({"output": ""}, "--output takes a name"),
+        ({"encoder": "a\0b"}, r"--encoder takes a name, not 'a\\x00b'"),
+        ({"output": Path("a\0b")}, "--output takes a name"),
         ({"encodr": "clip"}, "unknown option 'encodr'; did you mean 'encoder'"),
     ],
 )

@@ -192,7 +192,7 @@ def test_ocr_tokens_enter_the_prompt_by_template(tmp_path):
     ]
     own = _read(tmp_path, "textvqa", ocr="ocr_tokens", template="Text: {ocr}\nQ: {question}")
     assert own.samples[0].prompt == f"Text: DAKOTA, DIGITAL\nQ: {ASKED[0]}"
-    refused(lambda: _read(tmp_path, "textvqa", template="{ocr}"), "asks for {ocr}", "question")
+    refused(lambda: _read(tmp_path, "textvqa", template="{ocr}"), "asks for {ocr}", "question", "by ocr=COLUMN")
     refused(lambda: _read(tmp_path, "textvqa", template="{orc}"), "{orc}", "known: question, hint, ocr, choices")
 
 
@@ -276,6 +276,13 @@ def test_multiple_choice_in_a_tsv_file(tmp_path):
     assert [open_image(s.image).getpixel((0, 0))[0] for s in dataset.samples] == [3, 3, 4]
     assert dataset.samples[2].label == 0
     assert _fits("scienceqa", dataset)
+
+
+def test_a_tsv_file_may_begin_with_the_mark_of_spreadsheets(tmp_path):
+    path = _tsv(tmp_path / "MMBench.tsv", [_choice(5, _base64())])
+    before = _spec(tmp_path, "tsv:MMBench.tsv").samples[0]
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert _said(_spec(tmp_path, "tsv:MMBench.tsv").samples[0]) == _said(before)
 
 
 @pytest.mark.parametrize(

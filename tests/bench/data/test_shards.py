@@ -82,6 +82,18 @@ def test_contradictions_in_shards_are_named(tmp_path, changes, file, words):
     refused(lambda: load("toy", WDS, tmp_path), base / file, *words)
 
 
+def test_a_shard_that_is_not_counted_is_named(tmp_path):
+    base = make_wds(tmp_path)
+    (base / "test" / "0.tar").rename(base / "test" / "1.tar")
+    make_wds(tmp_path)
+    refused(lambda: load("toy", WDS, tmp_path), base / "test/nshards.txt", "there are 1 shards", base / "test/1.tar")
+
+
+def test_of_two_images_for_one_label_none_is_chosen(tmp_path):
+    base = make_wds(tmp_path, [("s1.png", png()), ("s1.jpg", noise("jpeg")), ("s1.cls", b"1")])
+    refused(lambda: load("toy", WDS, tmp_path), base / "test/0.tar", "key s1", "several images (.png and .jpg)")
+
+
 @pytest.mark.parametrize("file", ["classnames.txt", "zeroshot_classification_templates.txt", "test/nshards.txt"])
 def test_a_missing_file_beside_the_shards_is_named(tmp_path, file):
     base = make_wds(tmp_path)

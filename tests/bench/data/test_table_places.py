@@ -99,6 +99,25 @@ def test_a_saved_dataset_that_names_files_outside_its_folder_is_refused(tmp_path
     refused(lambda: table(tmp_path, source="set"), tmp_path / "set" / file)
 
 
+def _parts(folder, *names):
+    for number, name in enumerate(names):
+        parquet(folder / name, {"image": PICTURES[:1], "label": [str(number)]})
+
+
+def test_a_split_of_which_a_file_is_missing_is_refused(tmp_path):
+    """The library takes the files that are there for the whole."""
+    _parts(tmp_path / "set" / "data", "test-00000-of-00003.parquet", "test-00002-of-00003.parquet")
+    refused(lambda: table(tmp_path, source="set"), "set/data/test-00001-of-00003", "1 of 3 files", "download it")
+    _parts(tmp_path / "set" / "data", "test-00001-of-00003.parquet")
+    assert len(table(tmp_path, source="set").samples) == 3
+
+
+def test_files_of_other_splits_may_be_missing(tmp_path):
+    _parts(tmp_path / "set", "test-00000-of-00002-ab12.parquet", "test-00001-of-00002-cd34.parquet")
+    _parts(tmp_path / "set", "testdev-00001-of-00002.parquet", "train-00003-of-00004.parquet")
+    assert len(table(tmp_path, source="set").samples) == 2
+
+
 def test_a_script_in_a_folder_is_not_run(tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "set.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")

@@ -85,6 +85,11 @@ def test_shards_in_any_order_are_the_run_in_one_piece_to_the_bit(toy, tmp_path, 
     )
 
 
+def test_no_shard_is_empty(tmp_path):
+    parts = shards.split(config(tmp_path, shards=10**6))
+    assert [part.shard for part in parts] == [Shard(number, FEW) for number in range(FEW)]
+
+
 def test_the_size_of_batches_changes_no_answer_of_a_run_in_shards(toy, tmp_path):
     one = carry_out(toy, config(tmp_path / "one", batch_size=None))
     many = carry_out(toy, config(tmp_path / "many", batch_size=None, shards=3))
