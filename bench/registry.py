@@ -7,6 +7,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any, TypeVar, cast
+from urllib.parse import parse_qsl
 
 from bench.errors import UsageError
 
@@ -217,6 +218,27 @@ def extra(module: str, name: str, asked: str) -> ModuleType:
     except ImportError as error:
         package = module.partition(".")[0]
         raise UsageError(f"{asked} needs the package {package}: pip install 'robust-vlm-bench[{name}]'") from error
+
+
+def options(query: str, where: str) -> dict[str, str]:
+    """What follows the "?" of a name: OPTION=VALUE, several joined by "&".
+
+    >>> options("time=120&partition=gpu", "--on slurm")
+    {'time': '120', 'partition': 'gpu'}
+
+    Raises:
+        UsageError: it is no such list, or has an option twice.
+    """
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
+    except ValueError:
+        pairs = [("", "")]
+    if not all(name for name, _ in pairs):
+        raise UsageError(f'{where}: write OPTION=VALUE behind the "?", several joined by "&", not {query!r}')
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise UsageError(f"{where} names an option twice in {query!r}; leave one of them out")
+    return found
 
 
 def broken(group: str, name: str, reason: str) -> UsageError:

@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,6 +77,8 @@ def check(
     from bench.regression import rerun as gate
     from bench.regression.compare import Finding
 
+    if rise is not None and not isfinite(rise):
+        raise UsageError(f"--max-gradient-rise takes a percentage, not {rise}")
     if update and not roots:
         raise UsageError("--update needs the new runs: give them with --runs DIR")
     default = baseline is None or baseline.resolve() == committed.BASELINE.resolve()

@@ -8,7 +8,6 @@ import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
-from urllib.parse import parse_qsl
 
 from tqdm import tqdm
 
@@ -90,4 +89,4 @@ def _parsed(spec: str) -> tuple[str, str, dict[str, str]]:
             f"--log-to {name}: the place is written into every result, so that it must hold no user or password: put "
             "them into the environment, such as MLFLOW_TRACKING_URI or MLFLOW_TRACKING_PASSWORD"
         )
-    return name, place, dict(parse_qsl(query, keep_blank_values=True))
+    return name, place, registry.options(query, f"--log-to {name}")

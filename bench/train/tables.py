@@ -3,8 +3,8 @@
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
 
+from bench import registry
 from bench.data.hub import image_bytes, local_table
 from bench.errors import UsageError
 from bench.train.sources import IndexedSource, Raw
@@ -23,7 +23,7 @@ def open_table(spec: str, where: str) -> IndexedSource:
         UsageError: it is not there, cannot be loaded, or lacks a column that is named.
     """
     name, _, query = where.partition("?")
-    given = dict(parse_qsl(query))
+    given = registry.options(query, spec)
     options = DEFAULTS | given
     if unknown := sorted(options.keys() - DEFAULTS.keys()):
         raise UsageError(f"{spec}: unknown option {unknown[0]!r}; there are {', '.join(DEFAULTS)}")

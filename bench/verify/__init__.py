@@ -78,7 +78,7 @@ def verify(
     changes = {"data_root": data_root, "device": device, "arch": arch}
     setup = prepare(models_of(run.header, **{name: value for name, value in changes.items() if value is not None}))
     evidence = _Evidence(run, setup, progress)
-    if not (found := list(_about_the_run(run, setup))):
+    if not (found := list(about_the_run(run, setup))):
         found = [*evidence.asked(), *evidence.clean(), *evidence.attacked(), *evidence.totals(), *evidence.strangers()]
         found += evidence.untaken() if run.header.status == "complete" else ()
     return evidence.summary(found)
@@ -102,7 +102,7 @@ def models_of(header: RunHeader, **changes: Any) -> RunConfig:
     return replace(config, samples=header.n_samples)
 
 
-def _about_the_run(run: Run, setup: Setup) -> Iterator[Mismatch]:
+def about_the_run(run: Run, setup: Setup) -> Iterator[Mismatch]:
     """Where the data or the weights are not those of the run."""
     now = setup.header
     for name, digest in run.header.weights.items():

@@ -35,6 +35,7 @@ from bench.running.load import Setup, prepare
 from bench.running.reliability import FEWEST, UNSETTLED, late_rise
 from bench.running.units import threat_model
 from bench.running.volley import Volley
+from bench.verify import about_the_run
 from tasks.base import Sample
 from tasks.protocol import PROTOCOLS
 
@@ -122,7 +123,13 @@ def audit(
     if radius not in run.header.radii:
         known = ", ".join(f"{one:g}" for one in run.header.radii)
         raise UsageError(f"{run.directory} has no radius {radius:g}; it has {known}")
-    return _Auditor(run, config, prepare(config), step, radius).audit(samples)
+    setup = prepare(config)
+    if changed := next(about_the_run(run, setup), None):
+        raise UsageError(
+            f"{run.directory}: {changed.field} is {changed.recomputed!r} now and was {changed.recorded!r} when it ran; "
+            "audit it with the data and weights that it had"
+        )
+    return _Auditor(run, config, setup, step, radius).audit(samples)
 
 
 def save(found: Audit) -> None:

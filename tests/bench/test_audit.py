@@ -29,7 +29,8 @@ def test_of_no_trial_there_is_no_interval():
         clopper_pearson(0, 0)
 
 
-def audited(tmp_path, monkeypatch, steps, **options):
+def audited(tmp_path, monkeypatch, steps, now=None, **options):
+    """An audit of a run; ``now`` is what its data and weights are by then, if not those of the run."""
     found = run(tmp_path, steps, monkeypatch=monkeypatch)
     monkeypatch.setitem(PRESETS, "toy", Preset("", steps))
     monkeypatch.setattr(library, "QUERIES", 60)
@@ -45,7 +46,9 @@ def audited(tmp_path, monkeypatch, steps, **options):
         seed=0,
     )
     monkeypatch.setattr(library, "resolve", lambda request: [config])
-    monkeypatch.setattr(library, "prepare", lambda config: make_setup("toy"))
+    setup = make_setup("toy")
+    setup = replace(setup, header=replace(found.header, **now or {}))
+    monkeypatch.setattr(library, "prepare", lambda config: setup)
     return library.audit(found, **options)
 
 
@@ -79,6 +82,12 @@ def test_an_audit_is_written_through_no_link(tmp_path):
     with pytest.raises(RecordsError, match="is a link"):
         library.save(SimpleNamespace(run=str(tmp_path / "run"), as_json=dict))
     assert (tmp_path / "precious").read_text() == "precious"
+
+
+@pytest.mark.parametrize("now", [{"dataset_fingerprint": "other"}, {"weights": {"encoder": "other"}}])
+def test_data_or_weights_that_are_others_now_are_not_audited(tmp_path, monkeypatch, now):
+    with pytest.raises(UsageError, match=f"{next(iter(now))}.* is 'other' now and was .* when it ran"):
+        audited(tmp_path, monkeypatch, WEAK, now=now)
 
 
 def test_what_cannot_be_audited(tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from bench.errors import UsageError
 from bench.models.defences.load import load_defence
 from bench.models.encoders.load import load_encoder
 from bench.models.judges import load_judge
+from bench.models.victims.endpoint.place import parse as endpoint_place
 from bench.models.victims.load import family
 from bench.regression.baseline import blocks
 from bench.regression.rerun import can_run_in_part
@@ -28,6 +29,7 @@ from bench.running.kinds import attack_kind
 from bench.running.plugins import task_class
 from bench.tables.layouts import find
 from bench.train.objectives import load_objective
+from bench.train.tables import open_table
 from tests.bench.runs import in_memory
 
 SOME, MANY = 10, 2000
@@ -132,6 +134,24 @@ def test_behind_a_door_may_be_anything(group, thing, failure):
 def test_behind_a_door_may_be_anything_at_all(group, thing, failure):
     with pytest.MonkeyPatch.context() as monkeypatch:
         try_out(monkeypatch, group, thing, failure)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda query: execute_all([], on=f"slurm?{query}"),
+        lambda query: sinks.check([f"tensorboard:logs?{query}"]),
+        lambda query: load_defence(f"jpeg?{query}"),
+        lambda query: open_table("hf:", f"nowhere?{query}"),
+        lambda query: endpoint_place(f"http://127.0.0.1:8000/v1#m?{query}"),
+        lambda query: load_judge(f"text?{query}", "mini"),
+    ],
+    ids=["on", "log-to", "defence", "training data", "endpoint", "judge"],
+)
+@pytest.mark.parametrize("query", ["time=1&time=2", "quality=50&quality=60", "quality=50&", "=1", "quality", "a=1;b"])
+def test_an_option_is_given_once_and_with_its_value(ask, query):
+    with pytest.raises(UsageError, match=r"twice|(OPTION|SETTING)=VALUE|unknown|has the setting"):
+        ask(query)
 
 
 def test_every_group_has_its_door_here():

@@ -33,8 +33,7 @@ def load_defence(spec: str) -> Defence:
     known: dict[str, Any] = {f.name: f for f in fields(found) if f.init} if is_dataclass(found) else {}
     types = get_type_hints(found)
     chosen: dict[str, Any] = {}
-    for part in filter(None, query.split("&")):
-        option, _, text = part.partition("=")
+    for option, text in registry.options(query, f"defence {name!r}").items():
         if option not in known:
             raise registry.unknown(f"option of defence {name!r}", option, known)
         chosen[option] = _value(types[option], text, f"defence {name!r}: {option}")

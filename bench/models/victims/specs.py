@@ -47,8 +47,8 @@ def parse(text: str) -> VictimSpec:
     except ValueError:
         pairs = [("", "")]
     if not name or not all(key for key, _ in pairs):
-        raise UsageError(f'--vlm {text!r}: write NAME, or NAME?SETTING=VALUE, several settings joined by "&"')
+        raise UsageError(f'{text!r}: write NAME, or NAME?SETTING=VALUE, several settings joined by "&"')
     settings = dict(pairs)
     if len(settings) < len(pairs):
-        raise UsageError(f"--vlm {text!r} names a setting twice; leave one of them out")
+        raise UsageError(f"{text!r} names a setting twice; leave one of them out")
     return VictimSpec(name, settings)

@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import parse_qsl
 
 from bench import registry
 from bench.config import DEFAULT_ENGINE, RunConfig
@@ -67,7 +66,7 @@ def make_engine(on: str, jobs: int | None, progress: bool) -> Engine:
     methods = registry.examined(GROUP, name, lambda: [getattr(found, one, None) for one in ("submit", "watch")])
     if not callable(found) or not all(map(callable, methods)):
         raise UsageError(f"the plugin engine {name!r} is no class with submit and watch; see bench.running.engines")
-    options = dict(parse_qsl(query, keep_blank_values=True)) | ({"address": address} if address else {})
+    options = registry.options(query, f"--on {name}") | ({"address": address} if address else {})
     parameters = registry.examined(GROUP, name, lambda: list(inspect.signature(found).parameters))
     known = [option for option in parameters if option not in ("jobs", "progress")]
     for option in options:

@@ -165,6 +165,13 @@ def test_an_update_makes_a_baseline_where_there_was_none(baseline, tmp_path):
     assert check("--baseline", tmp_path / "new" / "base", "--runs", baseline[1]).exit_code == 0
 
 
+@pytest.mark.parametrize("rise", ["nan", "inf"])
+def test_a_rise_that_nothing_can_exceed_or_keep_is_a_usage_error(baseline, rise):
+    result = check("--baseline", baseline[0], "--runs", baseline[1], "--max-gradient-rise", rise)
+    assert result.exit_code == 2
+    assert "takes a percentage" in result.stderr
+
+
 def test_an_update_without_runs_is_a_usage_error(baseline):
     assert check("--baseline", baseline[0], "--update").exit_code == 2
 

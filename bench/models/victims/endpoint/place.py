@@ -3,7 +3,7 @@
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from bench import registry
 from bench.errors import UsageError
@@ -75,7 +75,7 @@ def parse(text: str) -> Place:
         raise UsageError(f"endpoint {url!r} is no address; {HOW_TO_NAME}")
     if not model:
         raise UsageError(f"endpoint {url!r} lacks its model; {HOW_TO_NAME}")
-    settings = dict(parse_qsl(query, keep_blank_values=True))
+    settings = registry.options(query, f"endpoint {url!r}")
     for name, value in settings.items():
         if name not in SETTINGS:
             raise registry.unknown("setting of an endpoint", name, SETTINGS)
