@@ -11,6 +11,9 @@ Every loader checks the folder or hub id that it reads before transformers or op
     configurations and models alone: then transformers never reads it. In any other file (tokenizers, processors,
     open_clip's configuration) it is refused always;
   - ``attn_implementation`` that names a repository of the hub is refused: it is downloaded and run;
+  - adapters (``adapter_config.json``) are refused: they name another model, and would be left out else;
+  - a tower of timm's that is a place (``local-dir:``, ``hf-hub:``), and a text tower or tokenizer named by an absolute
+    path or with "..", are refused: they would be read;
   - a tokenizer's file, such as ``vocab_file``, that is there and not in the folder is refused: it would be read.
 
 What open_clip's configuration names besides, a tokenizer or a text tower, is checked in the same way.
@@ -45,8 +48,8 @@ _HUB_CONFIGS = (  # what transformers and open_clip read of a repository
     "image_processor_config.json",
     "video_preprocessor_config.json",
     "generation_config.json",
-    "adapter_config.json",
 )
+ADAPTER = "adapter_config.json"
 
 
 def check(name: str | Path) -> None:
@@ -56,6 +59,12 @@ def check(name: str | Path) -> None:
         UsageError: it does; the message names the file and the key.
     """
     folder = Path(name)
+    adapter = folder / ADAPTER if folder.is_dir() else _hub_file(str(name), ADAPTER)
+    if adapter is not None and adapter.is_file():
+        raise UsageError(
+            f"{adapter}: adapters (LoRA) name their base model elsewhere and are not read; merge them into the weights "
+            "and save the whole model"
+        )
     for path in sorted(folder.rglob(_CONFIGS)) if folder.is_dir() else _of_hub(str(name)):
         _check_file(path)
 
@@ -152,7 +161,7 @@ def _check_file(path: Path) -> None:
             )
         if (key := _outside(path.parent, entry)) is not None:
             raise UsageError(
-                f"{path}: {where}{key} is {entry[key]!r}, a file outside the checkpoint's folder, which is not read; "
+                f"{path}: {where}{key} is {entry[key]!r}, a place outside the checkpoint's folder, which is not read; "
                 "delete the key"
             )
 
@@ -192,7 +201,15 @@ def _asks_for_code(file: str, entry: dict[str, Any]) -> str | None:
 
 
 def _outside(folder: Path, entry: dict[str, Any]) -> str | None:
-    """The key that names a file outside the folder which is there; ``special_tokens_map_file`` is never read."""
+    """The key that names a place outside the folder, of a file one that is there.
+
+    ``special_tokens_map_file`` is never read.
+    """
+    if ":" in str(entry.get("timm_model_name") or ""):
+        return "timm_model_name"
+    for key in ("hf_model_name", "hf_tokenizer_name"):
+        if (place := Path(str(entry.get(key) or "."))).is_absolute() or ".." in place.parts:
+            return key
     inner = Path(os.path.abspath(folder))
     named = [key for key in entry if key.endswith("_file") and key != "special_tokens_map_file"]
     there = [key for key in named if isinstance(entry[key], str) and os.path.isfile(entry[key])]

@@ -5,10 +5,12 @@ import json
 import pickle
 import string
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -28,6 +30,7 @@ _DTYPES = (
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool),
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
 )
+_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")  # beside them in OpenAI's own files
 _LARGEST = {
     **{"layers": 500, "depth": 500, "heads": 500},
@@ -58,6 +61,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path} is not a state dict of tensors (nor one under a key of {WRAPPERS}); save its model's state_dict() "
             "and give that"
         )
+    _refuse_quantised({k: v.dtype in _WHOLE for k, v in state.items()}, path)
     if bad := [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]:
         raise UsageError(f"{path} holds NaN or infinite weights in {bad[:3]}; the checkpoint is damaged")
     named = {_without_wrappers(name): tensor for name, tensor in state.items()}
@@ -137,8 +141,31 @@ def weights_files(folder: Path) -> list[Path]:
             continue
         for name in files:
             check_file(folder / name)
+            if not trust.config_of(str(folder)).get("quantization_config"):  # else transformers undoes it, or refuses
+                _refuse_quantised(_stored_whole(folder / name), folder / name)
         return [folder / name for name in files]
     raise UsageError(f"{folder} holds no weights; expected {' or '.join(f'{a} or {b}' for a, b in TRANSFORMERS_FILES)}")
+
+
+def _stored_whole(path: Path) -> dict[str, bool]:
+    """Which tensors of a safetensors file are whole numbers; of other files, and damaged ones, nothing is known."""
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, "pt") as file:
+            names = list(file.keys())
+            return {name: file.get_slice(name).get_dtype().startswith(("I", "U")) for name in names}
+    except (SafetensorError, OSError):
+        return {}
+
+
+def _refuse_quantised(whole: Mapping[str, bool], path: Path) -> None:
+    """Refuse weights in whole numbers: without their scales they would be read as they stand."""
+    if bad := [name for name, is_whole in whole.items() if is_whole and name.endswith("weight")]:
+        raise UsageError(
+            f"{path} holds whole numbers for weights in {bad[:2]}: quantised weights are not read; give those from "
+            "before they were quantised"
+        )
 
 
 def _shards(index: Path) -> list[str]:

@@ -45,8 +45,11 @@ class ChatTemplate:
         content = [{"type": "image"}, {"type": "text", "text": _QUESTION}]
         try:
             text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        except ValueError as error:
-            raise UsageError(f"the checkpoint has no chat template ({error}); give the suite a conversation") from error
+        except Exception as error:  # a checkpoint's template raises anything at all
+            raise UsageError(
+                f"the checkpoint has no chat template for an image with a question ({error}); choose a conversation, "
+                "as in --vlm 'NAME?conversation=...'"
+            ) from error
         if text.count(self.image) != 1 or text.count(_QUESTION) != 1:
             raise UsageError(f"the chat template must hold one {self.image} and the question once; it gives {text!r}")
         self.template = text

@@ -118,11 +118,11 @@ def _of_transformers_hub_row(tmp, marker):
 
 
 def _of_text_tower(tmp, marker):
-    tower = _clip_model(tmp / "tower", marker)
+    tower = _clip_model(tmp / "repo", marker)
     _change(tower / "config.json", auto_map={"AutoConfig": "planted.Planted"}, model_type="planted")
     checkpoints.open_clip_folder(tmp / "fine")
     config = json.loads((tmp / "fine" / "open_clip_config.json").read_text())
-    config["model_cfg"]["text_cfg"] |= {"hf_model_name": str(tower)}
+    config["model_cfg"]["text_cfg"] |= {"hf_model_name": _cached(tower)}
     _change(tmp / "fine" / "open_clip_config.json", **config)
     load_encoder(str(tmp / "fine"))
 
@@ -284,13 +284,37 @@ def test_no_file_outside_a_checkpoint_is_read(tmp_path, monkeypatch, key):
     monkeypatch.chdir(tmp_path)
     for name in (str(secret), "secret.txt", "model/../secret.txt"):
         (folder / "tokenizer_config.json").write_text(json.dumps({key: name}))
-        with pytest.raises(UsageError, match=f"{key} is .*a file outside the checkpoint's folder"):
+        with pytest.raises(UsageError, match=f"{key} is .*a place outside the checkpoint's folder"):
             trust.check(folder)
     for name in (str(folder / "vocab.txt"), "model/vocab.txt", "/nowhere/vocab.txt", "absent.txt", None):
         (folder / "tokenizer_config.json").write_text(json.dumps({key: name}))
         trust.check(folder)
     (folder / "tokenizer_config.json").write_text(json.dumps({"special_tokens_map_file": str(secret)}))
     trust.check(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "place"),
+    [
+        ("timm_model_name", "local-dir:/home/other"),
+        ("timm_model_name", "hf-hub:someone/model"),
+        ("hf_model_name", "/home/other"),
+        ("hf_tokenizer_name", "../other"),
+    ],
+)
+def test_no_tower_or_tokenizer_outside_a_checkpoint_is_read(tmp_path, key, place):
+    part = "vision_cfg" if "timm" in key else "text_cfg"
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {part: {key: place}}}))
+    with pytest.raises(UsageError, match=f"{part}.{key} is '{place}', a place outside"):
+        trust.check(tmp_path)
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {part: {key: "convnext_atto"}}}))
+    trust.check(tmp_path)
+
+
+def test_adapters_are_refused_and_not_left_out(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "/home/other"}))
+    with pytest.raises(UsageError, match=r"adapter_config\.json: adapters .* merge them"):
+        trust.check(tmp_path)
 
 
 def test_a_pipe_among_the_configurations_is_not_waited_for(tmp_path):

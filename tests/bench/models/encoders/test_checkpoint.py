@@ -163,6 +163,26 @@ def test_what_is_no_state_dict_is_refused(tmp_path, content, message):
         read_state_dict(tmp_path / "checkpoint.pt")
 
 
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.int32])
+def test_quantised_weights_are_not_read_as_they_stand(tmp_path, kind):
+    whole = {"a.weight": torch.ones(2, 2, dtype=kind), "a.position_ids": torch.arange(2), "a.bias": torch.ones(2)}
+    save_file(whole, tmp_path / "model.safetensors")
+    torch.save(whole, tmp_path / "tower.pt")
+    for read in (
+        lambda: read_state_dict(tmp_path / "model.safetensors"),
+        lambda: read_state_dict(tmp_path / "tower.pt"),
+        lambda: weights_files(tmp_path),
+    ):
+        with pytest.raises(
+            UsageError, match=r"whole numbers for weights in \['a.weight'\].*before they were quantised"
+        ):
+            read()
+    (tmp_path / "config.json").write_text('{"quantization_config": {"quant_method": "bitsandbytes"}}')
+    assert len(weights_files(tmp_path)) == 1
+    save_file(whole | {"a.weight": torch.ones(2, 2)}, tmp_path / "model.safetensors")
+    assert len(read_state_dict(tmp_path / "model.safetensors")) == 3
+
+
 def test_no_refusal_advises_to_trust_a_file(tmp_path):
     torch.save({"a": nn.Linear(1, 1)}, tmp_path / "x.pt")
     with pytest.raises(UsageError, match="could run code") as error:

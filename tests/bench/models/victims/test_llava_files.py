@@ -158,6 +158,15 @@ def test_a_template_without_an_image_is_refused(folder, encoder, tmp_path):
     assert load_llava(str(copy), encoder, conversation_name="vicuna_v1").patches == 9
 
 
+@pytest.mark.parametrize("template", ["{{ ''.__class__.__mro__ }}", "{% if %}", "{{ messages.x.y }}", "{{ 1 / 0 }}"])
+def test_a_template_that_fails_is_refused(folder, encoder, tmp_path, template):
+    copy = _copy(folder, tmp_path)
+    (copy / "chat_template.json").unlink()
+    (copy / "chat_template.jinja").write_text(template)
+    with pytest.raises(UsageError, match=r"no chat template for an image with a question.*conversation="):
+        load_llava(str(copy), encoder)
+
+
 def test_an_unknown_conversation_is_refused():
     with pytest.raises(UsageError, match=r"unknown conversation 'vicuna_v2'; there is vicuna_v1"):
         conversation("vicuna_v2", None, 0)
