@@ -75,8 +75,9 @@ def join(device: str = "auto") -> World:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.device(device)
-    except RuntimeError as error:
+        if torch.device(device).type != "cuda":  # whose first use takes memory of its first device
+            torch.zeros(1, device=device).item()  # "meta" holds no numbers
+    except (RuntimeError, AssertionError) as error:
         raise UsageError(f"--device {device!r} is not one of auto, cpu, cuda, cuda:0, ...") from error
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError("--device cuda: this machine has no CUDA device that torch can see; use --device cpu")

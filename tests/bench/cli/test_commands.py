@@ -48,6 +48,7 @@ def test_lists_are_readable_by_machines(kind):
         (["run", "--encoder", "fare", "--task", "zeroshot", "--attack", "ensemble"], "does not fit task 'zeroshot'"),
         (["run", "--encoder", "fare", "--task", "vqa", "--batch-size", "many"], "'auto' or a number"),
         (["run", "--encoder", "fare", "--task", "vqa", "--device", "warp9"], "try --device cpu"),
+        (["run", "--encoder", "fare", "--task", "vqa", "--device", "meta"], "try --device cpu"),
         (["run", "--encoder", "no/such.pt", "--task", "vqa"], "no such checkpoint"),
         (["run", "--encoder", "fare", "--task", "vqa", "--data-root", "/no/such/root"], "/no/such/root"),
         (["run", "--encoder", "fare", "--task", "vqa", "--frobnicate"], "No such option"),

@@ -115,6 +115,7 @@ def test_folders_called_by_other_numbers_and_names_in_another_order_are_refused(
         (["--checkpoint-every", "0"], "--checkpoint-every must be at least 1; got 0"),
         (["--eval-images", "-1"], "--eval-images must be at least 0; got -1"),
         (["--device", "gpu"], "--device 'gpu' is not one of"),
+        (["--device", "meta"], "--device 'meta' is not one of"),
         (["--score", "minni"], "minni"),
         (["--stepps", "3"], "No such option"),
     ],
