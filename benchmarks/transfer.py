@@ -14,8 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder woul
 import bench
 from bench.analysis.stats import paired
 from bench.config.facts import SUITE_FACTS
-from bench.records import Run, archive_run, load_runs
+from bench.records import Run, load_runs
 from bench.records.worst import eps_label, groups_at, scores_at
+from bench.regression import baseline
 from bench.tables import layouts, render
 from bench.tables.blocks import write_block
 
@@ -55,12 +56,13 @@ def main() -> None:
     """Carry the suite out, and write what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--archive", type=Path, help="where whole runs go")
+    parser.add_argument("--archive", type=Path, help="where whole runs go: a baseline of `bench check`")
     parser.add_argument("--write", type=Path, help="the document with the block")
+    parser.add_argument("--jobs", type=int, default=None, help="runs at once")
     given = parser.parse_args()
-    for run in bench.run_all(suite=SUITE, output=given.output, device="cpu", jobs=1).runs:
-        if given.archive is not None:
-            archive_run(run.directory, given.archive / run.directory.name)
+    made = bench.run_all(suite=SUITE, output=given.output, device="cpu", jobs=given.jobs).runs
+    if given.archive is not None:
+        baseline.update(given.archive, [run.directory for run in made])
     if given.write is not None:
         write_block(given.write, BLOCK, block(given.archive or given.output))
 
