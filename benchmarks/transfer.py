@@ -1,6 +1,6 @@
 """The rows of BENCHMARKS.md on transfer from surrogates: the suite mini-transfer, archived and in a table.
 
-    python benchmarks/transfer.py results/runs --archive results/transfer --write BENCHMARKS.md    # 20 minutes
+    python benchmarks/transfer.py results/runs --archive results/transfer --write BENCHMARKS.md    # half an hour
 
 Below the table stand paired tests: each ensemble against the best of its members alone, on the same samples.
 """
@@ -27,7 +27,7 @@ def block(archive: Path) -> str:
     """The block of BENCHMARKS.md."""
     runs = load_runs([archive])
     table = render.markdown(layouts.build(BLOCK, runs, SUITE_FACTS))
-    return "\n".join([table, "", *(f"- {line}" for line in tests(runs))])
+    return "\n".join([table, *(f"- {line}" for line in tests(runs))])
 
 
 def tests(runs: list[Run]) -> list[str]:
