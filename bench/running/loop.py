@@ -267,7 +267,8 @@ class _Runner:
         Returns the rows that do not fit into memory even alone.
         """
         too_large, rows = [], self.setup.images.by_size(rows)
-        self.display.begin(on_one_line(f"{self.config.encoder} {self.config.dataset} {label}"), len(rows))
+        part = "" if self.config.shard is None else f" {self.config.shard}"
+        self.display.begin(on_one_line(f"{self.config.encoder} {self.config.dataset}{part} {label}"), len(rows))
         scores = self.history.scores(eps)
         while rows:
             batch = self.setup.images.alike(rows[: max(1, self.batches.size // width)])
