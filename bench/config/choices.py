@@ -3,13 +3,14 @@
 from collections.abc import Iterable
 
 from bench import registry
+from bench.config.ball import check_radii_order
 from bench.config.black_box import asks_endpoints
 from bench.config.radii import NORMS
 from bench.config.request import NATIVE, NO_ATTACK, Request, flag
 from bench.config.suite import Suite
 from bench.config.victims import asks_victims
 from bench.errors import UsageError
-from tasks.protocol import PROTOCOLS
+from tasks.protocol import ASCENDING, PROTOCOLS
 
 PRECISIONS = ("float32", "bf16", "fp16")
 TOWERS = ("encoder", NATIVE)
@@ -21,6 +22,7 @@ def check_choices(request: Request, suite: Suite) -> None:
         value = getattr(request, name)
         if value is not None and value not in known:
             raise registry.unknown(name, value, known)
+    check_radii_order(request)
     for name in ("task",) if request.tower == NATIVE else ("encoder", "task"):
         if not getattr(request, name):
             raise UsageError(f"give {flag(name)}, or --all for every run behind the suite's tables")
@@ -70,5 +72,10 @@ def check_asked(request: Request, tasks: Iterable[str]) -> None:
         names = ", ".join(dict.fromkeys(tasks))
         raise UsageError(f"{flag(given[0])}: task {names} asks no vision-language model; leave it out")
     made_on = request.surrogate or request.surrogate_vlm
+    if request.radii_order not in (None, ASCENDING) and (made_on or request.images):
+        raise UsageError(
+            "--radii-order is for attacks on the victim itself: images made elsewhere tell nothing of smaller radii; "
+            "leave it out"
+        )
     if made_on and request.attack == NO_ATTACK:
         raise UsageError("--attack none makes no images, so that --surrogate has no use; leave one of them out")
