@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bench.analysis.cells import measured, radii
 from bench.records import CLEAN, Record, Run
+from bench.records.inferred import inferred
 from bench.records.samples import Asked
 from bench.records.worst import eps_label, is_worse, worst_attacks
 from bench.report.gallery import BROKEN, ERROR, NOT_ATTACKED, ROBUST, Card
@@ -19,12 +20,14 @@ class Line:
         asked: question and references; None for runs from before they were kept.
         clean: its clean record.
         attacked: the worst attack at each radius; None where nothing was needed.
+        absent: what is said at each radius where there is none.
     """
 
     sample_id: str
     asked: Asked | None
     clean: Record | None
     attacked: tuple[Record | None, ...]
+    absent: tuple[str, ...]
     outcome: str
     card: Card | None
 
@@ -45,13 +48,20 @@ def run_context(run: Run, asked: Mapping[str, Asked], pictures: Mapping[tuple[Pa
 def _lines(run: Run, asked: Mapping[str, Asked], pictures: Mapping[tuple[Path, str], Card]) -> list[Line]:
     clean = {record.sample_id: record for record in run.records if record.step == CLEAN}
     worst = worst_attacks(run.header, run.records)
+    follows = [inferred(run.header, run.records, radius) for radius in radii(run.header)[1:]]
     lines = []
     for sample in dict.fromkeys(record.sample_id for record in run.records):
         attacked = tuple(worst.get((sample, radius)) for radius in radii(run.header)[1:])
         outcome = _outcome(run, clean.get(sample), attacked)
         card = pictures.get((run.directory, sample))
-        lines.append(Line(sample, asked.get(sample), clean.get(sample), attacked, outcome, card))
+        absent = tuple(_absent(run, larger.get(sample)) for larger in follows)
+        lines.append(Line(sample, asked.get(sample), clean.get(sample), attacked, absent, outcome, card))
     return lines
+
+
+def _absent(run: Run, larger: float | None) -> str:
+    """What is said where a sample was not attacked: why, or from which larger radius its score follows."""
+    return "not attacked" if larger is None else f"as clean, inferred from {eps_label(larger, run.header.norm)}"
 
 
 def _outcome(run: Run, clean: Record | None, attacked: Sequence[Record | None]) -> str:
