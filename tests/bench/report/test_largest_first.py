@@ -11,7 +11,7 @@ from bench.records import Run
 from bench.records.worst import scores_at
 from bench.report.gallery import choose as shown
 from bench.report.pages import write_report
-from bench.report.run_page import run_context
+from bench.report.run_page import lines_of
 from bench.tables.fill import fill
 from bench.tables.layouts import flat
 from bench.tables.notes import notes
@@ -31,7 +31,7 @@ def made(order="descending", name="run", **changes):
 
 
 def test_a_page_says_from_which_radius_a_score_follows():
-    lines = {line.sample_id: line for line in run_context(made(), {}, {})["lines"]}
+    lines = {line.sample_id: line for line in lines_of(made(), {}, {})}
     assert lines["s0"].attacked[0] is None
     assert {name: line.absent[0] for name, line in lines.items()} == {
         "s0": "as clean, inferred from 4/255", "s1": "not attacked", "s2": "not attacked", "s3": "not attacked",

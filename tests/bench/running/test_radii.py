@@ -3,7 +3,6 @@
 import os
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -217,17 +216,18 @@ def test_the_order_is_that_on_which_fewer_gradients_would_go(spent, chosen):
     assert radii.chosen_order(History(header, rows), samples, 4.0, task) == chosen
 
 
-def test_nothing_of_a_shards_look_at_the_first_samples_is_left(go, monkeypatch, tmp_path):
+def test_a_shard_looks_at_what_of_the_first_samples_is_not_its_own_and_leaves_nothing(go, monkeypatch, tmp_path):
     monkeypatch.setattr(loop, "FIRST", 4)
-    places = []
+    looked = {}
 
-    def opened(directory, *arguments, real=loop.open_run, **options):
-        places.append(Path(directory))
-        return real(directory, *arguments, **options)
+    class Watched(loop.RunStore):
+        def append(self, records, real=loop.RunStore.append):
+            if tmp_path not in self.directory.parents:
+                looked.setdefault(self.directory, set()).update(record.sample_id for record in records)
+            real(self, records)
 
-    monkeypatch.setattr(loop, "open_run", opened)
+    monkeypatch.setattr(loop, "open_run", lambda directory, header, **options: Watched(directory, header))
     run = go("adaptive", shards=3, output=tmp_path / "run")
-    looked = [place for place in places if tmp_path not in place.parents]
-    assert len(looked) == 3
+    assert list(looked.values()) == [{"s01", "s02"}, {"s00", "s02", "s03"}, {"s00", "s01", "s03"}]
     assert not any(place.exists() for place in looked)
     assert len({r.key for r in run.records}) == len(run.records)
