@@ -95,7 +95,8 @@ _APGD_T = tuple(
 # within about ten steps. A sample that is robust to the end has had all of AutoAttack's steps and those ten.
 _OPENING = replace(_APGD_CE, name="apgd-ce-10", steps=10, shortcut=True)
 _AUTOATTACK = (_OPENING, *_APGD_T, _APGD_CE)
-# Before AutoAttack's own targets, a few steps on raw margins, which do not rescale as DLR does (docs/protocol.md).
+# Before AutoAttack's own targets, a few steps on raw margins, which do not rescale as DLR does: what it costs and
+# breaks is in docs/from-autoattack.md.
 _MARGINS = tuple(
     replace(step, name=f"margin-{rank}", steps=25, volley="margin", options={"loss": "margin"}, shortcut=True)
     for rank, step in enumerate(_APGD_T, start=1)
