@@ -14,7 +14,15 @@ import torch
 from torch import Tensor
 
 from attacks.apgd import FirstCheckpoint, apgd
-from attacks.objective import LOSSES, Classification, Ensemble, Expectation, Objective, evaluate
+from attacks.objective import (
+    LOSSES,
+    Classification,
+    Ensemble,
+    Expectation,
+    Objective,
+    TargetedClassification,
+    evaluate,
+)
 from attacks.outcome import Outcome
 from attacks.pgd import SCHEDULES, pgd
 from attacks.presets import AttackStep
@@ -132,14 +140,14 @@ def with_loss(objective: Objective, options: Mapping[str, Any]) -> Objective:
     """The objective with the loss that the options name.
 
     Raises:
-        ValueError: a loss is named, and the objective is not the untargeted one of a classifier.
+        ValueError: a loss is named, and the objective is not that of a classifier, or has no such loss.
     """
     if "loss" not in options:
         return objective
     if isinstance(objective, Expectation | Ensemble):
         return objective.with_each(lambda one: with_loss(one, options))
-    if not isinstance(objective, Classification):
-        raise ValueError("option loss chooses among losses of a classifier without a target; leave it out here")
+    if not isinstance(objective, Classification | TargetedClassification):
+        raise ValueError("option loss chooses among losses of a classifier; leave it out here")
     return replace(objective, loss=options["loss"])
 
 

@@ -198,7 +198,21 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.scatter(1, labels[:, None], -torch.inf).amax(dim=1) - _pick(logits, labels)
 
 
+def targeted_margin(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """The target's logit above the label's (b,), of logits (b, K), labels (b,) and targets (b,).
+
+    >>> targeted_margin(torch.tensor([[4.0, 1.0, 3.0]]), torch.tensor([0]), torch.tensor([1]))
+    tensor([-3.])
+    """
+    logits = logits.float()
+    return _pick(logits, targets) - _pick(logits, labels)
+
+
 LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"ce": cross_entropy, "dlr": dlr, "margin": margin}
+TARGETED_LOSSES: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "dlr": targeted_dlr,
+    "margin": targeted_margin,
+}
 
 
 @dataclass(frozen=True)
@@ -227,29 +241,34 @@ class Classification:
 
 @dataclass(frozen=True)
 class TargetedClassification:
-    """Make a classifier wrong by way of a target class: maximise targeted DLR. Any wrong answer counts.
+    """Make a classifier wrong by way of a target class: maximise targeted DLR, or its margin. Any wrong answer counts.
 
     Args:
         model: images (b, 3, H, W) in [0, 1] to logits (b, K), K >= 4.
         labels: (B,) int64.
         targets: (B,) int64, e.g. of `runner_up`.
+        loss: "dlr" or "margin".
 
     Raises:
-        ValueError: a target equals its label (the loss would be constant).
+        ValueError: a target equals its label (the loss would be constant), or there is no such loss.
     """
 
     model: Callable[[Tensor], Tensor]
     labels: Tensor
     targets: Tensor
+    loss: Literal["dlr", "margin"] = "dlr"
 
     def __post_init__(self) -> None:
+        if self.loss not in TARGETED_LOSSES:
+            raise ValueError(f"loss must be one of {tuple(TARGETED_LOSSES)} towards a target, got {self.loss!r}")
         if (self.targets == self.labels).any():
             raise ValueError("a target class equals its label")
 
     def __call__(self, images: Tensor, rows: Tensor) -> Progress:
         """Score images (b, 3, H, W); fooled where the argmax is not the label, whichever class it is."""
         logits, labels = self.model(images), self.labels[rows]
-        return Progress(targeted_dlr(logits, labels, self.targets[rows]), logits.argmax(dim=1) != labels)
+        loss = TARGETED_LOSSES[self.loss](logits, labels, self.targets[rows])
+        return Progress(loss, logits.argmax(dim=1) != labels)
 
 
 def side_by_side(objectives: Sequence[Objective]) -> Objective:
@@ -275,7 +294,7 @@ def side_by_side(objectives: Sequence[Objective]) -> Objective:
     if len(targeted) < len(objectives) or any(one.model != targeted[0].model for one in targeted):
         raise TypeError("only targeted attacks on one classifier can be carried out side by side")
     labels, targets = (torch.cat([getattr(one, name) for one in targeted]) for name in ("labels", "targets"))
-    return TargetedClassification(targeted[0].model, labels, targets)
+    return replace(targeted[0], labels=labels, targets=targets)
 
 
 class Expectation:

@@ -85,6 +85,16 @@ draws are seeded, and samples are joined by id. A targeted attack on a text ends
 
 PROTOCOLS: Mapping[str, Protocol] = {protocol.name: protocol for protocol in (STRICT, PAPER)}
 
+ASCENDING, DESCENDING, ADAPTIVE = "ascending", "descending", "adaptive"
+RADII_ORDERS = (ASCENDING, DESCENDING, ADAPTIVE)
+"""In which order the radii of a run are attacked where they are not counted each by itself.
+
+Descending, a sample that an attack leaves as it was at one radius is not attacked at smaller ones: see
+`bench.records.inferred`. Adaptive is one of the two, as the first samples tell: see `bench.running.radii`.
+"""
+
+DEFAULT_RADII_ORDER = ASCENDING
+
 SEARCH_PRECISION: Mapping[tuple[str, str], str] = {("paper", "captioning"): "fp16", ("paper", "vqa"): "fp16"}
 """Of attacks by (protocol, task), where it is not float32 and none is asked for.
 

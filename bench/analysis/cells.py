@@ -83,7 +83,7 @@ def conditions(header: RunHeader) -> tuple[str | None, ...]:
     asked = repr(sorted(header.victim_settings.items()))
     made = repr((header.surrogate_model, sorted(header.surrogate_settings.items()), header.ensemble))
     seen = (header.tower, asked, header.defence, header.judge)
-    return (header.protocol_name, header.norm, header.precision, *seen, header.surrogate, made)
+    return (header.protocol_name, header.norm, header.radii_order, header.precision, *seen, header.surrogate, made)
 
 
 def radii(header: RunHeader) -> list[float]:

@@ -10,6 +10,7 @@ from bench.records import Run, RunHeader
 _BY_PROPERTY = {
     "protocol": "protocol_name",
     "precision": "precision",
+    "radii_order": "radii_order",
     "tower": "tower",
     "surrogate": "surrogate",
     "surrogate_model": "surrogate_model",

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from bench import registry
+from bench.config.ball import check_radii_order
 from bench.config.black_box import asks_endpoints
 from bench.config.naming import known_encoders
 from bench.config.radii import NORMS
@@ -11,14 +12,21 @@ from bench.config.request import NATIVE, NO_ATTACK, Request, flag
 from bench.config.suite import Suite, load_suite
 from bench.config.victims import asks_victims
 from bench.errors import UsageError
-from tasks.protocol import PROTOCOLS
+from tasks.protocol import ASCENDING, PROTOCOLS
 
 if TYPE_CHECKING:
     from bench.config.run_config import RunConfig
 
 PRECISIONS = ("float32", "bf16", "fp16")
 TOWERS = ("encoder", NATIVE)
-OF_ATTACKS = ("surrogate", "surrogate_vlm", "eps", "norm", "precision")  # options that a clean run has no use for
+OF_ATTACKS = (
+    "surrogate",
+    "surrogate_vlm",
+    "eps",
+    "norm",
+    "precision",
+    "radii_order",
+)  # options that a clean run has no use for
 
 
 def check_choices(request: Request, suite: Suite) -> None:
@@ -27,6 +35,7 @@ def check_choices(request: Request, suite: Suite) -> None:
         value = getattr(request, name)
         if value is not None and value not in known:
             raise registry.unknown(name, value, known)
+    check_radii_order(request)
     for name in ("task",) if request.tower == NATIVE else ("encoder", "task"):
         if not getattr(request, name):
             raise UsageError(f"give {flag(name)}, or --all for every run behind the suite's tables")
@@ -92,3 +101,9 @@ def _check_unattacked(request: Request, configs: Sequence["RunConfig"]) -> None:
     if given and all(config.attack == NO_ATTACK for config in configs):
         names = ", ".join(map(flag, given))
         raise UsageError(f"{names}: attack 'none' makes no images; leave that out, or choose an attack with --attack")
+    made_elsewhere = request.surrogate or request.surrogate_vlm or request.images
+    if made_elsewhere and request.radii_order not in (None, ASCENDING):
+        raise UsageError(
+            "--radii-order is for attacks on the victim itself: images made elsewhere tell nothing of smaller radii; "
+            "leave it out"
+        )

@@ -118,6 +118,8 @@ class Request(Options):
             with --ensemble one ensemble.
         surrogate_vlm: Make the images on this vision-language model, written as --vlm, and score them on the other;
             several give a matrix, in which a model's own images are those of the plain attack.
+        radii_order: ascending, descending, which spares samples that a larger radius left as they were, or adaptive,
+            which chooses between them. Default: the protocol's.
         precision: Of the attack's search: float32, bf16 or fp16. Default: float32; under the paper's protocol fp16 in
             the first rounds of the ensembles on vision-language models, as there.
     """
@@ -134,6 +136,7 @@ class Request(Options):
     shots: int | None = None
     surrogate: tuple[str, ...] = ()
     surrogate_vlm: tuple[str, ...] = ()
+    radii_order: str | None = None
     precision: str | None = None
 
     @classmethod
@@ -186,6 +189,7 @@ def _of_header(header: RunHeader) -> dict[str, Any]:
         "seed": header.seed,
         "limit": header.limit,
         "protocol": header.protocol_name,
+        "radii_order": header.radii_order,
         "precision": header.precision,
         "compiled": header.compiled,
         "tower": header.tower,

@@ -9,12 +9,12 @@ from typing import NamedTuple
 from attacks.adaptive import adaptive_steps
 from attacks.presets import BROUGHT, AttackStep
 from bench import registry
+from bench.config.ball import ball, radii_order
 from bench.config.black_box import as_black_box
 from bench.config.brought import STEPS, check_brought, check_one_radius
 from bench.config.choices import check_choices, check_judge
 from bench.config.ensemble import JOINED, MEAN, sources, weights
 from bench.config.naming import digest, encoder_names, file_name, lasting, lasting_victim, shortened, victim_file_name
-from bench.config.radii import HOW_TO_WRITE, parse_eps
 from bench.config.request import ADAPTIVE, DEFAULT_PROTOCOL, NATIVE, NO_ATTACK, Options, Request
 from bench.config.suite import Suite, TaskPlan, load_suite, preset
 from bench.config.victims import Pair, asks_victims, victim_pairs
@@ -22,7 +22,7 @@ from bench.data.specs import Place, is_spec, parse, told_apart
 from bench.errors import UsageError
 from bench.models.victims import specs
 from bench.records.shards import Shard
-from tasks.protocol import PROTOCOLS, SEARCH_PRECISION
+from tasks.protocol import DEFAULT_RADII_ORDER, PROTOCOLS, SEARCH_PRECISION
 
 TRANSFER = "transfer"  # the preset that makes sense on a surrogate only
 ALL_TASKS = "all"
@@ -40,6 +40,7 @@ class RunConfig(Options):
         surrogates: encoders that the attacks are made on, several for an ensemble; none for ``encoder`` itself.
         surrogate_vlm: vision-language model around them, where it is another; never without ``surrogates``.
         precision: of the search for adversarial images.
+        radii_order: in which the radii are attacked; None where it makes no difference, or each counts by itself.
         place: where the dataset lies, if the suite does not know it.
         spec: how the request named that place.
         shard: the part of the run's samples that this is about; None for all.
@@ -57,6 +58,7 @@ class RunConfig(Options):
     surrogates: tuple[str, ...] = ()
     surrogate_vlm: str | None = None
     precision: str = "float32"
+    radii_order: str | None = None
     place: Place | None = None
     spec: str | None = None
     shard: Shard | None = None
@@ -84,6 +86,7 @@ class RunConfig(Options):
             surrogate=tuple(map(lasting, self.surrogates)),
             surrogate_vlm=() if self.surrogate_vlm is None else (lasting_victim(self.surrogate_vlm),),
             precision=self.precision,
+            radii_order=self.radii_order,
         )
 
     def _lasting_dataset(self) -> str:
@@ -168,6 +171,8 @@ class RunConfig(Options):
             name.append(self.protocol)
         if self.precision != "float32":
             name.append(self.precision)
+        if self.radii_order not in (None, DEFAULT_RADII_ORDER):
+            name.append(self.radii_order)
         if self.compiled:
             name.append("compiled")
         if self.tower != "encoder":
@@ -341,18 +346,17 @@ def _not_taken(dataset: str, suite: Suite, tasks: Iterable[str]) -> UsageError:
 def _run(cell: _Cell, request: Request, suite: Suite) -> RunConfig:
     plan, place = _plan(cell.task, suite), cell.dataset.place
     row = suite.datasets.get(cell.dataset.name, {}) if place is None else place.row
-    norm, radii = _ball(request, suite)
+    norm, radii = ball(request, suite)
     if request.images is not None:
         check_one_radius(radii)
+    attack = (request.attack or BROUGHT) if request.images else _attack(plan.attack, cell, request, suite)
     return RunConfig(
         **{f.name: getattr(request, f.name) for f in fields(Options)},
         encoder=cell.encoder,
         task=cell.task,
         dataset=cell.dataset.name,
         samples=row.get("samples", plan.samples),
-        attack=(request.attack or BROUGHT)
-        if request.images
-        else _attack(request.attack or plan.attack, cell, request, suite),
+        attack=attack,
         norm=norm,
         eps=radii,
         seed=suite.seed if request.seed is None else request.seed,
@@ -362,6 +366,7 @@ def _run(cell: _Cell, request: Request, suite: Suite) -> RunConfig:
         precision=_precision(request, cell.task),
         place=place,
         spec=cell.dataset.spec,
+        radii_order=radii_order(request, suite, attack, radii, on_itself=not cell.surrogates),
     )
 
 
@@ -370,17 +375,8 @@ def _precision(request: Request, task: str) -> str:
     return request.precision or by_protocol
 
 
-def _ball(request: Request, suite: Suite) -> tuple[str, tuple[float, ...]]:
-    """Norm and radii."""
-    norm = request.norm or suite.norm
-    if request.eps:
-        return norm, parse_eps(request.eps, norm)
-    if norm != suite.norm:
-        raise UsageError(f"the radii of suite {suite.name!r} are for {suite.norm}; give --eps, {HOW_TO_WRITE[norm]}")
-    return norm, suite.eps
-
-
-def _attack(name: str, cell: _Cell, request: Request, suite: Suite) -> str:
+def _attack(usual: str, cell: _Cell, request: Request, suite: Suite) -> str:
+    name = request.attack or usual
     if name != NO_ATTACK:
         preset(name, suite)
     if name == TRANSFER and not cell.surrogates and not request.surrogate_vlm:

@@ -5,11 +5,10 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from typing import Any, Literal, Self, TypeVar
-
-import msgspec
+from typing import Any, Literal, Self
 
 from bench.records.files import RecordsError
+from bench.records.stored import Asked, Check, Chosen, State, Step, typed
 from bench.records.types import CLEAN, SCHEMA_VERSION, encode, number, parse_object
 
 NORMS = ("linf", "l2")
@@ -18,85 +17,6 @@ ADDED = ("config", "ceiling", "notes", "answers")  # fields that came after runs
 _FORMER_ANSWERS = {"zeroshot": "class", "pope": "yes-no", "scienceqa": "choice"}  # of tasks, before headers said it
 FLOORS = {"noise"}  # kinds of attack that are no real attack but what one is set beside
 _FORMER = {"eps_255": "radii"}  # names in schema version 1
-
-
-class _Chosen(msgspec.Struct, frozen=True):
-    """What `RunHeader.protocol` may say beside what only its own task or model reads."""
-
-    name: str = "strict"
-    precision: str = "float32"
-    half_verdicts: bool = False
-    cumulative_radii: bool = True
-    compiled: bool = False
-    tower: str = "encoder"
-    surrogate: str | None = None
-    ensemble: dict[str, float] = {}
-    surrogate_model: str | None = None
-    victim: dict[str, str] = {}
-    surrogate_victim: dict[str, str] = {}
-    defence: str | None = None
-    judge: str | None = None
-    selection: str | None = None
-    data: str | None = None
-    images: str | None = None
-    yes_no: str = "first-word"
-
-
-class _Place(msgspec.Struct, frozen=True):
-    where: str
-
-
-class _Asked(msgspec.Struct, frozen=True):
-    """What of `RunHeader.config` is relied upon where it was stored before requests were."""
-
-    data_root: str | None = None
-    arch: str | None = None
-    place: _Place | None = None
-
-
-class _State(msgspec.Struct, frozen=True):
-    """The state of the code."""
-
-    commit: str | None = None
-    dirty: bool | None = None
-    source: str | None = None
-
-
-class _Check(msgspec.Struct, frozen=True):
-    name: str
-    ok: bool
-    detail: str
-
-
-class Step(msgspec.Struct, frozen=True):
-    """What is asked of a recorded attack step: its name, what it wants, its precision and how many steps it takes."""
-
-    name: str
-    goal: str = ""
-    precision: str = ""
-    kind: str = ""
-    steps: int = 0
-    through: str = ""
-    independent: bool = False
-
-
-T = TypeVar("T")
-
-
-def _typed(data: Any, kind: type[T], name: str = "") -> T:
-    """Plain data as a type.
-
-    Raises:
-        RecordsError: If a value has another type; names it.
-    """
-    try:
-        return msgspec.convert(data, kind)
-    except msgspec.ValidationError as error:
-        problem, _, place = str(error).partition(" - at `$")
-        where = (name + place.rstrip("`")).removeprefix(".")
-        raise RecordsError(f"{where}: {problem[:1].lower()}{problem[1:]}") from error
-    except UnicodeEncodeError as error:
-        raise RecordsError(f"{name or 'a field'} holds {error.object!r}, which is no text") from error
 
 
 @dataclass(frozen=True)
@@ -174,8 +94,8 @@ class RunHeader:
         for field_name, wrong, rule in self._faults():
             if wrong:
                 raise RecordsError(f"{field_name} is {getattr(self, field_name)!r}; it must be {rule}")
-        _typed(self.checks, list[_Check], "checks")
-        _typed(self.config, _Asked, "config")
+        typed(self.checks, list[Check], "checks")
+        typed(self.config, Asked, "config")
         _ = self.steps, self._chosen, self._state  # refused now rather than when they are asked for
 
     def _faults(self) -> Iterator[tuple[str, bool, str]]:
@@ -259,6 +179,11 @@ class RunHeader:
         return self._chosen.cumulative_radii
 
     @property
+    def radii_order(self) -> str:
+        """The order in which the radii were attacked: one of `tasks.protocol.RADII_ORDERS`."""
+        return self._chosen.radii_order
+
+    @property
     def compiled(self) -> bool:
         """Whether the models were compiled."""
         return self._chosen.compiled
@@ -326,15 +251,15 @@ class RunHeader:
     @cached_property
     def steps(self) -> list[Step]:
         """The steps of the attack, in order."""
-        return _typed(self.attack_steps, list[Step], "attack_steps")
+        return typed(self.attack_steps, list[Step], "attack_steps")
 
     @cached_property
-    def _chosen(self) -> _Chosen:
-        return _typed(self.protocol, _Chosen, "protocol")
+    def _chosen(self) -> Chosen:
+        return typed(self.protocol, Chosen, "protocol")
 
     @cached_property
-    def _state(self) -> _State:
-        return _typed(self.code, _State, "code")
+    def _state(self) -> State:
+        return typed(self.code, State, "code")
 
     def to_json(self) -> str:
         """Indented JSON. NaN in a free-form field becomes the string "nan" and stays one."""
@@ -358,7 +283,7 @@ class RunHeader:
             data.setdefault("answers", former_answers(data["task"]))
         if isinstance(data["radii"], list):
             data["radii"] = [number(radius) for radius in data["radii"]]
-        return _typed(data, cls)
+        return typed(data, cls)
 
 
 def _with_defaults(steps: Any) -> Any:

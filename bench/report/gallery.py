@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +133,7 @@ def _write(image: Pixels, path: Path) -> str:
 
 def _outcomes(run: Run) -> Iterator[Shown]:
     so_far = WorstSoFar(run.header.worst)
-    for record in kept_records(run.header, run.records).values():
+    for record in sorted(kept_records(run.header, run.records).values(), key=attrgetter("radius")):
         so_far.add(record)
     attacks = {r.sample_id: r for r in run.records if r.step != CLEAN and r.error is None}
     for clean in run.records:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from bench.analysis.cells import measured, radii
 from bench.records import CLEAN, Record, Run
+from bench.records.inferred import inferred
 from bench.records.samples import Asked
 from bench.records.worst import eps_label, is_worse, worst_attacks
 from bench.report.gallery import BROKEN, ERROR, NOT_ATTACKED, ROBUST, Card
@@ -18,12 +19,14 @@ class Line:
         asked: question and references; None for runs from before they were kept.
         clean: its clean record.
         attacked: the worst attack at each radius; None where nothing was needed.
+        absent: what is said at each radius where there is none.
     """
 
     sample_id: str
     asked: Asked | None
     clean: Record | None
     attacked: tuple[Record | None, ...]
+    absent: tuple[str, ...]
     outcome: str
     card: Card | None
 
@@ -49,10 +52,17 @@ def lines_of(run: Run, asked: Mapping[str, Asked], pictures: Mapping[str, Card])
     """The samples of a run in the order of their records."""
     clean = {record.sample_id: record for record in run.records if record.step == CLEAN}
     worst = worst_attacks(run.header, run.records)
+    follows = [inferred(run.header, run.records, radius) for radius in radii(run.header)[1:]]
     for sample in run.columns.samples:
         attacked = tuple(worst.get((sample, radius)) for radius in radii(run.header)[1:])
+        absent = tuple(_absent(run, larger.get(sample)) for larger in follows)
         outcome = _outcome(run, clean.get(sample), attacked)
-        yield Line(sample, asked.get(sample), clean.get(sample), attacked, outcome, pictures.get(sample))
+        yield Line(sample, asked.get(sample), clean.get(sample), attacked, absent, outcome, pictures.get(sample))
+
+
+def _absent(run: Run, larger: float | None) -> str:
+    """What is said where a sample was not attacked: why, or from which larger radius its score follows."""
+    return "not attacked" if larger is None else f"as clean, inferred from {eps_label(larger, run.header.norm)}"
 
 
 def _outcome(run: Run, clean: Record | None, attacked: Sequence[Record | None]) -> str:

@@ -19,7 +19,7 @@ from bench.running.data import selection_of
 from bench.running.scoring import DRAWS
 from bench.running.victims import vlm_of
 from tasks.base import Task
-from tasks.protocol import PROTOCOLS
+from tasks.protocol import ASCENDING, PROTOCOLS
 
 PACKAGES = ("torch", "torchvision", "transformers", "open_clip_torch", "numpy", "pillow")
 
@@ -86,6 +86,8 @@ def _protocol(config: RunConfig) -> dict[str, Any]:
     chosen: dict[str, Any] = {"precision": config.precision}
     if config.protocol != DEFAULT_PROTOCOL:
         chosen |= asdict(PROTOCOLS[config.protocol])
+    if config.radii_order not in (None, ASCENDING):
+        chosen["radii_order"] = config.radii_order
     if config.compiled:
         chosen["compiled"] = True
     if config.tower != "encoder":

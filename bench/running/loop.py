@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import msgspec
@@ -22,6 +23,7 @@ from bench.models.defences.chain import Defended
 from bench.progress import Display, Silent
 from bench.records import CLEAN, Record, RunStore, open_run, read_records
 from bench.records.images import FOLDER
+from bench.records.inferred import settling_radius
 from bench.records.samples import Asked, write_samples
 from bench.records.worst import Counts, Direction, WorstSoFar, counts_of, eps_label, is_worse, up_to
 from bench.running.attack_batch import AttackedImage, Attacker
@@ -33,6 +35,7 @@ from bench.running.images import ImageStore
 from bench.running.load import Setup, prepare
 from bench.running.plugins import blaming_plugins
 from bench.running.presenter import EightBit, Presenter
+from bench.running.radii import FIRST, chosen_order
 from bench.running.sanity_checks import BATCH_CHECK
 from bench.running.scoring import Occasion, Said, record_of
 from bench.running.units import threat_model
@@ -40,7 +43,7 @@ from bench.running.volley import Volley
 from bench.trust.places import no_links
 from bench.trust.text import on_one_line
 from tasks.base import Sample
-from tasks.protocol import PROTOCOLS
+from tasks.protocol import ADAPTIVE, ASCENDING, DESCENDING, PROTOCOLS
 
 
 def execute(config: RunConfig, *, display: Display | None = None) -> Path:
@@ -182,16 +185,49 @@ class _Runner:
         return [i for i in rows if samples[i].id not in why]
 
     def _attack(self, rows: Sequence[int]) -> None:
-        """Take the attack's steps at each radius, smallest first, on those samples that are still robust.
+        """Take the attack's steps at each radius on those samples that are still robust there.
 
         An image that breaks a sample lies in every larger ball too, so a broken sample is not attacked again, unless
-        the protocol counts each radius by itself.
+        the protocol counts each radius by itself. With the largest radius first, a sample that is left as it was is not
+        attacked at smaller ones: see `bench.records.inferred`.
         """
-        for eps in self.config.eps if self.steps else ():
-            threat = threat_model(cast(Norm, self.config.norm), eps)
-            for _, volley in groupby(enumerate(self.steps), lambda pair: pair[1].volley or pair[0]):
-                for steps, due in self._left_to_do([step for _, step in volley], eps, rows).items():
-                    self._take(steps, due, eps, threat)
+        for eps in self._radii() if self.steps else ():
+            self._attack_at(eps, rows)
+
+    def _radii(self) -> Sequence[float]:
+        """The radii in the order in which they are attacked."""
+        order = self.config.radii_order
+        if order == ADAPTIVE:
+            order = self._chosen_order()
+        return self.config.eps[::-1] if order == DESCENDING else self.config.eps
+
+    def _chosen_order(self) -> str:
+        """What the first samples of the run tell, attacked at the largest radius; see `bench.running.radii`."""
+        first, radius = range(len(self.setup.samples))[:FIRST], max(self.config.eps)
+        samples = [self.setup.samples[row] for row in first]
+        self._attack_at(radius, [row for row in first if row in self.rows])
+        records = [record for sample in samples for record in self.history.of(sample.id)]
+        records += self._attacked_elsewhere([row for row in first if row not in self.rows], radius)
+        return chosen_order(History(self.setup.header, records), samples, radius, self.setup.task)
+
+    def _attacked_elsewhere(self, rows: Sequence[int], eps: float) -> list[Record]:
+        """The records of samples that belong to other shards, attacked as there; nothing of it is kept."""
+        if not rows:
+            return []
+        config = replace(self.config, shard=None, save_adversarial=False)
+        with TemporaryDirectory() as folder, open_run(Path(folder) / "first", self.setup.header) as run:
+            other = _Runner(config, self.setup, run, (), self.display)
+            other.attacker.checks = ()
+            other._session = rows
+            other._clean(rows)
+            other._attack_at(eps, rows)
+            return other.history.records
+
+    def _attack_at(self, eps: float, rows: Sequence[int]) -> None:
+        threat = threat_model(cast(Norm, self.config.norm), eps)
+        for _, volley in groupby(enumerate(self.steps), lambda pair: pair[1].volley or pair[0]):
+            for steps, due in self._left_to_do([step for _, step in volley], eps, rows).items():
+                self._take(steps, due, eps, threat)
 
     def _left_to_do(
         self, volley: Sequence[AttackStep], eps: float, rows: Sequence[int]
@@ -201,7 +237,7 @@ class _Runner:
         by_steps: dict[tuple[AttackStep, ...], list[int]] = {}
         for row in rows:
             sample = self.setup.samples[row]
-            if sample.id not in scores or self._is_settled(scores[sample.id], sample):
+            if sample.id not in scores or self._is_settled(scores[sample.id], sample) or self._is_inferred(sample, eps):
                 continue
             settled = [replace(step, goal=self._goal(step, sample, eps)) for step in volley]
             steps = tuple(step for step in settled if self._is_due(step, sample, eps))
@@ -212,6 +248,15 @@ class _Runner:
     def _is_settled(self, score: float, sample: Sample) -> bool:
         """Whether nothing is left to attack; an image that was brought is shown whatever the clean answer was."""
         return self.setup.brought is None and self.setup.task.broken(score, sample)
+
+    def _is_inferred(self, sample: Sample, eps: float) -> bool:
+        """Whether all steps were taken on a sample at a larger radius, and left it as it was."""
+        if self.config.radii_order in (None, ASCENDING):
+            return False
+        larger = settling_radius(self.history.of(sample.id), eps)
+        return larger is not None and not any(
+            self._is_due(replace(step, goal=self._goal(step, sample, larger)), sample, larger) for step in self.steps
+        )
 
     def _counting_steps(self, step: AttackStep) -> frozenset[str] | None:
         """The steps after which a broken sample is spared a step; None for all of them."""

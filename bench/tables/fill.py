@@ -81,6 +81,7 @@ PROPERTIES: dict[str, Callable[[Measure], str]] = {
     "reliability": _reliability,
     "precision": lambda m: m.header.precision,
     "tower": lambda m: m.header.tower,
+    "order of radii": lambda m: m.header.radii_order,
     "seed": lambda m: str(m.header.seed),
     "samples": lambda m: str(sum(header.n_samples for header in m.headers)),
     "data": lambda m: m.header.data or "",
@@ -90,7 +91,7 @@ PROPERTIES: dict[str, Callable[[Measure], str]] = {
 # tells all of them apart.
 _OPTIONAL = (
     *("victim", "attack", "settings", "settings there", "model", "suite", "precision", "tower", "defence", "data"),
-    *("seed", "samples"),
+    *("order of radii", "seed", "samples"),
 )
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from bench.tables.table import ABSENT, DOUBTFUL, GREY, OTHERWISE, Cell, Label, Table
+from tasks.protocol import ASCENDING
 
 NUMBERS = (
     "value",
@@ -59,6 +60,8 @@ def notes(table: Table, *, bold: bool = True) -> list[str]:
         found.append(f"{GREY}: grey-box, the two models see through the same encoder.")
     if any(cell.published is not None for cell in cells):
         found.append("In braces: the published number, and ours minus it.")
+    if any(header.radii_order != ASCENDING for cell in cells for header in cell.measure.headers):
+        found.append("Where the largest radius came first, what it left as it was is not attacked at smaller ones.")
     differs = dict.fromkeys(text for cell in cells if cell.published for text in cell.published.differs)
     if differs:
         found.append(f"{OTHERWISE}: measured otherwise than the published number: {'; '.join(differs)}.")

@@ -24,6 +24,7 @@ from bench.errors import UsageError
 from bench.models.victims.endpoint.pixels import pixel_digest
 from bench.records import CLEAN, Record, RecordsError, Run, RunHeader
 from bench.records.images import FOLDER, path_of, read_image, read_png, saved_paths
+from bench.records.inferred import inferred
 from bench.records.samples import read_samples
 from bench.records.verification import Mismatch, Verification
 from bench.records.worst import kept_records, worst_choices, worst_scores
@@ -193,7 +194,8 @@ class _Evidence:
             if (sample.id, CLEAN, 0.0) not in taken:
                 yield Mismatch(str(self.run.directory), sample.id, 0.0, "record", None, "a clean answer")
         for radius in self.run.header.radii:
-            for sample_id in self._robust(radius):
+            follows = inferred(self.run.header, self.run.records, radius)  # all steps were taken at a larger radius
+            for sample_id in (sample for sample in self._robust(radius) if sample not in follows):
                 steps = [name for name in self._steps_of(sample_id) if (sample_id, name, radius) not in taken]
                 if steps:
                     yield Mismatch(str(self.run.directory), sample_id, radius, "record", None, ", ".join(steps))

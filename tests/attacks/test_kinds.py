@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from attacks.kinds import APGD, PGD, SQUARE, AttackKind, StepContext, kind_of, run_brought
-from attacks.objective import Classification, Progress, evaluate, evaluate_with_gradient
+from attacks.objective import Classification, Progress, TargetedClassification, evaluate, evaluate_with_gradient
 from attacks.outcome import Outcome
 from attacks.presets import AttackStep
 from attacks.restarts import restarted
@@ -146,7 +146,11 @@ def test_the_option_loss_is_what_is_ascended():
     found = run("pgd", rows, THREATS["linf"], options={"loss": "dlr"}, steps=3)
     dlr = Classification(toy.model, toy.labels[:COUNT], "dlr")
     torch.testing.assert_close(evaluate(dlr, found.images, rows).loss, found.loss)
-    with pytest.raises(ValueError, match="classifier without a target"):
+    towards = TargetedClassification(toy.model, toy.labels, (toy.labels + 1) % 10)
+    assert APGD.adapt(towards, {"loss": "margin"}).loss == "margin"
+    with pytest.raises(ValueError, match="loss must be one of"):
+        APGD.adapt(towards, {"loss": "ce"})
+    with pytest.raises(ValueError, match="losses of a classifier"):
         APGD.adapt(LinearObjective(torch.ones(3, 8, 8)), {"loss": "ce"})
 
 

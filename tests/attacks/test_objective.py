@@ -1,6 +1,7 @@
 """Losses against hand-computed numbers and AutoAttack's own; the objectives; the gradient helper."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -111,6 +112,18 @@ def test_targets_follow_rows():
     labels, targets = torch.tensor([0, 0, 0]), torch.tensor([1, 2, 3])
     loss, _ = TargetedClassification(lambda _: LOGITS, labels, targets)(toy_images(2), torch.tensor([2, 1]))
     torch.testing.assert_close(loss, torch.tensor([-4 / 3.5, -2 / 3.5]))
+
+
+def test_a_target_can_be_followed_by_its_margin():
+    """The label's logit is 4, those of the targets 3, 1 and 1: how far each is from winning, whatever others are."""
+    logits = torch.tensor([[4.0, 3.0, 1.0, 1.0]] * 3)
+    labels, targets = torch.zeros(3, dtype=torch.int64), torch.tensor([1, 2, 3])
+    objective = TargetedClassification(lambda _: logits[:2], labels, targets, "margin")
+    assert objective(toy_images(2), torch.tensor([0, 2])).loss.tolist() == [-1.0, -3.0]
+    both = side_by_side([replace(objective, targets=targets), objective])
+    assert (both.loss, both.targets.tolist()) == ("margin", [1, 2, 3, 1, 2, 3])
+    with pytest.raises(ValueError, match=r"loss must be one of \('dlr', 'margin'\) towards a target, got 'ce'"):
+        replace(objective, loss="ce")
 
 
 def test_a_plain_look_builds_no_graph():

@@ -32,6 +32,15 @@ def test_autoattack_opens_briefly_then_runs_nine_targets_and_cross_entropy():
     assert {step.volley for step in steps} == {"apgd-t", ""}
 
 
+def test_what_is_robust_to_the_end_has_had_all_of_autoattack_and_the_margins_besides():
+    steps = PRESETS["autoattack-margin"].steps
+    margins = [step for step in steps if step.options]
+    assert [step for step in steps if step not in margins] == list(PRESETS["autoattack"].steps)
+    assert steps.index(margins[-1]) < steps.index(PRESETS["autoattack"].steps[1])
+    assert [step.goal for step in margins] == [f"targeted-{rank}" for rank in range(1, 10)]
+    assert {(s.steps, s.options["loss"], s.volley, s.shortcut) for s in margins} == {(25, "margin", "margin", True)}
+
+
 def test_the_papers_zero_shot_attack_has_five_restarts_of_cross_entropy():
     steps = PRESETS["autoattack-paper"].steps
     restarts = [step for step in steps if step.goal == "untargeted"]

@@ -74,6 +74,7 @@ def other(tmp_path_factory):
         "ensemble": "2,1",
         "judge": "words",
         "precision": "bf16",
+        "radii_order": "descending",
     }
 
 
@@ -91,7 +92,8 @@ def test_every_option_comes_back_through_a_header(other):
     assert set(other) == set(FIELDS)
     assert all(other[f.name] != f.default for f in fields(Request))
     named = ("shots", "image_size")  # become settings of the victim
-    never = ("defence", "judge", *named, *PACE, "images")  # a defence neither a surrogate nor half precision
+    # a defence neither a surrogate nor half precision, and the paper's protocol no order of radii
+    never = ("defence", "judge", *named, *PACE, "images", "radii_order")
     for left_out in (
         ("tower", *never),
         ("surrogate", "ensemble", "surrogate_vlm", "attack", *never),
@@ -139,7 +141,7 @@ def test_a_header_from_before_requests_were_stored_makes_its_request(config):
     wanted = Request(
         suite="mini-full", encoder=("fare4",), task=("vqa",), dataset=("mini-vqa",), attack="apgd",
         surrogate=("clip",), eps=(2.0, 4.0), norm="linf", seed=4, limit=5, precision="bf16", protocol="paper",
-        tower="native", compiled=True, vlm=("owner/llava",), arch=config.get("arch"),
+        tower="native", compiled=True, vlm=("owner/llava",), arch=config.get("arch"), radii_order="ascending",
         data_root=Path("/data") if config else None,
     )  # fmt: skip
     assert request == wanted
@@ -155,7 +157,7 @@ def test_a_header_that_stored_a_runs_settings_makes_its_request():
     request = request_of(make_header(config=config, radii=(2.0,), dataset="harbour"))
     assert request == Request(
         suite="mini-full", encoder=("clip",), task=("vqa",), dataset=("vqa:/data/harbour",), attack="apgd",
-        norm="linf", eps=(2.0,), seed=0, data_root=Path(), precision="float32",
+        norm="linf", eps=(2.0,), seed=0, data_root=Path(), precision="float32", radii_order="ascending",
     )  # fmt: skip
 
 

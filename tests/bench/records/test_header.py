@@ -15,6 +15,7 @@ from tests.bench.runs import make_header
         ("protocol_name", "strict", {"name": "paper"}, "paper"),
         ("precision", "float32", {"precision": "bf16"}, "bf16"),
         ("half_verdicts", False, {"half_verdicts": True}, True),
+        ("radii_order", "ascending", {"radii_order": "adaptive"}, "adaptive"),
         ("compiled", False, {"compiled": True}, True),
         ("tower", "encoder", {"tower": "native"}, "native"),
         ("defence", None, {"defence": "smoothing"}, "smoothing"),

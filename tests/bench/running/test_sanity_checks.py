@@ -143,7 +143,7 @@ def records(attacked: list[float], clean=100.0, **changes) -> list[Record]:
     return [
         row
         for k, score in enumerate(attacked)
-        for row in (make_record(f"s{k}", score=clean), make_record(f"s{k}", "apgd", 4.0, score, **changes))
+        for row in (make_record(f"s{k:02d}", score=clean), make_record(f"s{k:02d}", "apgd", 4.0, score, **changes))
     ]
 
 
@@ -173,17 +173,23 @@ def test_several_questions_about_an_image_are_one_chance():
 @pytest.mark.parametrize(("larger", "ok"), [(0.2, False), (0.25, True), (0.4, True)])
 def test_a_loss_that_falls_with_eps(larger, ok):
     rows = records([100.0] * 12)  # loss 0.25
-    rows += [make_record(f"s{k}", "apgd", 8.0, 100.0, loss=larger) for k in range(12)]
+    rows += [make_record(f"s{k:02d}", "apgd", 8.0, 100.0, loss=larger) for k in range(12)]
     assert checks(rows)["loss_grows_with_eps"] is ok
 
 
 def test_the_loss_of_the_first_image_that_fooled_says_nothing_of_the_radius():
     rows = records([100.0] * 12)  # loss 0.25
-    rows += [make_record(f"s{k}", "apgd", 8.0, 0.0, loss=0.1) for k in range(11)]
+    rows += [make_record(f"s{k:02d}", "apgd", 8.0, 0.0, loss=0.1) for k in range(11)]
     rows.append(make_record("s11", "apgd", 8.0, 100.0, loss=0.3))
     assert checks(rows)["loss_grows_with_eps"]
     rows[-1] = make_record("s11", "apgd", 8.0, 100.0, loss=0.2)
     assert not checks(rows)["loss_grows_with_eps"]
+
+
+def test_the_loss_of_images_that_fooled_at_both_radii_says_nothing_of_the_radius():
+    rows = records([0.0] * 12)  # loss 0.25
+    rows += [make_record(f"s{k:02d}", "apgd", 8.0, 0.0, loss=0.1) for k in range(12)]
+    assert checks(rows)["loss_grows_with_eps"]
 
 
 def test_the_first_error_is_told():

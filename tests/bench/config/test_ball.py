@@ -1,0 +1,79 @@
+"""The order of radii: where it is a choice, what it is called, and what is refused."""
+
+import pytest
+
+from bench.config import Request, ball, request_of, resolve, resolve_all, run_config
+from bench.config.choices import check_asked
+from bench.errors import UsageError
+from bench.running import header as headers
+from tests.bench.runs import make_header
+
+
+def orders(**options):
+    return {c.radii_order for c in resolve(Request.of(**{"encoder": "fare4", "task": "vqa"} | options))}
+
+
+@pytest.mark.parametrize(
+    ("options", "order"),
+    [
+        ({}, "ascending"),
+        ({"radii_order": "descending"}, "descending"),
+        ({"radii_order": "adaptive", "eps": 4}, None),  # one radius has no order
+        ({"radii_order": "adaptive", "surrogate": "clip"}, None),  # what fails on another model tells nothing
+        ({"radii_order": "adaptive", "attack": "none"}, None),
+        ({"radii_order": "adaptive", "attack": "noise"}, None),  # one random image tells nothing either
+        ({"protocol": "paper"}, None),
+        ({"protocol": "paper", "radii_order": "ascending"}, None),
+    ],
+)
+def test_an_order_is_that_of_attacks_that_count_at_other_radii(options, order):
+    assert orders(**options) == {order}
+
+
+@pytest.mark.parametrize("order", ["descending", "adaptive"])
+def test_a_protocol_that_counts_each_radius_by_itself_refuses_an_order(order):
+    with pytest.raises(UsageError, match="--protocol paper attacks every radius by itself: leave --radii-order out"):
+        orders(protocol="paper", radii_order=order)
+
+
+def test_an_order_that_there_is_not_is_refused_with_those_that_there_are():
+    with pytest.raises(UsageError, match="unknown order of radii 'descend'; did you mean 'descending'"):
+        orders(radii_order="descend")
+
+
+def test_a_user_who_asks_for_an_order_of_images_made_elsewhere_is_told():
+    request = Request.of(encoder="fare4", task="vqa", surrogate="clip", radii_order="adaptive")
+    with pytest.raises(UsageError, match="--radii-order is for attacks on the victim itself"):
+        check_asked(request, ["vqa"])
+    every = resolve_all(Request.of(suite="mini-full", radii_order="adaptive"))
+    assert {c.radii_order for c in every if c.surrogates} == {None}, "beside others they keep their own"
+    assert "adaptive" in {c.radii_order for c in every}
+
+
+def test_a_run_in_another_order_than_the_usual_lies_apart():
+    named = {
+        order: resolve(Request.of(encoder="fare4", task="vqa", radii_order=order))[0].directory.name
+        for order in (None, "ascending", "descending", "adaptive")
+    }
+    assert named[None] == named["ascending"] == named["adaptive"].removesuffix("_adaptive")
+    assert len(set(named.values())) == 3
+
+
+@pytest.mark.parametrize(("order", "said"), [("ascending", {}), ("adaptive", {"radii_order": "adaptive"})])
+def test_a_header_says_the_order_unless_it_is_ascending(order, said):
+    (config,) = resolve(Request.of(encoder="fare4", task="vqa", radii_order=order))
+    found = headers._protocol(config)
+    assert {key: value for key, value in found.items() if key == "radii_order"} == said
+
+
+def test_another_usual_order_moves_no_directory_and_no_finished_run(monkeypatch):
+    """Changing the default is one line: what was made before says so, and is made again as it was."""
+    before = [c.directory for c in resolve_all(Request.of(suite="mini-full"))]
+    for module in (ball, run_config):
+        monkeypatch.setattr(module, "DEFAULT_RADII_ORDER", "adaptive")
+    configs = resolve_all(Request.of(suite="mini-full"))
+    assert [c.directory for c in configs] == before
+    assert {c.radii_order for c in configs} == {"adaptive", None}
+    old = make_header(protocol={"precision": "float32"}, attack="apgd", model=None)
+    assert [c.radii_order for c in resolve(request_of(old))] == ["ascending"]
+    assert orders(protocol="paper") == orders(surrogate="clip") == {None}
