@@ -273,7 +273,8 @@ class _Runner:
         Returns the rows that do not fit into memory even alone.
         """
         too_large, rows, done = [], self.setup.images.by_size(rows), 0
-        self.display.begin(on_one_line(f"{self.config.encoder} {self.config.dataset} {label}"), len(rows))
+        part = "" if self.config.shard is None else f" {self.config.shard}"
+        self.display.begin(on_one_line(f"{self.config.encoder} {self.config.dataset}{part} {label}"), len(rows))
         tally = self._tally(eps)
         while done < len(rows):
             batch = self.setup.images.alike(rows[done : done + max(1, self.batches.size // width)])
