@@ -8,6 +8,7 @@ sanity checks on the finished run, is computed when the shards are joined.
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 
 from attacks.checks import SanityCheck
@@ -17,9 +18,7 @@ from bench.records import Record, RunHeader
 from bench.records.files import explained
 from bench.records.joining import clear_joined, join_shards
 from bench.records.shards import Shard, shards_in
-from bench.running.ending import checks_of, failures
 from bench.running.history import History
-from bench.running.load import load_task
 from bench.running.plugins import blaming_plugins
 from bench.trust.places import no_links
 
@@ -49,6 +48,12 @@ def split(config: RunConfig) -> list[RunConfig]:
     return [replace(config, shard=Shard(number, count)) for number in range(count)]
 
 
+def begin_joining() -> None:
+    """Import what `join` needs, which takes seconds: while workers begin, not when they have ended."""
+    import_module("bench.running.ending")
+    import_module("bench.running.load")
+
+
 def join(parts: Sequence[RunConfig]) -> Path:
     """Make one run of its finished shards; returns its directory.
 
@@ -56,6 +61,9 @@ def join(parts: Sequence[RunConfig]) -> Path:
         RecordsError: as of `bench.records.joining.join_shards`.
         UsageError: the dataset cannot be read any more.
     """
+    from bench.running.ending import checks_of, failures  # see `begin_joining`
+    from bench.running.load import load_task
+
     config = replace(parts[0], shard=None)
     with blaming_plugins():
         task = load_task(config)

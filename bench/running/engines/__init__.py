@@ -44,6 +44,8 @@ def execute_all(
 
         configs = [split_over_cores(configs[0], jobs)]
     parts = [shards.split(config) for config in configs]
+    if any(len(several) > 1 for several in parts):
+        shards.begin_joining()
     noted = Noted(parts, on)
     with blaming_plugins():
         engine.submit([part for several in parts for part in several])

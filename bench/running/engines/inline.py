@@ -5,7 +5,6 @@ from pathlib import Path
 
 from bench.config import RunConfig
 from bench.progress import choose
-from bench.running.loop import execute
 
 
 class Inline:
@@ -24,6 +23,8 @@ class Inline:
         return [self._outcome(config) for config in self.configs]
 
     def _outcome(self, config: RunConfig) -> Path | Exception:
+        from bench.running.loop import execute  # imports what models need, which who waits for workers does not
+
         try:
             return execute(config, display=self.display)
         except Exception as error:

@@ -1,11 +1,14 @@
-"""Carrying out several runs at once: independent processes, one thread each, that share nothing but the disk."""
+"""Carrying out several runs at once: independent processes, one thread each, that share nothing but the disk.
+
+The process that waits for them imports torch, for it asks for accelerators, but none of the libraries that models need.
+"""
 
 import multiprocessing
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
@@ -16,17 +19,14 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from transformers.utils import logging as transformers_logging
 
 from bench.config import RunConfig
 from bench.progress import Display, Relay, Silent, choose, relayed
 from bench.running.engines.devices import devices_for, usual_jobs
 from bench.running.engines.driving import Drive, unknown_need
 from bench.running.engines.inline import Inline
-from bench.running.engines.need import need_of
 from bench.running.engines.places import SHARING, Place, Places
 from bench.running.forks import context
-from bench.running.loop import execute
 
 PATIENCE = 5.0  # seconds in which workers may record that they were interrupted
 
@@ -58,7 +58,7 @@ class Processes:
         sharing = SHARING if self.jobs is None or not devices else -(-self.jobs // len(devices))
         self.threads = max(1, (os.cpu_count() or 1) // slots)
         self._context = context(on_accelerators=bool(devices))
-        self._drive = Drive(self, configs, Places(slots, devices, sharing), need_of if devices else unknown_need)
+        self._drive = Drive(self, configs, Places(slots, devices, sharing), _needs() if devices else unknown_need)
 
     def watch(self) -> list[Path | Exception]:
         """Wait for all; what is recorded is kept, whatever becomes of a run."""
@@ -99,6 +99,13 @@ class Processes:
             _stop(self._workers, PATIENCE)
 
 
+def _needs() -> Callable[[RunConfig], int | None]:
+    """What tells how much of a device's memory a run needs."""
+    from bench.running.engines.need import need_of
+
+    return need_of
+
+
 @contextmanager
 def _without_script() -> Iterator[None]:
     """Within the block, processes begin without the script that called `bench.run`.
@@ -126,6 +133,8 @@ _display: Display = Silent()  # of a worker process; set once, when it begins
 
 
 def _begin_worker(environment: Mapping[str, str], threads: int, events: Any, progress: bool) -> None:
+    from transformers.utils import logging as transformers_logging
+
     global _display
     os.environ.clear()  # a worker is forked from a process that may have begun before the caller last set something
     os.environ.update(environment)
@@ -145,6 +154,8 @@ def _die_with_parent() -> None:
 
 
 def _execute_in_worker(config: RunConfig, place: Place) -> Path:
+    from bench.running.loop import execute
+
     if place.device is None:
         return execute(config, display=_display)
     if place.device.startswith("cuda") and place.share < 1:

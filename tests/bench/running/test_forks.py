@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.config import Request, resolve
-from bench.running import forks
+from bench.running import engines, forks, shards
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = """
@@ -62,3 +62,41 @@ def test_it_is_begun_early_only_for_several_runs_at_once_on_a_cpu(monkeypatch, o
 
 def test_runs_on_accelerators_begin_in_fresh_processes():
     assert forks.context(on_accelerators=True).get_start_method() == "spawn"
+
+
+def test_who_waits_for_workers_imports_no_models(tmp_path):
+    """What would load them is loaded in the workers."""
+    script = f"""
+import sys
+from bench.config import Request, resolve
+from bench.running import engines, forks
+from bench.running.engines.driving import Drive
+
+forks.PRELOADED = []
+Drive.carry_out = lambda self, display: [ValueError("nothing was started")] * len(self.configs)
+try:
+    asked = Request.of(encoder="clip,fare", task="zeroshot", dataset="mini-shape", output={str(tmp_path)!r})
+    engines.execute_all(resolve(asked), jobs=2, progress=False)
+except ValueError as error:
+    print(error, *(name for name in ("bench.running.load", "open_clip", "transformers") if name in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout == "nothing was started\n"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_joins_shards_is_imported_while_workers_begin(tmp_path, monkeypatch, count):
+    class Nothing:
+        def submit(self, configs):
+            calls.append("submit")
+
+        def watch(self):
+            return [ValueError("nothing was started")] * count
+
+    calls = []
+    monkeypatch.setattr(shards, "begin_joining", lambda: calls.append("import"))
+    monkeypatch.setattr(engines, "make_engine", lambda *given: Nothing())
+    asked = Request.of(encoder="clip", task="zeroshot", dataset="mini-shape", shards=count, output=tmp_path)
+    with pytest.raises(ValueError, match="nothing was started"):
+        engines.execute_all(resolve(asked), progress=False)
+    assert calls == ["import"] * (count > 1) + ["submit"]

@@ -15,7 +15,7 @@ from bench.records import RecordsError, find_runs, load_run
 from bench.records import joining as files
 from bench.records.images import saved_paths
 from bench.records.shards import Shard
-from bench.running import loop, shards
+from bench.running import load, loop, shards
 from tasks.zeroshot import ZeroShot
 from tests.bench.toy_runs import RADIUS, make_setup, short
 
@@ -41,7 +41,7 @@ def toy(monkeypatch):
         images=replace(setup.images, pixels=setup.images.pixels[:FEW]),
         header=replace(setup.header, n_samples=FEW),
     )
-    monkeypatch.setattr(shards, "load_task", lambda config: task)
+    monkeypatch.setattr(load, "load_task", lambda config: task)
     return setup
 
 
