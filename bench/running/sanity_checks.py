@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import pairwise
-from operator import attrgetter
 from statistics import fmean
 from typing import Any
 
@@ -127,7 +126,8 @@ def _below_clean(attacked: Sequence[Record], clean: dict[str, Record], task: Tas
     for record in attacked:
         found.setdefault(record.sample_id, []).append(_score(record))
     after = {sample: fmean(scores) for sample, scores in found.items()}
-    before, groups = ({s: take(clean[s]) for s in after} for take in (_score, attrgetter("group")))
+    before = {sample: _score(clean[sample]) for sample in after}
+    groups = {sample: clean[sample].group for sample in after}
     better: Alternative = "greater" if task.worst == "min" else "less"
     change = paired(after, before, groups, alternative=better)
     detail = f"the attack moves the score of what it attacked by {change.in_words()} ({change.test})"
