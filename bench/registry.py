@@ -175,7 +175,7 @@ def made(group: str, name: str, kind: type, *arguments: object, **options: objec
         if name not in plugins(group):
             raise
         raise broken(group, name, f"calling it fails with {type(error).__name__}: {error}") from error
-    if not isinstance(thing, kind):
+    if not examined(group, name, lambda: isinstance(thing, kind)):  # of a protocol that asks for attributes
         raise broken(group, name, f"it gives a {type(thing).__name__}, not what {kind.__name__} asks for")
     return thing
 

@@ -166,7 +166,7 @@ UNSIGNED = type(
 
 
 @pytest.mark.parametrize("group", DOORS)
-@pytest.mark.parametrize("thing", [Raising(), UNSIGNED], ids=["raising", "unsigned"])
+@pytest.mark.parametrize("thing", [Raising(), Raising, UNSIGNED], ids=["raising", "gives-raising", "unsigned"])
 def test_behind_a_door_may_be_what_raises_when_it_is_looked_at(monkeypatch, group, thing):
     try_out(monkeypatch, group, thing, None)
 
