@@ -162,8 +162,8 @@ PRESETS: dict[str, Preset] = {
         _AUTOATTACK,
     ),
     "autoattack-margin": Preset(
-        "autoattack, and 25 steps on the margin of each target before: stronger and cheaper on plain CLIP, a fifth "
-        "dearer on what is robust",
+        "autoattack, and 25 steps on the margin of each target before: stronger on plain CLIP, a fifth dearer on what "
+        "is robust",
         (_OPENING, *_MARGINS, *_APGD_T, _APGD_CE),
     ),
     "autoattack-full": Preset(

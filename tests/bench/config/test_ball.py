@@ -6,6 +6,7 @@ from bench.config import Request, ball, request_of, resolve, resolve_all, run_co
 from bench.config.choices import check_asked
 from bench.errors import UsageError
 from bench.running import header as headers
+from tasks.protocol import DEFAULT_RADII_ORDER, RADII_ORDERS
 from tests.bench.runs import make_header
 
 
@@ -16,7 +17,7 @@ def orders(**options):
 @pytest.mark.parametrize(
     ("options", "order"),
     [
-        ({}, "ascending"),
+        ({}, DEFAULT_RADII_ORDER),
         ({"radii_order": "descending"}, "descending"),
         ({"radii_order": "adaptive", "eps": 4}, None),  # one radius has no order
         ({"radii_order": "adaptive", "surrogate": "clip"}, None),  # what fails on another model tells nothing
@@ -53,10 +54,12 @@ def test_a_user_who_asks_for_an_order_of_images_made_elsewhere_is_told():
 def test_a_run_in_another_order_than_the_usual_lies_apart():
     named = {
         order: resolve(Request.of(encoder="fare4", task="vqa", radii_order=order))[0].directory.name
-        for order in (None, "ascending", "descending", "adaptive")
+        for order in (None, *RADII_ORDERS)
     }
-    assert named[None] == named["ascending"] == named["adaptive"].removesuffix("_adaptive")
-    assert len(set(named.values())) == 3
+    usual = named[None]
+    assert named == {None: usual} | {
+        order: usual if order == DEFAULT_RADII_ORDER else f"{usual}_{order}" for order in RADII_ORDERS
+    }
 
 
 @pytest.mark.parametrize(("order", "said"), [("ascending", {}), ("adaptive", {"radii_order": "adaptive"})])
