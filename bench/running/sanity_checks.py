@@ -101,7 +101,7 @@ def run_checks(
         checks.append(_below_clean(attacked, clean, task))
         checks += reliability_checks(header, steps, sound)
     elif attacked and not weak:  # who brings images may bring weak ones
-        checks += [_below_clean(attacked, clean, task), _grows_with_eps(attacked)]
+        checks += [_below_clean(attacked, clean, task), _grows_with_eps(attacked, task)]
         checks += _black_box(steps, attacked, clean, task)
         checks += _anchor(config, task, attacked, clean)
         checks += _survives_eight_bits(attacked, clean)
@@ -134,18 +134,21 @@ def _below_clean(attacked: Sequence[Record], clean: dict[str, Record], task: Tas
     return SanityCheck("robust_not_above_clean", change.p >= BY_CHANCE, detail)
 
 
-def _grows_with_eps(attacked: Sequence[Record]) -> SanityCheck:
+def _grows_with_eps(attacked: Sequence[Record], task: Task) -> SanityCheck:
     """In a larger ball the highest loss is at least as high; of samples that the same step attacked in both.
 
-    Where the score changed, the step may have stopped at the first image that fooled, whose loss is not the highest.
+    Where the score changed, or the sample is broken in both, the step may have stopped at the first image that fooled,
+    whose loss is not the highest.
     """
+    samples = {sample.id: sample for sample in task.dataset.samples}
     radii = sorted({r.radius for r in attacked})
-    found = {(r.sample_id, r.step, r.radius): (r.loss, r.score) for r in attacked if r.loss is not None}
+    found = {(r.sample_id, r.step, r.radius): (r.loss, _score(r)) for r in attacked if r.loss is not None}
     gains = [
         larger[0] - loss
         for low, high in pairwise(radii)
         for (sample, step, eps), (loss, score) in found.items()
         if eps == low and (larger := found.get((sample, step, high))) is not None and larger[1] == score
+        if not task.broken(score, samples[sample])
     ]
     mean = sum(gains) / len(gains) if gains else 0.0
     scale = max((abs(loss) for loss, _ in found.values()), default=0.0)
