@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import registry
+from bench.config.naming import known_encoders
+from bench.config.suite import load_suite
 from bench.models.victims.load import is_black_box
-from bench.records import RecordsError, Run, load_run, load_runs
+from bench.records import RecordsError, Run, RunHeader, load_run, load_runs
 from bench.regression.baseline import stale_blocks, stale_scores
 from bench.regression.compare import Finding, added, by_place, compare_gradients, compare_to_baseline
 
@@ -84,8 +86,8 @@ def rerun(baseline: Sequence[Run], samples: int, jobs: int | None = None, rise: 
 def can_run_in_part(run: Run) -> bool:
     """Whether the first samples of a run score by themselves what they score within the whole.
 
-    A caption's CIDEr depends on the other images; images made on a surrogate need that encoder too. An endpoint is
-    never asked because a file says so, nor is a judge that a plugin brings.
+    A caption's CIDEr depends on the other images. An endpoint is never asked because a file says so, nor is a judge
+    that a plugin brings; images made on a surrogate need an encoder of the suite there.
     """
     judge = (run.header.judge or "words").partition("?")[0]
     if not registry.is_built_in("bench.judges", judge):
@@ -93,11 +95,18 @@ def can_run_in_part(run: Run) -> bool:
     if is_black_box(run.header.model or "") or run.header.images is not None:
         return False
     whole = registry.attribute("bench.tasks", run.header.task, "part_scores_as_whole")
-    return bool(whole) and not run.header.surrogate
+    return bool(whole) and _has_its_surrogates(run.header)
+
+
+def _has_its_surrogates(header: RunHeader) -> bool:
+    if header.surrogate_model is not None:
+        return False
+    return not header.surrogates or set(header.surrogates) <= known_encoders(load_suite(header.suite))
 
 
 def is_guarded(run: Run) -> bool:
     """Whether a run of the mini suite is cheap and steady enough to be part of every check."""
     header = run.header
     known = header.encoder in GUARDED_ENCODERS and header.dataset in GUARDED_DATASETS
-    return known and header.defence in GUARDED_DEFENCES and can_run_in_part(run)
+    cheap = header.surrogate is None or header.task == "zeroshot"  # images for another model take all steps
+    return known and cheap and header.defence in GUARDED_DEFENCES and can_run_in_part(run)

@@ -48,3 +48,23 @@ def test_captions_are_not_run_again_in_part(tmp_path):
     caption = make_run(tmp_path / "a", {0: [1.0]}, task="captioning", dataset="mini-caption")
     assert not gate.can_run_in_part(caption)
     assert gate.can_run_in_part(make_run(tmp_path / "b", {0: [1.0]}))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "header", "in_part", "guarded"),
+    [
+        ({"surrogate": "clip"}, {"task": "zeroshot", "dataset": "mini-shape"}, True, True),
+        ({"surrogate": "clip"}, {}, True, False),  # all steps on a vision-language model: dear
+        (
+            {"surrogate": "clip+fare2", "ensemble": {"clip": 0.5, "fare2": 0.5}},
+            {"task": "zeroshot", "dataset": "mini-shape"},
+            True,
+            True,
+        ),
+        ({"surrogate": "/gone/weights.pt"}, {"task": "zeroshot", "dataset": "mini-shape"}, False, False),
+        ({"surrogate": "clip", "surrogate_model": "mini-llava"}, {}, False, False),
+    ],
+)
+def test_images_made_on_encoders_of_the_suite_are_made_again(protocol, header, in_part, guarded):
+    run = in_memory({0: [1.0], 4: [0.0]}, encoder="fare4", protocol=protocol, **header)
+    assert (gate.can_run_in_part(run), gate.is_guarded(run)) == (in_part, guarded)
