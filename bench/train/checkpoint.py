@@ -224,7 +224,7 @@ def _damaged(path: Path) -> TrainingError:
 
 
 def _check_memory(optimizer: torch.optim.Optimizer) -> None:
-    """That what AdamW remembers of a weight is whole, finite and of the weight's shape.
+    """That what AdamW remembers of a weight is whole, finite, of the weight's shape, and not below 0 where it counts.
 
     Raises:
         ValueError: it is not.
@@ -236,6 +236,8 @@ def _check_memory(optimizer: torch.optim.Optimizer) -> None:
             for key, shape in (("step", ()), ("exp_avg", parameter.shape), ("exp_avg_sq", parameter.shape)):
                 if memory[key].shape != shape or not memory[key].isfinite().all():
                     raise ValueError(f"{key} of another shape, or not finite")
+            if memory["step"] < 0 or (memory["exp_avg_sq"] < 0).any():
+                raise ValueError("a count or a square below 0")
 
 
 def _refuse_changes(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:

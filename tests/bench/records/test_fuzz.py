@@ -115,7 +115,7 @@ def use(directory: Path) -> None:
     names = [name for name, value in vars(RunHeader).items() if isinstance(value, property)]
     assert len([getattr(header, name) for name in names]) > 10
     exact = exactly(directory, header)
-    assert records == exact
+    assert [record.to_json() for record in records] == [record.to_json() for record in exact]  # NaN equals no NaN
     assert groups_at(run) == groups_of(exact)
     for radius in (0.0, *header.radii):
         scores = worst_scores(header, exact, radius)

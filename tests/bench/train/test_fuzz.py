@@ -82,6 +82,17 @@ def _resume(root, rng):
     assert all(isinstance(loss, float) for loss in again.recent)
 
 
+@pytest.mark.parametrize(("key", "value"), [("step", -1.0), ("exp_avg_sq", -1e-9), ("exp_avg", float("nan"))])
+def test_a_memory_that_cannot_be_gone_on_from_is_named(tmp_path, key, value):
+    run, _ = _run(tmp_path)
+    run.save(7)
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    state["optimizer"]["state"][0][key].fill_(value)
+    torch.save(state, tmp_path / CHECKPOINT)
+    with pytest.raises(UsageError, match=CHECKPOINT):
+        _run(tmp_path)[0].resume()
+
+
 def _read(root, spec, count=6):
     source = open_source(spec)
     stream = ImageStream(source, to_tensor, 2, threads=1)
