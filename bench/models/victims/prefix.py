@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-SHORTEST = 16  # tokens; shorter prefixes cost less to compute again than to attend to from a cache
+SHORTEST = 3  # tokens; fewer cost less to compute again than to attend to from a cache
 States = list[tuple[Tensor, Tensor]]
 """Keys and values of each block, (B, heads, P, D)."""
 

@@ -201,6 +201,7 @@ class Llava(nn.Module):
             tower=self.encoder.shapes(self.layer),
             patches=self.patches,
             prefix=self.prefix.kept,
+            reads_last=can_read_last(self.model.model.language_model),
             weights=sum(t.numel() * t.element_size() for t in tensors.values()),
             stored=self.stored.itemsize,
             compute=self.compute.itemsize,
