@@ -32,7 +32,8 @@ from attacks.apgd import apgd
 from attacks.threat import ThreatModel
 from bench.config import Request, resolve
 from bench.config.facts import SUITE_FACTS
-from bench.records import Run, archive_run, load_runs, write_atomically
+from bench.records import Run, load_runs, write_atomically
+from bench.regression import baseline
 from bench.running.load import Setup, prepare
 from bench.tables import layouts, render
 from bench.tables.blocks import write_block
@@ -119,7 +120,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
     parser.add_argument("--samples", type=int)
-    parser.add_argument("--archive", type=Path, help="where whole runs go")
+    parser.add_argument("--archive", type=Path, help="where whole runs go: a baseline of `bench check`")
     parser.add_argument("--write", type=Path, help="the document with the block")
     given = parser.parse_args()
     asked = {"task": "vqa", "dataset": "mini-vqa", "limit": given.samples, "device": "cpu", "suite": "mini-full"}
@@ -140,8 +141,7 @@ def main() -> None:
     for run in (there, here):
         forget_places(run)
     if given.archive:
-        for run in (there, here):
-            archive_run(run.directory, given.archive / run.directory.name)
+        baseline.update(given.archive, [there.directory, here.directory])
     if given.archive and given.write:
         write_block(given.write, "brought", table(given.archive))
     print(f"{same} of {len(answers[1])} answers are the same; runs: {there.directory} {here.directory}")

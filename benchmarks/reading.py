@@ -76,12 +76,15 @@ def main() -> None:
             "table": ["-m", "bench", "table", str(old)],
             "check": ["-m", "bench", "check", "--baseline", str(old), "--runs", str(new)],
             "compare": ["-m", "bench", "compare", str(old), str(new)],
+            "report": ["-m", "bench", "report", str(old), "-o", str(Path(folder) / "report"), "--quiet"],
         }
         print(f"{'command':14}{'seconds':>9}{'MB':>8}")
         for name, words in commands.items():
             seconds, memory, last = measured(*words)
             taken[name] = seconds
             print(f"{name:14}{seconds:9.1f}{memory:8.0f}  {last[:80]}")
+        pages = [path.stat().st_size for path in (Path(folder) / "report").rglob("*.*") if path.is_file()]
+        print(f"the report: {len(pages)} files, the largest of {max(pages) / 1e6:.2f} MB")
     if asked.note:
         torch = taken.pop("import torch")
         history.note(

@@ -1,6 +1,6 @@
 """The rows of BENCHMARKS.md on transfer from surrogates: the suite mini-transfer, archived and in a table.
 
-    python benchmarks/transfer.py results/runs --archive results/transfer --write BENCHMARKS.md    # 20 minutes
+    python benchmarks/transfer.py results/runs --archive results/transfer --write BENCHMARKS.md    # half an hour
 
 Below the table stand paired tests: each ensemble against the best of its members alone, on the same samples.
 """
@@ -14,8 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder woul
 import bench
 from bench.analysis.stats import paired
 from bench.config.facts import SUITE_FACTS
-from bench.records import Run, archive_run, load_runs
+from bench.records import Run, load_runs
 from bench.records.worst import eps_label, groups_at, scores_at
+from bench.regression import baseline
 from bench.tables import layouts, render
 from bench.tables.blocks import write_block
 
@@ -26,7 +27,7 @@ def block(archive: Path) -> str:
     """The block of BENCHMARKS.md."""
     runs = load_runs([archive])
     table = render.markdown(layouts.build(BLOCK, runs, SUITE_FACTS))
-    return "\n".join([table, "", *(f"- {line}" for line in tests(runs))])
+    return "\n".join([table, *(f"- {line}" for line in tests(runs))])
 
 
 def tests(runs: list[Run]) -> list[str]:
@@ -55,12 +56,13 @@ def main() -> None:
     """Carry the suite out, and write what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--archive", type=Path, help="where whole runs go")
+    parser.add_argument("--archive", type=Path, help="where whole runs go: a baseline of `bench check`")
     parser.add_argument("--write", type=Path, help="the document with the block")
+    parser.add_argument("--jobs", type=int, default=None, help="runs at once")
     given = parser.parse_args()
-    for run in bench.run_all(suite=SUITE, output=given.output, device="cpu", jobs=1).runs:
-        if given.archive is not None:
-            archive_run(run.directory, given.archive / run.directory.name)
+    made = bench.run_all(suite=SUITE, output=given.output, device="cpu", jobs=given.jobs).runs
+    if given.archive is not None:
+        baseline.update(given.archive, [run.directory for run in made])
     if given.write is not None:
         write_block(given.write, BLOCK, block(given.archive or given.output))
 

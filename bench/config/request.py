@@ -59,6 +59,7 @@ class Options:
         force: Begin anew beside a run that cannot be resumed.
         jobs: Runs at once. Default: one per core on the CPU; on accelerators as many as their memory holds.
         shards: Split each run into N shards of samples, which can be carried out at once; never changes a result.
+            Default: 1, but one per core for a single run of small models on the CPU.
         on: Where runs are carried out: processes, inline, ray[:ADDRESS], slurm; then "?" and the engine's options, such
             as slurm?partition=gpu&time=120. Default: processes.
         log_to: Send the scores there, too, comma-separated: tensorboard:DIR, mlflow:DIR or mlflow:URL?experiment=NAME,

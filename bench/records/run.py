@@ -52,6 +52,12 @@ class Run:
         """What tables and gates ask of its records."""
         return self._known if self._known is not None else columns.of_records(self.records)
 
+    def let_go(self) -> None:
+        """Forget its records where they can be read again, as they are when they are next asked for."""
+        if callable(self._given):
+            _ = self.columns  # which may be made of them
+            self.__dict__.pop("records", None)
+
     def records_of(self, samples: Collection[str]) -> list[Record]:
         """The records of some samples, without reading the others where that can be."""
         if not callable(self._given) or "records" in self.__dict__:

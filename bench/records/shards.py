@@ -25,6 +25,9 @@ class Shard:
         """Which of so many samples, by their place."""
         return range(self.number, total, self.count)
 
+    def __str__(self) -> str:
+        return f"part {self.number + 1} of {self.count}"
+
     def folder(self, run: Path) -> Path:
         """Where it lies in a run's directory."""
         return run / FOLDER / f"{self.number}-of-{self.count}"

@@ -70,7 +70,9 @@ def parts(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
     return [(f"Suite {suite}, protocol {name}, {norm}", part) for (suite, name, norm), part in found.items()]
 
 
-def chapter(title: str, runs: list[Run], site: Site, facts: Facts, problems: list[str]) -> Chapter:
+def chapter(
+    title: str, runs: list[Run], site: Site, facts: Facts, summaries: attacks.Summaries, problems: list[str]
+) -> Chapter:
     """Tables and charts of runs that may stand side by side; what a plugin's layout cannot do goes to ``problems``."""
     made = Chapter(title, runs)
     for table in sorted(layouts.tables(runs, facts, problems=problems), key=lambda table: table.name == "flat"):
@@ -79,7 +81,7 @@ def chapter(title: str, runs: list[Run], site: Site, facts: Facts, problems: lis
     order = {encoder: place for place, encoder in enumerate(site.encoders)}
     for table in layouts.tables(direct, facts, ("flat",)):
         for label, found in sorted(panels(table).items(), key=lambda item: (item[0][0], item[0][1] != AVERAGE)):
-            _draw(made, label, sorted(found, key=lambda m: order[m.header.encoder]), site)
+            _draw(made, label, sorted(found, key=lambda m: order[m.header.encoder]), site, summaries)
     return made
 
 
@@ -88,7 +90,7 @@ def columns(count: int) -> int:
     return count if count < 3 else 2 if count == 4 else min((3, 4), key=lambda width: -count % width)
 
 
-def _draw(made: Chapter, label: Label, found: list[Measure], site: Site) -> None:
+def _draw(made: Chapter, label: Label, found: list[Measure], site: Site, summaries: attacks.Summaries) -> None:
     """The charts of one task on one dataset."""
     title = ", ".join(part for part in label if part)
     header, stem = found[0].header, f"c{sha256((made.title + title).encode(errors='replace')).hexdigest()[:6]}"
@@ -99,23 +101,25 @@ def _draw(made: Chapter, label: Label, found: list[Measure], site: Site) -> None
     if pairs := _pairs(found) if header.worst == "min" else []:
         draw = partial(charts.scatter, pairs, places, link)
         made.scatters.append(Chart(title, "higher is better, both ways", draw, f"{stem}-scatter", said))
-    _draw_attacks(made, title, found, site, stem)
+    _draw_attacks(made, title, found, site, stem, summaries)
 
 
-def _draw_attacks(made: Chapter, title: str, found: list[Measure], site: Site, stem: str) -> None:
+def _draw_attacks(
+    made: Chapter, title: str, found: list[Measure], site: Site, stem: str, summaries: attacks.Summaries
+) -> None:
     """How the attacks of one task on one dataset went."""
     norm, places = found[0].header.norm, site.places
     largest = eps_label(max(m.radius for m in found), norm)
-    if curves := attacks.loss_curves(made.runs, found, places):
+    if curves := attacks.loss_curves(summaries, found, places):
         said = [(e, f"{ys[-1]:.3g} after {xs[-1]:.0f} images") for e, (xs, ys) in curves.items()]
         draw = partial(charts.loss_curves, curves, places)
         made.loss_curves.append(Chart(title, f"first step at {largest}", draw, f"{stem}-loss-curve", said))
-    spent, counts = attacks.spent_gradients(made.runs, found, places)
+    spent, counts = attacks.spent_gradients(summaries, found, places)
     if len({value for values in spent.values() for value in values} - {math.inf}) > 1:
         said = [(e, f"{100 * sum(map(math.isinf, v)) / len(v):.1f} % still robust") for e, v in spent.items()]
         draw = partial(charts.robust_share, spent, counts, places)
         made.robust_shares.append(Chart(title, f"attacked at {largest}", draw, f"{stem}-robust", said))
-    if found[0].dataset != AVERAGE and (losses := attacks.final_losses(made.runs, found, places)):
+    if found[0].dataset != AVERAGE and (losses := attacks.final_losses(summaries, found, places)):
         said = [
             (e, ", ".join(f"{eps_label(r, norm)}: {median(v):.3g}" for r, v in by_radius.items()))
             for e, by_radius in losses.items()

@@ -1,4 +1,7 @@
-"""Writing a report: its first page, a page per run, and the gallery's pictures."""
+"""Writing a report: its first page, the pages of each run, and the gallery's pictures.
+
+The records of one run at a time are in memory.
+"""
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -11,9 +14,10 @@ from bench.analysis.facts import Facts
 from bench.errors import UsageError
 from bench.records import RecordsError, Run
 from bench.records.samples import Asked, read_samples
-from bench.report import gallery
+from bench.report import attacks, gallery
 from bench.report.chapters import chapter, columns, parts
-from bench.report.run_page import run_context
+from bench.report.paging import write_run
+from bench.report.run_page import lines_of
 from bench.report.site import FIRST, Site, environment, make_room, write_page
 
 MARKER = ".bench-report"  # in a folder that a report may be written over
@@ -45,28 +49,31 @@ def write_report(
     if not runs:
         raise UsageError("no runs to report")
     make_room(directory, "a report", MARKER, ("images", "runs"))
-    site = Site(runs)
+    site, templates = Site(runs), environment()
+    report = {"title": title, "version": version("robust-vlm-bench"), "site": site}
     problems: list[str] = []
-    asked = {run.directory: _asked(run, problems) for run in runs}
-    cards = _gallery(site, directory / "images", most, asked, problems, progress)
-    templates = environment()
-    context = {"title": title, "version": version("robust-vlm-bench"), "site": site}
+    cards: list[gallery.Card] = []
+    summaries: dict[Path, attacks.Summary] = {}
+    for number, run in enumerate(tqdm(runs, desc="runs", disable=None if progress else True, leave=False)):
+        asked = _asked(run, problems)
+        shown = _gallery(run, directory / "images", most, f"r{number}", asked, problems)
+        lines = lines_of(run, asked, {card.shown.sample_id: card for card in shown})
+        write_run(run, lines, directory / "runs", site, templates, report)
+        summaries[run.directory] = attacks.summary(run)
+        cards += shown
+        run.let_go()
+    made = [chapter(name, part, site, facts, summaries, problems) for name, part in parts(runs)]
     index = templates.get_template("index.html").render(
-        **context,
-        chapters=[chapter(name, part, site, facts, problems) for name, part in parts(runs)],
+        report,
+        chapters=made,
         columns=columns,
         cards=cards,
         outcomes=gallery.outcomes(cards),
         problems=problems,
         averages=[(site.average_anchor(m), m) for m in _averages(runs, facts)],
     )
-    first = directory / FIRST
-    write_page(first, index)
-    pictures = {(card.shown.run.directory, card.shown.sample_id): card for card in cards}
-    for run in tqdm(runs, desc="pages", disable=None if progress else True, leave=False):
-        page = templates.get_template("run.html").render(**context, **run_context(run, asked[run.directory], pictures))
-        write_page(directory / "runs" / f"{site.page(run.directory)}.html", page)
-    return first
+    write_page(directory / FIRST, index)
+    return directory / FIRST
 
 
 def _averages(runs: Sequence[Run], facts: Facts) -> list[Measure]:
@@ -83,26 +90,19 @@ def _asked(run: Run, problems: list[str]) -> Mapping[str, Asked]:
 
 
 def _gallery(
-    site: Site,
-    images: Path,
-    most: int,
-    asked: Mapping[Path, Mapping[str, Asked]],
-    problems: list[str],
-    progress: bool,
+    run: Run, images: Path, most: int, prefix: str, asked: Mapping[str, Asked], problems: list[str]
 ) -> list[gallery.Card]:
-    """The cards of all runs that kept images; why others of them have none is added to the problems."""
-    cards: list[gallery.Card] = []
-    keeping = [run for run in site.runs if gallery.has_images(run)] if most else []
-    for number, run in enumerate(tqdm(keeping, desc="gallery", disable=None if progress else True, leave=False)):
-        try:
-            made = gallery.cards(run, most, images, f"r{number}", asked[run.directory])
-        except RecordsError as error:
-            problems.append(f"{run.directory}: {error}")
-            continue
-        if any(card.clean_image is None for card in made):
-            problems.append(
-                f"{run.directory} kept no clean images beside the adversarial ones, for it is from before they were "
-                "saved. Make it again with --save-adversarial to see them."
-            )
-        cards += made
-    return cards
+    """The cards of a run that kept images; why it has none, or no clean ones, is added to the problems."""
+    if not most or not gallery.has_images(run):
+        return []
+    try:
+        made = gallery.cards(run, most, images, prefix, asked)
+    except RecordsError as error:
+        problems.append(f"{run.directory}: {error}")
+        return []
+    if any(card.clean_image is None for card in made):
+        problems.append(
+            f"{run.directory} kept no clean images beside the adversarial ones, for it is from before they were "
+            "saved. Make it again with --save-adversarial to see them."
+        )
+    return made

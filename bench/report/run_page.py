@@ -1,8 +1,7 @@
-"""The page of one run: every sample with what was asked and said, and where the numbers come from."""
+"""What the pages of one run show: every sample with what was asked and said, and where the numbers come from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from bench.analysis.cells import measured, radii
 from bench.records import CLEAN, Record, Run
@@ -28,30 +27,32 @@ class Line:
     outcome: str
     card: Card | None
 
+    @property
+    def words(self) -> str:
+        """What was asked and said, without repetitions, for a search."""
+        asked = [self.asked.prompt, *self.asked.references] if self.asked else []
+        said = [record.error or record.prediction for record in (self.clean, *self.attacked) if record]
+        return " · ".join(dict.fromkeys([*asked, *said]))
 
-def run_context(run: Run, asked: Mapping[str, Asked], pictures: Mapping[tuple[Path, str], Card]) -> dict[str, object]:
-    """What the template of a run's page needs."""
-    lines = _lines(run, asked, pictures)
+
+def run_context(run: Run) -> dict[str, object]:
+    """What the template of a run's pages needs, beside the samples."""
     return {
         "run": run,
         "radii": radii(run.header),
         "found": {m.radius: m for m in measured([run])},
-        "lines": lines,
-        "outcomes": list(dict.fromkeys(line.outcome for line in lines)),
         "facts": _facts(run),
     }
 
 
-def _lines(run: Run, asked: Mapping[str, Asked], pictures: Mapping[tuple[Path, str], Card]) -> list[Line]:
+def lines_of(run: Run, asked: Mapping[str, Asked], pictures: Mapping[str, Card]) -> Iterator[Line]:
+    """The samples of a run in the order of their records."""
     clean = {record.sample_id: record for record in run.records if record.step == CLEAN}
     worst = worst_attacks(run.header, run.records)
-    lines = []
-    for sample in dict.fromkeys(record.sample_id for record in run.records):
+    for sample in run.columns.samples:
         attacked = tuple(worst.get((sample, radius)) for radius in radii(run.header)[1:])
         outcome = _outcome(run, clean.get(sample), attacked)
-        card = pictures.get((run.directory, sample))
-        lines.append(Line(sample, asked.get(sample), clean.get(sample), attacked, outcome, card))
-    return lines
+        yield Line(sample, asked.get(sample), clean.get(sample), attacked, outcome, pictures.get(sample))
 
 
 def _outcome(run: Run, clean: Record | None, attacked: Sequence[Record | None]) -> str:

@@ -2,9 +2,10 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
+from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup
@@ -36,11 +37,17 @@ class Site:
         others = [e for e in self.encoders if e not in fixed]
         self.places = fixed | {e: (len(fixed) + i) % PALETTE for i, e in enumerate(others)}
         self.protocols = {run.header.protocol_name for run in runs}
+        self._later: dict[tuple[Path, str], int] = {}  # samples with pictures, where not on their run's first page
 
-    def page(self, directory: Path) -> str:
+    def page(self, directory: Path, number: int = 1) -> str:
         """The file name of a run's page, without its ending: legible, and unique by a digest of the whole path."""
         plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_.+") else "-" for c in directory.name)
-        return f"{plain[:80]}-{_short_digest(str(directory), 6)}"
+        return f"{plain[:80]}-{_short_digest(str(directory), 6)}" + (f".{number}" if number > 1 else "")
+
+    def note(self, directory: Path, number: int, samples: Iterable[str]) -> None:
+        """Remember which samples are on a later page of their run."""
+        if number > 1:
+            self._later |= {(directory, sample): number for sample in samples}
 
     def link(self, measure: Measure) -> str:
         """Where a number leads: to its run's page, or to the list of runs that an average is of."""
@@ -59,6 +66,11 @@ class Site:
     def sample_anchor(self, sample_id: str) -> str:
         """Of a sample on a run's page."""
         return f"sample-{safe_name(sample_id)}"
+
+    def sample_link(self, directory: Path, sample_id: str) -> str:
+        """Where a sample is shown, once its run's pages are written."""
+        page = self.page(directory, self._later.get((directory, sample_id), 1))
+        return f"runs/{page}.html#{quote(self.sample_anchor(sample_id))}"
 
     def average_anchor(self, measure: Measure) -> str:
         """Of an average in the list of averages."""
@@ -92,7 +104,7 @@ def environment(*more: Path) -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    for name in ("style.css", "script.js"):
+    for name in ("style.css", "script.js", "search.js"):
         made.globals[name.split(".")[0]] = Markup((TEMPLATES / name).read_text(encoding="utf-8"))
     made.filters["radius"] = eps_label
     made.filters["distance"] = distance_label

@@ -1,6 +1,6 @@
 """What a run has recorded so far, sample by sample, so that nothing is looked for in all records at each batch."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from bench.records import Record, RunHeader
 from bench.records.types import CLEAN, Key
@@ -55,3 +55,37 @@ class History:
 
     def _records(self, samples: Iterable[str] | None) -> list[Record]:
         return self.records if samples is None else [record for key in samples for record in self.of(key)]
+
+
+class Tally:
+    """How samples stand at a radius: kept up as they are attacked, so that no batch looks at all of them.
+
+    Args:
+        history: the run's records.
+        radius: as recorded.
+        broken: whether a sample of this id is broken at a score.
+    """
+
+    def __init__(self, history: History, radius: float, broken: Callable[[str, float], bool]) -> None:
+        self._history, self._radius, self._broken = history, radius, broken
+        self._scores: dict[str, float] = {}
+        self._robust: set[str] = set()
+        self._sum = 0.0
+
+    def update(self, samples: Collection[str]) -> None:
+        """Look at some samples again."""
+        for key in samples:
+            self._sum -= self._scores.pop(key, 0.0)
+            self._robust.discard(key)
+        for key, score in self._history.scores(self._radius, samples).items():
+            self._scores[key] = score
+            self._sum += score
+            if not self._broken(key, score):
+                self._robust.add(key)
+
+    def words(self, metric: str) -> str:
+        """How the run is doing, such as "12 of 40 robust, accuracy 53.2"; nothing before anything is scored."""
+        if not self._scores:
+            return ""
+        count = len(self._scores)
+        return f"{len(self._robust)} of {count} robust, {metric} {self._sum / count:.1f}"

@@ -28,7 +28,7 @@ from bench.running.attack_batch import AttackedImage, Attacker
 from bench.running.certify import AttackBatch, Conditions
 from bench.running.ending import checks_of, failures
 from bench.running.endpoints import ask_again
-from bench.running.history import History
+from bench.running.history import History, Tally
 from bench.running.images import ImageStore
 from bench.running.load import Setup, prepare
 from bench.running.plugins import blaming_plugins
@@ -64,8 +64,7 @@ def carry_out(config: RunConfig, setup: Setup, *, display: Display | None = None
             _refuse_lost_images(run.directory, recorded)
         runner = _Runner(config, setup, run, recorded, display or Silent())
         for rows in runner.sessions():
-            runner.clean(rows)
-            runner.attack(rows)
+            runner.take(rows)
         failed = failures(runner.history, setup.task)
         run.finish("failed" if failed else "complete", runner.checks())
     return run.directory
@@ -116,6 +115,7 @@ class _Runner:
         self.history = History(setup.header, recorded)
         self.display = display
         self.samples = {sample.id: sample for sample in setup.samples}
+        self._tallies: dict[float, Tally] = {}
         self.rows = range(len(setup.samples)) if config.shard is None else config.shard.of(len(setup.samples))
         self.batches = BatchSize(config.batch_size, setup.images.device, max(map(max, setup.images.sizes)))
         self.steps: Sequence[AttackStep] = config.steps
@@ -144,7 +144,13 @@ class _Runner:
         size = self.setup.session or max(1, len(self.rows))
         return [self.rows[first : first + size] for first in range(0, len(self.rows), size)]
 
-    def clean(self, rows: Sequence[int]) -> None:
+    def take(self, rows: Sequence[int]) -> None:
+        """Ask samples unattacked, then attacked."""
+        self._session = rows
+        self._clean(rows)
+        self._attack(rows)
+
+    def _clean(self, rows: Sequence[int]) -> None:
         """Ask samples unattacked."""
         rows = [i for i in rows if (self.setup.samples[i].id, CLEAN, 0.0) not in self.history.done]
         rows = self._without_unreadable(rows)
@@ -175,7 +181,7 @@ class _Runner:
         self._enter([record_of(sample, occasion, said, seconds=0.0) for sample, said in errors])
         return [i for i in rows if samples[i].id not in why]
 
-    def attack(self, rows: Sequence[int]) -> None:
+    def _attack(self, rows: Sequence[int]) -> None:
         """Take the attack's steps at each radius, smallest first, on those samples that are still robust.
 
         An image that breaks a sample lies in every larger ball too, so a broken sample is not attacked again, unless
@@ -191,7 +197,7 @@ class _Runner:
         self, volley: Sequence[AttackStep], eps: float, rows: Sequence[int]
     ) -> dict[tuple[AttackStep, ...], list[int]]:
         """Rows by the steps they are to take; the goal "best" becomes that of the worst result so far."""
-        scores = self.history.sound_choices(eps, steps=self._counting_steps(volley[0]))
+        scores = self.history.sound_choices(eps, self._ids(rows), steps=self._counting_steps(volley[0]))
         by_steps: dict[tuple[AttackStep, ...], list[int]] = {}
         for row in rows:
             sample = self.setup.samples[row]
@@ -266,11 +272,12 @@ class _Runner:
 
         Returns the rows that do not fit into memory even alone.
         """
-        too_large, rows = [], self.setup.images.by_size(rows)
-        self.display.begin(on_one_line(f"{self.config.encoder} {self.config.dataset} {label}"), len(rows))
-        scores = self.history.scores(eps)
-        while rows:
-            batch = self.setup.images.alike(rows[: max(1, self.batches.size // width)])
+        too_large, rows, done = [], self.setup.images.by_size(rows), 0
+        part = "" if self.config.shard is None else f" {self.config.shard}"
+        self.display.begin(on_one_line(f"{self.config.encoder} {self.config.dataset}{part} {label}"), len(rows))
+        tally = self._tally(eps)
+        while done < len(rows):
+            batch = self.setup.images.alike(rows[done : done + max(1, self.batches.size // width)])
             records = within_memory(work, batch)
             if records is None:
                 self.batches.out_of_memory(len(batch) * width)
@@ -280,17 +287,23 @@ class _Runner:
             else:
                 self.batches.done(len(batch) * width)
                 self._enter(records)
-                self._update(scores, batch, eps)
-            rows = rows[len(batch) :]
-            self.display.advance(len(batch), self._words(scores))
+                tally.update(self._ids(batch))
+            done += len(batch)
+            self.display.advance(len(batch), tally.words(self.setup.task.metric))
         self.display.end()
         return too_large
 
-    def _update(self, scores: dict[str, float], batch: list[int], eps: float) -> None:
-        ids = [self.setup.samples[row].id for row in batch]
-        for key in ids:
-            scores.pop(key, None)
-        scores |= self.history.scores(eps, ids)
+    def _tally(self, eps: float) -> Tally:
+        """How samples stand at a radius; those of the session may have been attacked at a smaller one since."""
+        rows, task = self._session, self.setup.task
+        if eps not in self._tallies:
+            self._tallies[eps] = Tally(self.history, eps, lambda key, score: task.broken(score, self.samples[key]))
+            rows = self.rows  # what an earlier process recorded counts, too
+        self._tallies[eps].update(self._ids(rows))
+        return self._tallies[eps]
+
+    def _ids(self, rows: Sequence[int]) -> list[str]:
+        return [self.setup.samples[row].id for row in rows]
 
     def _give_up(self, rows: list[int], step: str, eps: float) -> None:
         """Record that there is not enough memory for some samples."""
@@ -304,14 +317,6 @@ class _Runner:
         if self.store is not None:
             self.store.settle(record.key for record in records)
         self.history.add(records)
-
-    def _words(self, scores: dict[str, float]) -> str:
-        """How the run is doing at a radius."""
-        if not scores:
-            return ""
-        robust = sum(not self.setup.task.broken(score, self.samples[key]) for key, score in scores.items())
-        mean = sum(scores.values()) / len(scores)
-        return f"{robust} of {len(scores)} robust, {self.setup.task.metric} {mean:.1f}"
 
     def checks(self) -> list[dict[str, Any]]:
         """Sanity checks on the finished run, to be stored with it; of a shard, those that need no other."""

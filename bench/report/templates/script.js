@@ -53,34 +53,74 @@
     const find = (id) => section.querySelector(id);
     const [more, nothing, pager] = [find("#more"), find("#nothing"), find(".pager")];
     const size = Number(section.querySelector("[data-page]")?.dataset.page ?? Infinity);
-    let [most, page] = [more ? AT_ONCE : Infinity, 0];
-    const words = () => (search?.value ?? "").toLowerCase().split(/\s+/).filter(Boolean);
+    const turned = new URLSearchParams(pager ? location.search : ""); // what the page says from which one came
+    let [most, page] = [more ? AT_ONCE : Infinity, turned.get("at") === "end" ? Infinity : 0];
+    // A run of many samples has several pages, of which a script of the run tells what is on each; else none is known.
+    const pages = pager && window.runPages ? window.runPages : [];
+    const here = pages[Number(section.querySelector("[data-number]")?.dataset.number)];
+    const [before, after] = [pages.slice(0, pages.indexOf(here)), pages.slice(pages.indexOf(here) + 1)];
+    const outcome = form.querySelector('[data-filter="outcome"]');
+    if (pager && [...outcome.options].some((o) => o.text === turned.get("outcome"))) outcome.value = turned.get("outcome");
+    const fitting = (one) => (outcome.value ? one.outcomes[outcome.value] ?? 0 : one.samples);
+    const sum = (several, count) => several.reduce((total, one) => total + count(one), 0);
+    const go = (one, at) => {
+      if (one) location.assign(`${one.file}?${new URLSearchParams({ outcome: outcome.value, at })}#records`);
+    };
+    const words = () => (pages.length ? [] : (search?.value ?? "").toLowerCase().split(/\s+/).filter(Boolean));
     const fits = (item, wanted) => selects.every((s) => !s.value || item.dataset[s.dataset.filter] === s.value)
       && wanted.every((word) => item.textContent.toLowerCase().includes(word));
     const apply = () => {
       const wanted = words();
       const all = items();
       const chosen = all.filter((item) => fits(item, wanted));
-      const pages = Math.max(1, Math.ceil(chosen.length / size));
-      page = Math.max(0, Math.min(page, pages - 1));
+      const turns = Math.max(1, Math.ceil(chosen.length / size));
+      page = Math.max(0, Math.min(page, turns - 1));
       const first = size === Infinity ? 0 : page * size;
       const visible = new Set(chosen.slice(first, first + Math.min(size, most)));
       for (const item of all) item.hidden = !visible.has(item);
-      form.querySelector("output").textContent = `${chosen.length} of ${all.length}`;
+      const [earlier, later] = [sum(before, fitting), sum(after, fitting)];
+      const total = earlier + chosen.length + later;
+      form.querySelector("output").textContent = `${total} of ${all.length + sum([...before, ...after], (one) => one.samples)}`;
       if (nothing) nothing.hidden = chosen.length > 0;
       if (more) {
         more.hidden = chosen.length <= most;
         more.textContent = `Show ${chosen.length - most} more`;
       }
       if (pager) {
-        pager.hidden = pages < 2;
-        find("#page").textContent = `${first + 1}–${Math.min(first + size, chosen.length)} of ${chosen.length}`;
-        find("#previous").disabled = page === 0;
-        find("#next").disabled = page === pages - 1;
+        pager.hidden = turns < 2 && !pages.length;
+        const last = earlier + Math.min(first + size, chosen.length);
+        find("#page").textContent = `${earlier + first + 1}–${last} of ${total}`;
+        find("#previous").disabled = page === 0 && !earlier;
+        find("#next").disabled = page === turns - 1 && !later;
+        list();
       }
     };
-    const turn = (by) => { page += by; apply(); section.scrollIntoView(); };
-    form.addEventListener("input", () => { if (more) most = AT_ONCE; page = 0; apply(); });
+    const turn = (by) => {
+      const was = page;
+      page += by;
+      apply();
+      if (page !== was) section.scrollIntoView();
+      else if (by < 0) go([...before].reverse().find(fitting), "end");
+      else go(after.find(fitting), "");
+    };
+    const jump = pages.length ? document.createElement("select") : null;
+    if (jump) {
+      jump.id = "jump";
+      jump.ariaLabel = "Go to samples";
+      jump.addEventListener("change", () => go(pages[jump.value], ""));
+      pager.append(jump);
+      find("#static").hidden = true;
+    }
+    const list = () => jump?.replaceChildren(...pages.map((one, number) =>
+      new Option(one.ends.join(" – "), number, one === here, one === here)).filter((o) => fitting(pages[o.value])));
+    form.addEventListener("input", (event) => {
+      if (more) most = AT_ONCE;
+      page = 0;
+      apply();
+      const first = pages.find(fitting);
+      const leaves = first !== here && (event.target === outcome || !fitting(here));
+      if (leaves && !search.value.trim()) go(first, ""); // else the other script searches all pages
+    });
     form.addEventListener("submit", (event) => event.preventDefault());
     more?.addEventListener("click", () => { most = Infinity; apply(); });
     find("#previous")?.addEventListener("click", () => turn(-1));

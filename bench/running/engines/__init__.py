@@ -40,6 +40,10 @@ def execute_all(
     from bench.running.plugins import blaming_plugins  # imports torch, which listing the engines does not need
 
     engine = make_engine(on, jobs, progress)
+    if len(configs) == 1 and on == DEFAULT_ENGINE:
+        from bench.running.engines.splitting import split_over_cores  # imports torch, too
+
+        configs = [split_over_cores(configs[0], jobs)]
     parts = [shards.split(config) for config in configs]
     noted = Noted(parts, on)
     with blaming_plugins():

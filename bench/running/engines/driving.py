@@ -79,7 +79,7 @@ class Drive:
 
         A run that fails does not stop the others; Ctrl-C does.
         """
-        display.begin("runs", len(self.configs))
+        display.begin("runs" if len({config.directory for config in self.configs}) > 1 else "parts", len(self.configs))
         try:
             while self._waiting or self._running:
                 self._start()

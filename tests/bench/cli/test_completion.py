@@ -25,7 +25,7 @@ def completed(words: str, typed: str, tmp_path=None) -> list[str]:
         ("run --encoder", "fa", ["fare", "fare2", "fare4"]),
         ("run --encoder", "clip,te", ["clip,tecoa", "clip,tecoa2", "clip,tecoa4"]),
         ("run --encoder", "fare,fa", ["fare,fare2", "fare,fare4"]),
-        ("run --surrogate", "cl", ["clip", "clip-seed1"]),
+        ("run --surrogate", "cl", ["clip", "clip-seed1", "clip-seed2"]),
         ("run --task", "v", ["vqa"]),
         ("run --task", "vqa,zero", ["vqa,zeroshot"]),
         ("run --task", "vqa,v", []),

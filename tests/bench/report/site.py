@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from html.parser import HTMLParser
 from pathlib import Path
 
 import bench
@@ -11,6 +12,7 @@ from bench.report.pages import write_report
 from tests.bench.runs import make_run
 
 SCRIPT = "<script>document.title = 'broken out'</script>"
+VOID = {"meta", "link", "img", "br", "input"}
 HOSTILE = """x"><img src=x onerror="document.title='broken out'">&'"""
 
 
@@ -43,3 +45,40 @@ def make_site(folder: Path) -> Path:
 def copy_site(page: Path, target: Path) -> Path:
     """A copy of a report, to show that it does not depend on where it was made."""
     return shutil.copytree(page.parent, target) / page.name
+
+
+class Page(HTMLParser):
+    """What a page holds; fails on tags that are not closed."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.sources: list[str] = []
+        self.ids: list[str] = []
+        self.numbers: list[bool] = []  # of each cell of a table of numbers: does it hold a link
+        self.feed(path.read_text(encoding="utf-8"))
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+        if "id" in values:
+            self.ids.append(values["id"])
+        if "href" in values and tag != "link":
+            self.links.append(values["href"])
+        if "src" in values:
+            self.sources.append(values["src"])
+        if tag == "td" and "number" in values.get("class", "") and "absent" not in values["class"]:
+            self.numbers.append(False)
+        if tag == "a" and self.open[-2] == "td" and self.numbers:
+            self.numbers[-1] = True
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag

@@ -1,7 +1,5 @@
 """The report in a real headless browser, opened from disk. Run by `pytest -m browser`; needs Chromium."""
 
-import shutil
-
 import pytest
 
 from bench.config.facts import SUITE_FACTS
@@ -11,17 +9,6 @@ from tests.bench.report.site import HOSTILE, SCRIPT, copy_site, make_site
 from tests.bench.runs import make_run
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    installed = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=installed, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,6 @@ import subprocess
 import sys
 import unicodedata
 from dataclasses import replace
-from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -26,47 +24,8 @@ from bench.report import attacks, charts, gallery
 from bench.report.chapters import columns
 from bench.report.pages import write_report
 from bench.verify import models_of
-from tests.bench.report.site import SCRIPT, make_site
+from tests.bench.report.site import SCRIPT, Page, make_site
 from tests.bench.runs import make_header, make_record, make_run
-
-VOID = {"meta", "link", "img", "br", "input"}
-
-
-class _Page(HTMLParser):
-    """What a page holds; fails on tags that are not closed."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.links: list[str] = []
-        self.sources: list[str] = []
-        self.ids: list[str] = []
-        self.numbers: list[bool] = []  # of each cell of a table of numbers: does it hold a link
-        self.feed(path.read_text(encoding="utf-8"))
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        values = dict(attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-        if "id" in values:
-            self.ids.append(values["id"])
-        if "href" in values and tag != "link":
-            self.links.append(values["href"])
-        if "src" in values:
-            self.sources.append(values["src"])
-        if tag == "td" and "number" in values.get("class", "") and "absent" not in values["class"]:
-            self.numbers.append(False)
-        if tag == "a" and self.open[-2] == "td" and self.numbers:
-            self.numbers[-1] = True
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.handle_endtag(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +35,7 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pages(site):
-    return {path.resolve(): _Page(path) for path in [site, *sorted((site.parent / "runs").glob("*.html"))]}
+    return {path.resolve(): Page(path) for path in [site, *sorted((site.parent / "runs").glob("*.html"))]}
 
 
 def test_there_is_a_page_per_run(pages):
@@ -304,7 +263,8 @@ def test_a_full_disk_is_named(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert result.exit_code == 2
-    assert f"cannot write {tmp_path / 'report' / 'index.html'}: File too large" in result.output
+    assert f"cannot write {tmp_path / 'report' / 'runs' / 'run-'}" in result.output
+    assert "File too large" in result.output
 
 
 def test_charts_take_their_colours_from_the_page_and_link_their_points(tmp_path):
@@ -328,7 +288,8 @@ def test_the_loss_curve_of_attacks_is_what_is_recorded(tmp_path):
     records += [make_record("s0", "a", 4.0, 0.0, evaluations=7), make_record("s1", "a", 4.0, 100.0, evaluations=100)]
     records += [make_record("s2", "a", 2.0, 0.0, evaluations=1), make_record("s1", "b", 4.0, 0.0, evaluations=5)]
     run = Run(tmp_path, make_header(), [*records, make_record("s3", "a", 4.0, None, error="no", evaluations=9)])
-    spent, most = attacks.spent_gradients([run], measured([run]), {"fare4": 4})
+    summaries = {run.directory: attacks.summary(run)}
+    spent, most = attacks.spent_gradients(summaries, measured([run]), {"fare4": 4})
     assert spent == {"fare4": [7, 105]}
     assert most == {"fare4": 105}
     svg = charts.robust_share({"fare4": [7, 105, float("inf")]}, most, {"fare4": 4}, "n")
@@ -345,9 +306,10 @@ def test_loss_curves_hold_the_loss_of_who_has_left_and_end_at_the_last_image(tmp
         make_record("s1", "a", 2.0, 100.0, evaluations=6, loss=8.0, loss_curve=(8.0,)),  # a smaller radius
     ]
     run = Run(tmp_path, make_header(), records)
-    found = attacks.loss_curves([run], measured([run]), {"fare4": 4})
+    found = attacks.loss_curves({run.directory: attacks.summary(run)}, measured([run]), {"fare4": 4})
     assert found == {"fare4": ([1, 2, 4, 7], [4 / 3, 2, 3, 10 / 3])}
-    assert attacks.loss_curves([Run(tmp_path, make_header(), records[:4])], measured([run]), {"fare4": 4}) == {}
+    unwatched = attacks.summary(Run(tmp_path, make_header(), records[:4]))
+    assert attacks.loss_curves({run.directory: unwatched}, measured([run]), {"fare4": 4}) == {}
     assert "var(--series-4)" in charts.loss_curves(found, {"fare4": 4}, "n")
 
 

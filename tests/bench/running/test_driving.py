@@ -64,6 +64,8 @@ class Run(str):
     def folder(self):
         return Path(self)
 
+    directory = folder
+
 
 def drive(workers, names, places=None, need=None):
     runs = [Run(name) for name in names]
