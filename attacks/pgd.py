@@ -109,7 +109,8 @@ class LastIterate:
     def look(self, objective: Objective, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """As of `Keeper`."""
         progress, gradient = gradient_of_all(objective, images, rows)
-        self.finite &= progress.loss.isfinite() & gradient.isfinite().flatten(1).all(1)
+        steepest = gradient.abs().flatten(1).amax(1)  # NaN where one entry is
+        self.finite &= progress.loss.isfinite() & steepest.isfinite()
         self._keep(images, progress.loss)
         return gradient, None
 
@@ -167,6 +168,7 @@ def ascend(
         keeper: what becomes of the iterates.
     """
     clean, current, pushed = images, start, torch.zeros_like(start)
+    box = threat.box(clean)
     rows = torch.arange(len(images), device=images.device)
     for length in lengths:
         gradient, active = keeper.look(objective, current, rows)
@@ -174,8 +176,9 @@ def ascend(
             rows, clean, current, gradient, pushed = (t[active] for t in (rows, clean, current, gradient, pushed))
             if len(rows) == 0:
                 return
+            box = threat.box(clean)
         pushed = velocity(pushed, gradient)
-        current = threat.project(current + length * threat.steepest(pushed), clean)
+        current = threat.project(current + length * threat.steepest(pushed), clean, box)
     keeper.finish(objective, current, rows)
 
 

@@ -34,7 +34,7 @@ from bench.models.encoders.attention import unfold_attention
 from bench.train.base import load_base
 from bench.train.batch import Batch
 from bench.train.distributed import World
-from bench.train.loop import step_generator
+from bench.train.loop import optimizer_of, step_generator
 from bench.train.objectives import fare
 from bench.train.recipe import Recipe, paper_flaws
 from bench.train.schedule import Schedule
@@ -98,10 +98,8 @@ def plain_step(
 class Side:
     """One way to train, with an optimizer of its own."""
 
-    def __init__(self, tower: nn.Module, part: nn.Module, gradients: Gradients, schedule: Schedule) -> None:
-        self.tower, self.gradients = tower, gradients
-        part.requires_grad_(True)
-        self.optimizer = torch.optim.AdamW(part.parameters(), lr=schedule.learning_rate, weight_decay=1e-4)
+    def __init__(self, gradients: Gradients, optimizer: torch.optim.Optimizer) -> None:
+        self.gradients, self.optimizer = gradients, optimizer
 
     def step(self, number: int) -> float:
         """One update; returns its loss."""
@@ -122,6 +120,7 @@ def sides(arguments: argparse.Namespace, schedule: Schedule, batches: Callable[[
     unfold_attention(visual)
     plain, plain_original = (PlainTower(copy.deepcopy(visual), bare.mean, bare.std).to(device) for _ in range(2))
     plain_original.eval().requires_grad_(False)
+    plain.visual.requires_grad_(True)
     for encoder in (ours, original):
         encoder.to(device)
     autocast: Autocast = nullcontext
@@ -137,9 +136,10 @@ def sides(arguments: argparse.Namespace, schedule: Schedule, batches: Callable[[
     runtime = Runtime(World(device=device), arguments.micro_batch, arguments.bf16, arguments.compile)
     ours.visual.requires_grad_(True)
     stepper = Stepper(ours, original, fare, recipe, batches, runtime=runtime)
+    plain_optimizer = torch.optim.AdamW(plain.visual.parameters(), lr=schedule.learning_rate, weight_decay=1e-4)
     return {
-        "plain": Side(plain, plain.visual, plain_gradients, schedule),
-        "bench": Side(ours, trained_part(ours), lambda step: stepper(step).loss, schedule),
+        "plain": Side(plain_gradients, plain_optimizer),
+        "bench": Side(lambda step: stepper(step).loss, optimizer_of({"tower": trained_part(ours)}, schedule)),
     }
 
 

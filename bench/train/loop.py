@@ -94,7 +94,7 @@ def train(
     hooks = hooks or Hooks()
     prepare_directory(directory, trained)
     identity = json.loads(json.dumps({"schedule": asdict(schedule), **settings}))
-    optimizer = _optimizer(trained, schedule)
+    optimizer = optimizer_of(trained, schedule)
     run = Run(directory / CHECKPOINT, trained, optimizer, identity, hooks.position)
     first = _same_everywhere(run.resume(), hooks.world)
     with Stop() as stop, closing(Log(name, directory / "metrics.jsonl", schedule, hooks, first)) as log:
@@ -111,14 +111,15 @@ def train(
                 raise _interrupted(asked, run, done, schedule.steps, hooks.world)
 
 
-def _optimizer(trained: Mapping[str, nn.Module], schedule: Schedule) -> torch.optim.Optimizer:
+def optimizer_of(trained: Mapping[str, nn.Module], schedule: Schedule) -> torch.optim.Optimizer:
+    """AdamW over those parameters of the modules that require gradients, in one kernel where torch has one."""
     parameters = [p for module in trained.values() for p in module.parameters() if p.requires_grad]
     return torch.optim.AdamW(
         parameters,
         lr=schedule.learning_rate,
         betas=schedule.betas,
         weight_decay=schedule.weight_decay,
-        fused=all(p.is_cuda for p in parameters),
+        fused=all(p.device.type in ("cpu", "cuda") for p in parameters),
     )
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.models.encoders.exchange import exchange
+from bench.models.encoders.short_attention import attend
 
 
 class FoldedAttention(nn.Module):
@@ -27,12 +28,33 @@ class FoldedAttention(nn.Module):
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, *, need_weights: bool = False, attn_mask: Tensor | None = None
     ) -> tuple[Tensor, None]:
-        """Tokens (b, N, W), the same three times, as open_clip's blocks pass them -> (b, N, W)."""
-        batch, count, width = query.shape
-        projected = F.linear(query, self.in_proj_weight, self.in_proj_bias)
-        q, k, v = projected.view(batch, count, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
-        return self.out_proj(seen.transpose(1, 2).reshape(batch, count, width)), None
+        """Tokens (b, N, W), the same three times, as open_clip's blocks pass them -> (b, N, W).
+
+        Or queries (b, Q, W) among the tokens, which are passed as key and as value -> (b, Q, W).
+        """
+        if query is key:
+            q, k, v = self._heads(F.linear(query, self.in_proj_weight, self.in_proj_bias), 3)
+        else:
+            weights, biases = self._parts(self.in_proj_weight), self._parts(self.in_proj_bias)
+            (q,), (k, v) = (
+                self._heads(F.linear(x, weight, bias), number)
+                for x, weight, bias, number in zip((query, key), weights, biases, (1, 2), strict=True)
+            )
+        seen = attend(q, k, v) if attn_mask is None else F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
+        return self.out_proj(seen.transpose(1, 2).reshape(query.shape)), None
+
+    def _parts(self, projection: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """What of the input projection, or its bias, is for queries, and what for keys and values."""
+        if projection is None:
+            return None, None
+        width = len(projection) // 3
+        of_query, of_others = projection.split((width, 2 * width))
+        return of_query, of_others
+
+    def _heads(self, projected: Tensor, number: int) -> Tensor:
+        """(b, N, number W) -> (number, b, heads, N, W / heads)."""
+        batch, count = projected.shape[:2]
+        return projected.view(batch, count, number, self.num_heads, -1).permute(2, 0, 3, 1, 4)
 
     def plain(self) -> nn.MultiheadAttention:
         """An attention of torch's own with the same parameters."""

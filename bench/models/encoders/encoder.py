@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bench.errors import UsageError
 from bench.models.encoders.attention import fold_attention
 from bench.models.encoders.pixels import Preprocessing
+from bench.models.encoders.pooling import embedding_of, pools_class_token
 from bench.models.encoders.shapes import TowerShapes
 from bench.models.encoders.stored import PRECISIONS
 from bench.models.encoders.tokens import token_facts
@@ -192,7 +193,8 @@ class Encoder(nn.Module):
         Square images of another size than the encoder's are resized inside, so that small images can be attacked at
         their native resolution: bicubic, without antialiasing, not clamped (the paper's code on CIFAR and STL-10).
         """
-        return precise(self.visual(self._inputs(images)))
+        pixels = self._inputs(images)
+        return precise(embedding_of(self.visual, pixels) if pools_class_token(self.visual) else self.visual(pixels))
 
     def patch_tokens(self, images: Tensor, layer: int = -2) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, N, W), `precise`: hidden states after a block, before the final layer norm.

@@ -48,7 +48,8 @@ def largest_batch(model: Weighed, free: int, *, checkpointing: bool) -> int:
     fixed, two = (model.need(n, checkpointing=checkpointing).beside_weights for n in (1, 2))
     if fixed > free:
         return 0
-    return 1 + int((free - fixed) // (two - fixed))
+    found = 1 + int((free - fixed) // (two - fixed))
+    return found + (model.need(found + 1, checkpointing=checkpointing).beside_weights <= free)  # bytes were rounded
 
 
 def check_weights(model: Weighed, device: torch.device) -> None:

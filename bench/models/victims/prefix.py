@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-SHORTEST = 16  # tokens; shorter prefixes cost less to compute again than to attend to from a cache
+SHORTEST = 3  # tokens; fewer cost less to compute again than to attend to from a cache
 States = list[tuple[Tensor, Tensor]]
 """Keys and values of each block, (B, heads, P, D)."""
 
@@ -77,11 +77,15 @@ class Prefix:
 
     def fixed(self, device: torch.device) -> Cache | None:
         """For scoring: a cache for batches of any size; None if nothing is kept."""
-        return fixed(self._on(device)) if self.kept else None
+        return fixed(self.states(device)) if self.kept else None
+
+    def states(self, device: torch.device) -> States:
+        """For scoring: keys and values of each block, of one row; none if nothing is kept."""
+        return self._on(device) if self.kept else []
 
     def growing(self, batch: int, device: torch.device) -> DynamicCache:
         """For generation: a cache that begins with the prefix, if it is kept, and takes what follows."""
-        return growing(self._on(device) if self.kept else [], batch)
+        return growing(self.states(device), batch)
 
     def _on(self, device: torch.device) -> States:
         """Keys and values, computed once on each device; no gradient flows into them."""

@@ -109,6 +109,7 @@ def shapes_of(described: Mapping[str, Any], tower: Tower, weights: int) -> Shape
         tower=tower.shapes,
         patches=tower.patches,
         prefix=PREFIX,
+        reads_last=text.get("model_type") == "llama",
         weights=weights,
         stored=2 if described.get("dtype", described.get("torch_dtype")) in ("float16", "bfloat16") else FLOAT,
         compute=FLOAT,

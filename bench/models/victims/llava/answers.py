@@ -32,8 +32,8 @@ class Rows:
 class Reader(Protocol):
     """A language model that reads images: what scoring needs of it."""
 
-    def hidden(self, rows: Rows, images: Tensor) -> Tensor:
-        """Last hidden states (b, T, H) of sequences with the features of images (b, 3, H, W) in place."""
+    def hidden(self, rows: Rows, images: Tensor, count: int) -> Tensor:
+        """Last hidden states (b, count, H) of the last tokens of sequences with the features of images in place."""
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., H) -> (..., V) float32."""
@@ -44,7 +44,8 @@ class PreparedAnswers:
 
     def __init__(self, reader: Reader, asked: Rows, lengths: Sequence[int]) -> None:
         """Keep prompts with their answers, of which the last tokens of each row, so many, are the answer's."""
-        self.reader, self.asked, self.ids = reader, asked, asked.ids
+        self.reader, self.ids = reader, asked.ids
+        self.asked = Rows(asked.ids[:, :-1], asked.mask[:, :-1], asked.positions[:, :-1])  # nothing follows the end
         self.longest = max(lengths)
         counts = torch.tensor(lengths, device=self.ids.device)
         place = torch.arange(self.longest, device=self.ids.device)
@@ -53,8 +54,7 @@ class PreparedAnswers:
 
     def __call__(self, images: Tensor, rows: Tensor) -> AnswerScores:
         """Score images (b, 3, H, W); rows (b,) names the prepared answer of each."""
-        hidden = self.reader.hidden(self.asked.of(rows), images)
-        logits = self.reader.logits(hidden[:, -self.longest - 1 : -1])  # (b, L, V)
+        logits = self.reader.logits(self.reader.hidden(self.asked.of(rows), images, self.longest))  # (b, L, V)
         wanted, counted = self.ids[rows, -self.longest :], self.counted[rows]
         nll = nn.functional.cross_entropy(logits.transpose(1, 2), wanted, reduction="none")
         said = logits.argmax(-1)

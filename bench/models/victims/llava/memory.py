@@ -26,6 +26,7 @@ class Shapes:
     tower: TowerShapes
     patches: int
     prefix: int
+    reads_last: bool  # whether the last block is computed for the answer's tokens alone
     weights: int  # bytes of everything loaded
     stored: int
     compute: int
@@ -42,16 +43,21 @@ def estimate(model: Shapes, batch: int, *, checkpointing: bool, text: int = TEXT
         answer: tokens whose logits are needed.
     """
     c, tokens = model.compute, model.patches + text
-    seen = tokens + model.prefix
-    block = tokens * 2 * model.width * _FLOAT  # norms are computed in float32
-    block += (tokens * (2 * model.attention + 3 * model.mlp) + 2 * seen * model.keys + tokens * seen) * c  # and a mask
+    seen, read = tokens + model.prefix, answer if model.reads_last else tokens
+
+    def language_block(count: int) -> int:
+        """A block whose output is computed for some tokens; the others are keys and values."""
+        norms = (tokens + count) * model.width
+        return (norms + count * (2 * model.attention + 3 * model.mlp) + 2 * seen * model.keys + count * seen) * c
+
+    block = language_block(tokens)
     places = model.patches + 1
     tower_block = places * (6 * model.tower.width + model.tower.mlp) * c
     if checkpointing:
         kept = model.blocks * tokens * model.width * c + model.tower.blocks * places * model.tower.width * c
     else:
-        kept = model.blocks * block + model.tower.blocks * tower_block
-    ends = (model.tower.pixels + model.patches * model.width) * c + tokens * model.width * _FLOAT  # and the final norm
+        kept = (model.blocks - 1) * block + language_block(read) + model.tower.blocks * tower_block
+    ends = (model.tower.pixels + model.patches * model.width + read * model.width) * c  # and the final norm
     softmax = answer * model.vocabulary * _FLOAT
     passing = 2 * softmax + answer * model.vocabulary * c + block * (2 if checkpointing else 1)
     cast = max(model.mlp, model.vocabulary) * model.width * c if model.stored != model.compute else 0

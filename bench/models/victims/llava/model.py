@@ -27,6 +27,7 @@ from bench.models.encoders.stored import (
 from bench.models.victims import prefix
 from bench.models.victims.llava.answers import PreparedAnswers, Rows
 from bench.models.victims.llava.files import read_llava
+from bench.models.victims.llava.lean import can_read_last, make_lean, read_last
 from bench.models.victims.llava.memory import Shapes, estimate
 from bench.models.victims.llava.native import NativeTower, pads_to_square, read_preprocessing
 from bench.models.victims.memory import Need, check_weights, make_room
@@ -115,6 +116,7 @@ class Llava(nn.Module):
         self.settings = {}
         self.compute = compute
         self.checkpoints = False
+        make_lean(self.model)
         if self.stored != torch.float32:
             follow_activations(self.model)
         self.layer = int(self.model.config.vision_feature_layer)
@@ -199,6 +201,7 @@ class Llava(nn.Module):
             tower=self.encoder.shapes(self.layer),
             patches=self.patches,
             prefix=self.prefix.kept,
+            reads_last=can_read_last(self.model.model.language_model),
             weights=sum(t.numel() * t.element_size() for t in tensors.values()),
             stored=self.stored.itemsize,
             compute=self.compute.itemsize,
@@ -244,10 +247,12 @@ class Llava(nn.Module):
         positions = (mask.cumsum(1) - 1).clamp(min=0) + self.prefix.kept
         return Rows(ids, nn.functional.pad(mask, (self.prefix.kept, 0), value=1), positions)
 
-    def hidden(self, rows: Rows, images: Tensor) -> Tensor:
-        """Last hidden states (B, T, H) of whole sequences with the features of images (B, 3, H, W) in place."""
-        past = self.prefix.fixed(self.device)
-        return self._hidden(self.embed(rows.ids, images), rows.mask, rows.positions, past)
+    def hidden(self, rows: Rows, images: Tensor, count: int) -> Tensor:
+        """Last hidden states (B, count, H) of the last tokens of whole sequences with the images' features in place."""
+        embedded, model = self.embed(rows.ids, images), self.model.model.language_model
+        if can_read_last(model):
+            return read_last(model, embedded, rows.mask, rows.positions, self.prefix.states(self.device), count)
+        return self._hidden(embedded, rows.mask, rows.positions, self.prefix.fixed(self.device))[:, -count:]
 
     def embed(self, ids: Tensor, images: Tensor) -> Tensor:
         """Token embeddings (B, T, H) with the image's features in place."""

@@ -12,10 +12,10 @@ from bench.models.encoders.encoder import Encoder
 from bench.models.encoders.load import load_encoder
 
 
-def _tower() -> nn.Module:
+def _tower(size: int = 16) -> nn.Module:
     torch.manual_seed(0)
     return open_clip.transformer.VisionTransformer(
-        image_size=16, patch_size=8, width=32, layers=3, heads=2, mlp_ratio=4.0, output_dim=12
+        image_size=size, patch_size=8, width=32, layers=3, heads=2, mlp_ratio=4.0, output_dim=12
     )
 
 
@@ -29,7 +29,7 @@ def _attacked(tower: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, tor
 
 
 def test_an_attack_takes_no_product_a_position():
-    plain, images = _tower(), torch.rand(4, 3, 16, 16)
+    plain, images = _tower(48), torch.rand(4, 3, 48, 48)  # of tokens enough for torch's own kernel
     folded = copy.deepcopy(plain)
     fold_attention(folded)
     assert [*folded.state_dict()] == [*plain.state_dict()]
@@ -38,6 +38,14 @@ def test_an_attack_takes_no_product_a_position():
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-5 * one.abs().max())
     assert "aten::bmm" in expected[2]
     assert "aten::bmm" not in found[2]
+
+
+def test_queries_among_the_tokens_get_what_they_get_with_all():
+    attention = FoldedAttention(_tower().transformer.resblocks[0].attn)
+    tokens = torch.rand(4, 5, 32)
+    everyone, _ = attention(tokens, tokens, tokens)
+    some, _ = attention(tokens[:, 1:3], tokens, tokens)
+    assert torch.allclose(some, everyone[:, 1:3], atol=1e-6)
 
 
 def test_training_has_the_same_gradients_of_weights():
