@@ -20,6 +20,7 @@ from attacks.objective import (
     side_by_side,
     squared_l2,
     targeted_dlr,
+    with_margin,
 )
 from tests.toys import ConvClassifier, LinearObjective, toy_images, trained_toy
 
@@ -211,3 +212,13 @@ def test_only_targeted_goals_on_one_model_go_side_by_side():
     for other in (TargetedClassification(round, labels, labels + 1), Classification(abs, labels)):
         with pytest.raises(TypeError, match="side by side"):
             side_by_side([*goals, other])
+
+
+@pytest.mark.parametrize("loss", ["ce", "dlr", "margin"])
+def test_a_classifier_by_its_margin_whatever_its_loss_was(loss):
+    labels = torch.tensor([0, 1])
+    found, fooled = with_margin(Classification(lambda _: LOGITS, labels, loss))(toy_images(2), torch.tensor([0, 1]))
+    assert found.tolist() == [2.0 - 4.0, 4.0 - 1.0]
+    assert fooled.tolist() == [False, True]
+    other = LinearObjective(torch.ones(3))
+    assert with_margin(other) is other

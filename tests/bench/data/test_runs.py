@@ -46,8 +46,8 @@ def brief(monkeypatch):
 
 
 def _run(**options):
-    options = {"encoder": "fare", "eps": 4, "attack": "brief", "device": "cpu", "jobs": 1, "progress": False} | options
-    return bench.run(**options)
+    options = {"encoder": "fare", "attack": "brief", "device": "cpu", "jobs": 1, "progress": False} | options
+    return bench.run(**options if options["attack"] == "none" else {"eps": 4} | options)
 
 
 def _pictures(sizes=((4, 4),) * 30, **changes):

@@ -39,7 +39,10 @@ def short(monkeypatch):
 
 
 def one(output, **options):
-    (run,) = bench.run(**ASKED | {"output": output} | options).runs
+    options = ASKED | {"output": output} | options
+    if options.get("attack") == "none":
+        del options["eps"]
+    (run,) = bench.run(**options).runs
     return run
 
 
