@@ -35,21 +35,12 @@ class FoldedAttention(nn.Module):
         if query is key:
             q, k, v = self._heads(F.linear(query, self.in_proj_weight, self.in_proj_bias), 3)
         else:
-            weights, biases = self._parts(self.in_proj_weight), self._parts(self.in_proj_bias)
-            (q,), (k, v) = (
-                self._heads(F.linear(x, weight, bias), number)
-                for x, weight, bias, number in zip((query, key), weights, biases, (1, 2), strict=True)
-            )
+            width, weight, bias = query.shape[-1], self.in_proj_weight, self.in_proj_bias
+            of_query, of_others = (None, None) if bias is None else (bias[:width], bias[width:])
+            (q,) = self._heads(F.linear(query, weight[:width], of_query), 1)
+            k, v = self._heads(F.linear(key, weight[width:], of_others), 2)
         seen = attend(q, k, v) if attn_mask is None else F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
         return self.out_proj(seen.transpose(1, 2).reshape(query.shape)), None
-
-    def _parts(self, projection: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """What of the input projection, or its bias, is for queries, and what for keys and values."""
-        if projection is None:
-            return None, None
-        width = len(projection) // 3
-        of_query, of_others = projection.split((width, 2 * width))
-        return of_query, of_others
 
     def _heads(self, projected: Tensor, number: int) -> Tensor:
         """(b, N, number W) -> (number, b, heads, N, W / heads)."""

@@ -44,7 +44,7 @@ class _ShortAttention(torch.autograd.Function):
         return torch.bmm(seen, v).view(query.shape)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v, seen = ctx.saved_tensors
         batch, heads, _, width = gradient.shape

@@ -43,7 +43,7 @@ class _Normed(torch.autograd.Function):
         return weight * (wide * scale).to(x.dtype)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         x, weight, scale = ctx.saved_tensors
         g, wide = gradient.float() * weight, x.float()
@@ -65,7 +65,7 @@ def _attention(
     scaled = kwargs.get("scaling") in (None, query.shape[-1] ** -0.5)
     if biased and scaled and key.shape[1] == query.shape[1]:
         return attend(query, key, value, attention_mask).transpose(1, 2), None
-    return cast(tuple[Tensor, None], sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs))
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
 
 AttentionInterface.register(SHORT_ATTENTION, _attention)
@@ -114,7 +114,8 @@ def _keys_and_values(block: Any, hidden: Tensor, cos: Tensor, sin: Tensor) -> tu
     normed, attention = block.input_layernorm(hidden), block.self_attn
     shape = (*hidden.shape[:2], -1, attention.head_dim)
     key, value = (project(normed).view(shape).transpose(1, 2) for project in (attention.k_proj, attention.v_proj))
-    return key * cos[:, None] + rotate_half(key) * sin[:, None], value
+    turned: Tensor = rotate_half(key)  # type: ignore[no-untyped-call, unused-ignore]
+    return key * cos[:, None] + turned * sin[:, None], value
 
 
 def _bias(mask: Tensor, embedded: Tensor) -> Tensor:
