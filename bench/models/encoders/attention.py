@@ -36,8 +36,9 @@ class FoldedAttention(nn.Module):
             q, k, v = self._heads(F.linear(query, self.in_proj_weight, self.in_proj_bias), 3)
         else:
             width, weight, bias = query.shape[-1], self.in_proj_weight, self.in_proj_bias
-            (q,) = self._heads(F.linear(query, weight[:width], None if bias is None else bias[:width]), 1)
-            k, v = self._heads(F.linear(key, weight[width:], None if bias is None else bias[width:]), 2)
+            of_query, of_others = (None, None) if bias is None else (bias[:width], bias[width:])
+            (q,) = self._heads(F.linear(query, weight[:width], of_query), 1)
+            k, v = self._heads(F.linear(key, weight[width:], of_others), 2)
         seen = attend(q, k, v) if attn_mask is None else F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
         return self.out_proj(seen.transpose(1, 2).reshape(query.shape)), None
 

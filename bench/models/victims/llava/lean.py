@@ -114,7 +114,7 @@ def _keys_and_values(block: Any, hidden: Tensor, cos: Tensor, sin: Tensor) -> tu
     normed, attention = block.input_layernorm(hidden), block.self_attn
     shape = (*hidden.shape[:2], -1, attention.head_dim)
     key, value = (project(normed).view(shape).transpose(1, 2) for project in (attention.k_proj, attention.v_proj))
-    turned: Tensor = rotate_half(key)  # type: ignore[no-untyped-call]
+    turned: Tensor = rotate_half(key)  # type: ignore[no-untyped-call, unused-ignore]
     return key * cos[:, None] + turned * sin[:, None], value
 
 
