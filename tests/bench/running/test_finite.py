@@ -137,11 +137,11 @@ def test_an_unfinite_answer_does_not_confirm_that_a_sample_is_broken():
     assert confirm(setup.images.pixels[:2], torch.arange(2)).tolist() == [True, False]
 
 
-@pytest.mark.parametrize("attack_name", ["none", "pgd"])
-def test_the_command_ends_with_code_1(tmp_path, monkeypatch, attack_name):
+@pytest.mark.parametrize("attack", ["--attack none", "--attack pgd --eps 4"])
+def test_the_command_ends_with_code_1(tmp_path, monkeypatch, attack):
     monkeypatch.setattr(Encoder, *_spoilt(Encoder.forward, "forward", _reddish))
-    words = ["run", "--encoder", "fare", "--task", "zeroshot", "--dataset", "mini-shape", "--limit", "8", "--attack",
-             attack_name, "--eps", "4", "--jobs", "1", "--output", str(tmp_path)]  # fmt: skip
+    words = ["run", "--encoder", "fare", "--task", "zeroshot", "--dataset", "mini-shape", "--limit", "8",
+             *attack.split(), "--jobs", "1", "--output", str(tmp_path)]  # fmt: skip
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 1, result.output
     assert NOT_FINITE in result.output

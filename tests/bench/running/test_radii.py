@@ -12,7 +12,7 @@ from bench.config import RunConfig
 from bench.records import load_run
 from bench.records.inferred import inferred
 from bench.records.worst import worst_scores
-from bench.running import loop, radii, shards
+from bench.running import load, loop, radii, shards
 from bench.running.history import History
 from tasks.zeroshot import ZeroShot
 from tests.bench.runs import make_header, make_record
@@ -51,7 +51,7 @@ def go(tmp_path, monkeypatch):
         header = replace(setup.header, n_samples=SIZE, protocol=protocol)
         images = replace(setup.images, pixels=setup.images.pixels[:SIZE])
         setup = replace(setup, task=task, images=images, header=header)
-        monkeypatch.setattr(shards, "load_task", lambda config: task)
+        monkeypatch.setattr(load, "load_task", lambda config: task)
         config = RunConfig(
             suite="mini", encoder="toy", task="zeroshot", dataset="toy", samples=SIZE, norm="linf", attack="toy",
             eps=eps, seed=0, device="cpu", output=output or tmp_path / str(next(made)), radii_order=order, **changes,

@@ -5,6 +5,7 @@ tokens takes `bench.models.encoders.short_attention`, and the last block answers
 All by transformers' own doors: registered attention, a cache, and modules in the place of others.
 """
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -94,17 +95,19 @@ def read_last(
     name = prefix.cache_argument(type(last).forward)
     cos, sin = model.rotary_emb(embedded, positions)
     bias, hidden = _bias(mask, embedded), embedded
-    past = {name: prefix.fixed(states) if states else None}
-    for block in blocks:
-        hidden = block(hidden, attention_mask=bias, position_embeddings=(cos, sin), **past)
+    # Each block gets its own layer of the cache in the place of the cache: one compiled block then serves them all.
+    fronts: Sequence[prefix.FixedLayer | None]
+    fronts = [prefix.FixedLayer(*front) for front in states] or [None] * len(model.layers)
+    for block, front in zip(blocks, fronts[:-1], strict=True):
+        hidden = block(hidden, attention_mask=bias, position_embeddings=(cos, sin), **{name: front})
     others = _keys_and_values(last, hidden[:, :-count], cos[:, :-count], sin[:, :-count])
-    if states:
-        others = prefix.FixedLayer(*states[-1]).update(*others)
+    if fronts[-1] is not None:
+        others = fronts[-1].update(*others)
     read = last(
         hidden[:, -count:],
         attention_mask=bias[:, :, -count:],
         position_embeddings=(cos[:, -count:], sin[:, -count:]),
-        **{name: prefix.fixed([others] * len(model.layers))},
+        **{name: prefix.FixedLayer(*others)},
     )
     return cast(Tensor, model.norm(read))
 

@@ -186,8 +186,11 @@ def test_compiled_blocks_compute_the_same_in_one_graph_for_batches_of_all_sizes(
     assert compile_blocks(model, backend="eager") == 6 + 2 + 3
     for size, expected in plain.items():
         for found, wanted in zip(look(size), expected, strict=True):
-            assert torch.equal(found, wanted)
-    assert counters["stats"]["unique_graphs"] == 2, "one of the tower's block, one of the language model's"
+            assert torch.allclose(found, wanted, rtol=1e-5, atol=1e-7)
+    words = (
+        "one of the tower's block, one of the language model's, one of its last, which is asked for the answer alone"
+    )
+    assert counters["stats"]["unique_graphs"] == 3, words
     assert not counters["graph_break"]
 
 
