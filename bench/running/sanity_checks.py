@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import pairwise
+from math import exp, fsum, lgamma, log
 from statistics import fmean
 from typing import Any
 
@@ -25,7 +26,6 @@ from attacks.objective import Objective
 from attacks.outcome import Outcome
 from attacks.presets import AttackStep
 from attacks.threat import ThreatModel
-from bench.analysis.stats import Alternative, paired
 from bench.config import RunConfig
 from bench.records import CLEAN, Record, RunHeader
 from bench.records.worst import WorstSoFar
@@ -118,20 +118,27 @@ def _moves(attacked: Sequence[Record]) -> SanityCheck:
 
 
 def _below_clean(attacked: Sequence[Record], clean: dict[str, Record], task: Task) -> SanityCheck:
-    """Attacked answers must not be better than clean ones to the same samples, by more than chance gives.
+    """Attacked answers must not be better than clean ones to the same samples, on more images than chance gives.
 
-    An attack that stops at no threshold may raise the CIDEr of a few images by chance.
+    An attack that stops at no threshold may raise the CIDEr of a few images by chance: a sign test over images.
     """
-    found: dict[str, list[float]] = {}
-    for record in attacked:
-        found.setdefault(record.sample_id, []).append(_score(record))
-    after = {sample: fmean(scores) for sample, scores in found.items()}
-    before = {sample: _score(clean[sample]) for sample in after}
-    groups = {sample: clean[sample].group for sample in after}
-    better: Alternative = "greater" if task.worst == "min" else "less"
-    change = paired(after, before, groups, alternative=better)
-    detail = f"the attack moves the score of what it attacked by {change.in_words()} ({change.test})"
-    return SanityCheck("robust_not_above_clean", change.p >= BY_CHANCE, detail)
+    upwards = 1 if task.worst == "min" else -1
+    moved = [(clean[r.sample_id].group, _score(r) - _score(clean[r.sample_id])) for r in attacked]
+    changes: dict[str, float] = {}
+    for image, change in moved:
+        changes[image] = changes.get(image, 0.0) + upwards * change
+    better, worse = sum(c > 0 for c in changes.values()), sum(c < 0 for c in changes.values())
+    detail = (
+        f"the attack moves the score by {fmean(change for _, change in moved):+.2f} on average; it is better than the "
+        f"clean one on {better} of {len(changes)} images and worse on {worse}"
+    )
+    return SanityCheck("robust_not_above_clean", _at_least(better, better + worse) >= BY_CHANCE, detail)
+
+
+def _at_least(heads: int, tosses: int) -> float:
+    """The chance of at least so many heads."""
+    ways = (lgamma(tosses + 1) - lgamma(k + 1) - lgamma(tosses - k + 1) for k in range(heads, tosses + 1))
+    return fsum(exp(each - tosses * log(2)) for each in ways)
 
 
 def _grows_with_eps(attacked: Sequence[Record], task: Task) -> SanityCheck:
