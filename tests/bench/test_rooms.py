@@ -65,11 +65,12 @@ def test_no_room_imports_a_room_above_or_beside_it():
 
 
 def test_planted_imports_are_found(tmp_path):
-    """Upwards, sideways to another room (of two that import each other one does), out of a leaf, and torch."""
+    """Upwards, sideways (of two rooms that import each other one does), out of a leaf, from running to analysis, torch."""
     planted = {
         "bench/records/store.py": "from bench.tables import layouts\n",
         "bench/data/readers.py": "from bench.analysis.stats import wilson\n",
         "bench/errors.py": "import tasks.base\n",
+        "bench/running/loop.py": "from bench.analysis.stats import paired\n",
         "bench/tables/render.py": "import torch\nfrom bench.records import Run\n",
         "attacks/pgd.py": "from attacks.outcome import Outcome\n",
     }
@@ -80,5 +81,6 @@ def test_planted_imports_are_found(tmp_path):
         "bench.data.readers imports bench.analysis.stats.wilson",
         "bench.errors imports tasks.base",
         "bench.records.store imports bench.tables.layouts",
+        "bench.running.loop imports bench.analysis.stats.paired",
         "bench.tables.render imports torch",
     ]
