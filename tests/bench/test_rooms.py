@@ -65,7 +65,7 @@ def test_no_room_imports_a_room_above_or_beside_it():
 
 
 def test_planted_imports_are_found(tmp_path):
-    """Upwards, sideways (of two rooms that import each other one does), out of a leaf, from running to analysis, torch."""
+    """Upwards, sideways (of two that import each other, one does), out of a leaf, running to analysis, and torch."""
     planted = {
         "bench/records/store.py": "from bench.tables import layouts\n",
         "bench/data/readers.py": "from bench.analysis.stats import wilson\n",
