@@ -22,11 +22,14 @@ PRELOADED = [
     "transformers.models.llava.modeling_llava",
 ]
 CAN_FORK = sys.platform == "linux"
+WORTH = 32  # samples, for which a process of their own pays
 
 
 def begin_early(configs: Sequence[RunConfig], jobs: int | None, on: str) -> None:
     """Begin the process that workers are forked from, if these runs will probably have some."""
     parts = sum(config.shards or 1 for config in configs)
+    if len(configs) == 1 and configs[0].shards is None:
+        parts = configs[0].n_samples // WORTH  # see `bench.running.engines.splitting`
     if on == DEFAULT_ENGINE and parts > 1 and jobs != 1 and configs[0].device in ("auto", "cpu"):
         begin()
 

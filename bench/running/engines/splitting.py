@@ -10,11 +10,11 @@ from bench.config import RunConfig
 from bench.models.victims.load import is_black_box
 from bench.running.engines.devices import devices_for, usual_jobs
 from bench.running.engines.need import need_of
+from bench.running.forks import WORTH
 from bench.running.plugins import task_class
 from bench.running.victims import vlm_of
 
 SMALL = 1 << 29  # bytes: every process loads the models anew
-WORTH = 32  # samples, for which a process of their own pays
 
 
 def split_over_cores(config: RunConfig, jobs: int | None) -> RunConfig:

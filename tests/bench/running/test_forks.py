@@ -46,7 +46,9 @@ def test_it_imports_what_the_caller_would_and_nothing_that_lies_where_the_user_s
         ({}, None, "processes", True),
         ({}, 1, "processes", False),
         ({}, None, "inline", False),
-        ({"encoder": "clip"}, None, "processes", False),
+        ({"encoder": "clip"}, None, "processes", True),  # which is split
+        ({"encoder": "clip", "limit": 2 * forks.WORTH - 1}, None, "processes", False),
+        ({"encoder": "clip", "shards": 1}, None, "processes", False),
         ({"encoder": "clip", "shards": 2}, None, "processes", True),
         ({"device": "cuda"}, None, "processes", False),
         ({"device": "cpu"}, 2, "processes", True),
