@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from math import comb
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -15,6 +16,7 @@ from bench.cli import main
 from bench.config import Request, resolve
 from bench.models.encoders.encoder import Encoder
 from bench.records import Record, load_run
+from bench.running import sanity_checks
 from bench.running.loop import execute
 from bench.running.sanity_checks import run_checks
 from tests.bench.runs import make_record, make_run
@@ -161,6 +163,14 @@ def test_scores_above_clean_by_chance(better, worse, ok):
     n = better + worse
     assert (sum(comb(n, k) for k in range(better, n + 1)) / 2**n >= 0.01) is ok
     assert checks(records([60.0] * better + [40.0] * worse, clean=50.0))["robust_not_above_clean"] is ok
+
+
+@pytest.mark.parametrize(("score", "ok"), [(0.0, False), (100.0, True)])
+def test_an_attack_that_raises_scores_must_not_lower_them(score, ok):
+    """As towards a text that the attacker wants said."""
+    rows = records([score] * 12, clean=50.0)
+    clean, attacked = {row.sample_id: row for row in rows[::2]}, rows[1::2]
+    assert sanity_checks._below_clean(attacked, clean, SimpleNamespace(worst="max")).ok is ok
 
 
 def test_several_questions_about_an_image_are_one_chance():
