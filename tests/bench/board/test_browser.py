@@ -1,23 +1,10 @@
 """The board in a real headless browser, opened from disk. Run by `pytest -m browser`; needs Chromium."""
 
-import shutil
-
 import pytest
 
 from tests.bench.board.site import make_site
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    installed = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=installed, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")
