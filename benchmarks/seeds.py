@@ -75,7 +75,7 @@ def assemble(clip: Path, tower: Path, output: Path) -> None:
     save_file(load_file(clip / MODEL) | visual, output / MODEL)
 
 
-def runs_of(folder: Path, claims: Iterable[Claim]) -> list[RunConfig]:
+def runs_of(folder: Path, claims: Iterable[Claim], device: str = "cpu") -> list[RunConfig]:
     """The runs behind the claims, of the models in a seed's folder."""
 
     def place(encoder: str) -> str:
@@ -91,7 +91,7 @@ def runs_of(folder: Path, claims: Iterable[Claim]) -> list[RunConfig]:
             surrogate=None if one.surrogate is None else [place(one.surrogate)],
             vlm=[str((folder / "models" / one.family).resolve())] if one.family else None,
             output=folder / "runs",
-            device="cpu",
+            device=device,
         )
         found |= {config.directory: config for config in resolve(request)}
     return list(found.values())
@@ -129,15 +129,13 @@ def _cell(claim: Claim, result: ClaimResult) -> str:
     return f"{number} {claim.relation} {result.bound:.1f}"
 
 
-def results_of(
-    seed: int, output: Path, claims: Sequence[Claim], jobs: int | None, steps: int | None
-) -> list[ClaimResult]:
+def results_of(seed: int, output: Path, claims: Sequence[Claim], asked: argparse.Namespace) -> list[ClaimResult]:
     """The claims held against a seed's runs, which are carried out, and its models trained, where they are not."""
     if seed == SHIPPED:
         return evaluate_claims(load_runs([COMMITTED]), claims)
     folder = output / f"seed{seed}"
-    train(seed, folder, claims, steps)
-    execute_all(runs_of(folder, claims), jobs=jobs)
+    train(seed, folder, claims, asked.steps)
+    execute_all(runs_of(folder, claims, asked.device), jobs=asked.jobs)
     return evaluate_claims(map(named, load_runs([folder / "runs"])), claims)
 
 
@@ -148,6 +146,7 @@ def main(arguments: Sequence[str] | None = None, claims: Sequence[Claim] = CLAIM
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--jobs", type=int, default=None, help="runs at once")
+    parser.add_argument("--device", default="cpu", help="of the runs; models are trained on the CPU")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads while training")
     parser.add_argument("--steps", type=int, default=None, help="fewer updates, to try the command out")
     parser.add_argument("--write", type=Path, default=None, help='a document with a block "seeds"')
@@ -155,7 +154,7 @@ def main(arguments: Sequence[str] | None = None, claims: Sequence[Claim] = CLAIM
     torch.set_num_threads(asked.threads)
     by_seed = {}
     for seed in map(int, asked.seeds.split(",")):
-        by_seed[seed] = results_of(seed, asked.output, claims, asked.jobs, asked.steps)
+        by_seed[seed] = results_of(seed, asked.output, claims, asked)
         asked.output.mkdir(parents=True, exist_ok=True)
         told = {s: [[r.name, r.holds, r.value, r.bound] for r in results] for s, results in by_seed.items()}
         (asked.output / "claims.json").write_text(json.dumps(told, indent=1) + "\n")
