@@ -139,8 +139,8 @@ def test_an_interval_is_bounded_by_the_metrics_own_ceiling(metric, interval):
             [{"protocol": {"precision": "float32", "radii_order": "adaptive"}}],
             [{}],
             "not comparable",
-            "protocol.radii_order was 'ascending' in the baseline and is 'adaptive'; make a new baseline, or the runs with "
-            "--radii-order ascending",
+            "radii_order was 'ascending' in the baseline and is 'adaptive'; make a new baseline, or the runs "
+            "with --radii-order ascending",
         ),
         ([{}], [{"n_samples": 101}], "missing", "100 of 100 samples scored, 100 of 101 in the baseline"),
         ([{"radii": (2.0,)}], [{}], "missing", "at 2/255: the baseline does not have this radius"),
