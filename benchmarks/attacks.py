@@ -4,6 +4,7 @@
     OMP_NUM_THREADS=1 python benchmarks/attacks.py            # about 25 minutes on one quiet core
     OMP_NUM_THREADS=1 python benchmarks/attacks.py --quick    # a few minutes
     python benchmarks/attacks.py --only peers --only targeted --write BENCHMARKS.md
+    python benchmarks/attacks.py --only peers --device cuda --samples 500 --encoder fare4 --dataset mini-count
 
 Every row is measured in this one process, both sides on the same model, images and radius, one after the other, on one
 thread; seconds are those of the processor, so that a busy machine counts less. Our side is the whole run: clean
@@ -111,20 +112,27 @@ def row(case: Case, peer: str, mine: Cost, other: Cost) -> list[str]:
     ]  # fmt: skip
 
 
-def against_peers(options: argparse.Namespace) -> list[list[str]]:
-    """Zero-shot classification: APGD-CE and APGD-T, ours and the peers' that are installed."""
+ENCODERS, DATASETS = ("clip", "fare4"), ("mini-shape", "mini-colour")
+
+
+def peers_cases(options: argparse.Namespace) -> list[Case]:
+    """What both sides attack: plain CLIP on two datasets and FARE on one, unless others are asked for."""
     plain, robust = (32, 4) if options.quick else (200, 12)
-    cases = [
-        Case(encoder, "zeroshot", dataset, "autoattack", eps, n, options.device)
+    return [
+        Case(encoder, "zeroshot", dataset, options.preset, eps, options.samples or n, options.device)
         for encoder, n, datasets in (
-            ("clip", plain, ("mini-shape", "mini-colour")),
-            ("fare4", robust, ("mini-shape",)),
+            (encoder, plain if encoder == "clip" else robust, DATASETS if encoder == "clip" else DATASETS[:1])
+            for encoder in options.encoder or ENCODERS
         )
-        for dataset in datasets
+        for dataset in options.dataset or datasets
         for eps in (4.0, 2.0)
     ]
+
+
+def against_peers(options: argparse.Namespace) -> list[list[str]]:
+    """Zero-shot classification: APGD-CE and APGD-T, ours and the peers' that are installed."""
     rows = []
-    for case in cases:
+    for case in peers_cases(options):
         _, setup = load(case, Path())
         threat = ThreatModel("linf", case.eps / 255)
         peers = {
@@ -310,6 +318,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few samples: shows that it runs")
     parser.add_argument("--only", choices=PARTS, action="append", help="only this part; may be repeated")
     parser.add_argument("--repeat", type=int, default=1, help="measure the peers' part so often")
+    parser.add_argument("--encoder", action="append", help="of the peers' part; may be repeated")
+    parser.add_argument("--dataset", action="append", help="of the peers' part; may be repeated")
+    parser.add_argument("--samples", type=int, help="of the peers' part")
+    parser.add_argument("--preset", default="autoattack", help="our side of the peers' part")
     parser.add_argument("--device", default="cpu", help="of the peers' part; others are measured on the CPU")
     parser.add_argument("--write", type=Path, help="write the tables between their marks in this document")
     history.add_option(parser)

@@ -3,12 +3,13 @@
 Usage: python benchmarks/full_size.py vit --device cpu --batch 2
        python benchmarks/full_size.py llava --device cpu --batch 1 --precision bf16
        python benchmarks/full_size.py openflamingo --device cpu --batch 1 --precision bf16
-       python benchmarks/full_size.py llava --device cuda --batch 8 --precision fp16
+       python benchmarks/full_size.py llava --device cuda --batch 8 --precision bf16 --precision float32
 
 "vit" is ViT-L/14 at 224 px in float32; "llava" is LLaVA-1.5-7B around it, asked with prompts of the length of
 vicuna_v1's; "openflamingo" is OpenFlamingo-3B on MPT-1B, asked after two demonstrations without images. Language models
-are stored in the half precision that is asked for, or in float16. Prints the step's seconds (elapsed, and of CPU time),
-those of one generated token, the peak of memory of the whole process, and for LLaVA the estimate for a step.
+are stored in the half precision that is asked for first, or in float16. Prints the step's seconds (elapsed, and of CPU
+time), its products' operations and their rate, the seconds of one generated token, the peak of memory of the whole
+process, and for LLaVA the estimate for a step.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder would hide the package "attacks"
 
@@ -28,6 +29,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from attacks.apgd import apgd
@@ -120,24 +122,39 @@ def openflamingo_3b(device: torch.device, stored: torch.dtype, layers: int | Non
     return OpenFlamingo(vit_l_14(device), perceiver, language, family, vocabulary).to(device)
 
 
-def _timed(objective: Objective, images: Tensor, steps: int) -> tuple[float, float, float]:
-    """Elapsed and CPU seconds of one APGD step (on a GPU after one that warms up), and the peak of memory in bytes."""
+class Timing(NamedTuple):
+    """Of one APGD step: seconds elapsed and of CPU time, operations of its products, the peak of memory in bytes."""
+
+    seconds: float
+    cpu: float
+    operations: float
+    peak: float
+
+
+def _timed(objective: Objective, images: Tensor, steps: int) -> Timing:
+    """The mean over some steps; operations are counted in the same steps, on a GPU in a run before, which warms up."""
     device = images.device
+    on_gpu = device.type == "cuda"
     start = THREAT.random_start(images, [torch.Generator().manual_seed(i) for i in range(len(images))])
-    wait: Callable[[], object] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    if device.type == "cuda":
-        apgd(objective, images, THREAT, steps=1, init=start)
+    wait: Callable[[], object] = torch.cuda.synchronize if on_gpu else lambda: None
+    counter = FlopCounterMode(display=False)
+    if on_gpu:
+        with counter:
+            apgd(objective, images, THREAT, steps=steps, init=start)
         wait()
         torch.cuda.reset_peak_memory_stats(device)
     began, worked = time.perf_counter(), time.process_time()
-    outcome = apgd(objective, images, THREAT, steps=steps, init=start)
+    with contextlib.nullcontext() if on_gpu else counter:
+        outcome = apgd(objective, images, THREAT, steps=steps, init=start)
     wait()
     seconds, cpu = (time.perf_counter() - began) / steps, (time.process_time() - worked) / steps
     if outcome.failed.any() or not THREAT.contains(outcome.images, images).all():
         raise SystemExit("the step failed: loss or gradient not finite, or the image left the ball")
-    if device.type == "cuda":
-        return seconds, cpu, float(torch.cuda.max_memory_allocated(device))
-    return seconds, cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+    if on_gpu:
+        peak = float(torch.cuda.max_memory_allocated(device))
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+    return Timing(seconds, cpu, counter.get_total_flops() / steps, peak)
 
 
 def main() -> None:
@@ -147,21 +164,32 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--steps", type=int, default=1)
-    parser.add_argument("--precision", choices=("float32", "bf16", "fp16"), default="float32")
+    parser.add_argument("--precision", choices=STORED, action="append", help="may be repeated; default: float32")
     parser.add_argument("--checkpointing", action="store_true", help="recompute blocks in the backward pass")
     parser.add_argument("--layers", type=int, help="of the language model, to try this out; default: all")
     options = parser.parse_args()
     device = torch.device(options.device)
     images = torch.rand(options.batch, 3, 224, 224, generator=torch.Generator().manual_seed(1)).to(device)
-    objective, say, estimated = _subject(options, device, images)
-    seconds, cpu, peak = _timed(objective, images, options.steps)
+    precisions = options.precision or ["float32"]
+    model = _model(options, device, STORED[precisions[0]])
+    for precision in precisions:
+        _report(options, precision, model, images)
+
+
+def _report(options: argparse.Namespace, precision: str, model: Any, images: Tensor) -> None:
+    """Measure a model in one precision, and print it."""
+    device = images.device
+    objective, say, estimated = _subject(options, model.at(precision), images)
+    took = _timed(objective, images, options.steps)
     began = time.perf_counter()
     said = say()
     spoken = f", {time.perf_counter() - began:.2f} s for {said} generated token an image" if said else ""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     print(
-        f"{options.model} {options.precision} batch {options.batch} on {name}: {seconds:.2f} s a step "
-        f"({cpu:.2f} s of CPU time){spoken}, peak {peak / GB:.2f} GB{estimated}"
+        f"{options.model} {precision} batch {options.batch} on {name}: {took.seconds:.3f} s a step "
+        f"({took.cpu:.2f} s of CPU time), {took.operations / 1e12:.2f} TFLOP, "
+        f"{took.operations / took.seconds / 1e12:.2f} TFLOP/s{spoken}, peak {took.peak / GB:.2f} GB{estimated}",
+        flush=True,
     )
 
 
@@ -169,14 +197,20 @@ Subject: TypeAlias = tuple[Objective, Callable[[], int], str]
 """What is attacked; what lets it say one token per image and returns how many that were; the estimate in words."""
 
 
-def _subject(options: argparse.Namespace, device: torch.device, images: Tensor) -> Subject:
+def _model(options: argparse.Namespace, device: torch.device, stored: torch.dtype) -> Any:
     """A model of full size."""
     if options.model == "vit":
-        return _of_encoder(vit_l_14(device).at(options.precision), images), lambda: 0, ""
-    make = llava_7b if options.model == "llava" else openflamingo_3b
-    model = make(device, STORED[options.precision], options.layers).at(options.precision)
+        return vit_l_14(device)
+    model = (llava_7b if options.model == "llava" else openflamingo_3b)(device, stored, options.layers)
     if options.checkpointing:
         model.checkpoint_activations()
+    return model
+
+
+def _subject(options: argparse.Namespace, model: Any, images: Tensor) -> Subject:
+    """What is attacked in a model."""
+    if options.model == "vit":
+        return _of_encoder(model, images), lambda: 0, ""
     if isinstance(model, OpenFlamingo):
         shown, question, answer = (" ".join(["w7"] * n) for n in (DEMONSTRATIONS, QUESTION, ANSWER))
         prompts = [Prompt(f"{shown} <image> {question}")] * options.batch
@@ -207,7 +241,7 @@ def _of_encoder(encoder: Encoder, images: Tensor) -> Objective:
         clean = encoder(images)
 
     def objective(images: Tensor, rows: Tensor) -> Progress:
-        loss = squared_l2(encoder(images), clean[rows])
+        loss = squared_l2(encoder(images.clone()), clean[rows])  # a leaf would stop the counter of operations
         return Progress(loss, torch.zeros_like(loss, dtype=torch.bool))
 
     return objective
