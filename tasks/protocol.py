@@ -93,7 +93,7 @@ Descending, a sample that an attack leaves as it was at one radius is not attack
 `bench.records.inferred`. Adaptive is one of the two, as the first samples tell: see `bench.running.radii`.
 """
 
-DEFAULT_RADII_ORDER = ASCENDING
+DEFAULT_RADII_ORDER = ADAPTIVE
 
 SEARCH_PRECISION: Mapping[tuple[str, str], str] = {("paper", "captioning"): "fp16", ("paper", "vqa"): "fp16"}
 """Of attacks by (protocol, task), where it is not float32 and none is asked for.

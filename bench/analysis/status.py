@@ -1,16 +1,19 @@
 """How a sweep is doing: what is done, running, failed and waiting, and the time left. From files alone.
 
 Work is counted in gradient evaluations: what a run may still need is that of all steps at all radii for every sample
-that is not broken yet, so that the time left is rather too long than too short.
+that is not broken yet, but for radii that a larger one has spared it so far; the time left is rather too long than too
+short.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.records import CLEAN, Record, RecordsError, Run, RunHeader, find_runs, load_run
+from bench.records.inferred import inferred
 from bench.records.locks import is_written
 from bench.records.shards import shards_in
 from bench.records.sweeps import FOLDER, Planned, read_sweeps
@@ -149,15 +152,18 @@ def _under_way(directory: Path, quiet: float | None) -> str:
 
 def _evaluations_left(run: Run) -> int:
     """What the samples that are not broken yet may still take."""
+    header, records = run.header, run.records
     spent: dict[str, int] = {}
     broken: set[str] = set()
-    for record in run.records:
+    for record in records:
         spent[record.sample_id] = spent.get(record.sample_id, 0) + record.evaluations
-        if _surely_broken(run.header, record):
+        if _surely_broken(header, record):
             broken.add(record.sample_id)
-    all_steps = len(run.header.radii) * sum(step.steps for step in run.header.steps)
-    begun = sum(max(0, all_steps - done) for sample, done in spent.items() if sample not in broken)
-    return begun + all_steps * max(0, run.header.n_samples - len(spent))
+    at_one = sum(step.steps for step in header.steps)
+    spared = Counter(sample for radius in header.radii for sample in inferred(header, records, radius))
+    most = {sample: at_one * (len(header.radii) - spared[sample]) for sample in spent}
+    begun = sum(max(0, most[sample] - done) for sample, done in spent.items() if sample not in broken)
+    return begun + at_one * len(header.radii) * max(0, header.n_samples - len(spent))
 
 
 def _surely_broken(header: RunHeader, record: Record) -> bool:

@@ -41,6 +41,8 @@ class RunConfig(Options):
         surrogate_vlm: vision-language model around them, where it is another; never without ``surrogates``.
         precision: of the search for adversarial images.
         radii_order: in which the radii are attacked; None where it makes no difference, or each counts by itself.
+        chosen_order: what the first samples of an adaptive run chose, for a part of it that is run again; None: they
+            choose.
         place: where the dataset lies, if the suite does not know it.
         spec: how the request named that place.
         shard: the part of the run's samples that this is about; None for all.
@@ -59,6 +61,7 @@ class RunConfig(Options):
     surrogate_vlm: str | None = None
     precision: str = "float32"
     radii_order: str | None = None
+    chosen_order: str | None = None
     place: Place | None = None
     spec: str | None = None
     shard: Shard | None = None

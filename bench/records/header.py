@@ -13,7 +13,7 @@ from bench.records.types import CLEAN, SCHEMA_VERSION, encode, number, parse_obj
 
 NORMS = ("linf", "l2")
 STATUSES = ("started", "complete", "partial", "failed")
-ADDED = ("config", "ceiling", "notes", "answers")  # fields that came after runs of schema version 1 were archived
+ADDED = ("config", "ceiling", "notes", "answers", "chosen_order")  # came after runs of schema version 1
 _FORMER_ANSWERS = {"zeroshot": "class", "pope": "yes-no", "scienceqa": "choice"}  # of tasks, before headers said it
 FLOORS = {"noise"}  # kinds of attack that are no real attack but what one is set beside
 _FORMER = {"eps_255": "radii"}  # names in schema version 1
@@ -57,6 +57,7 @@ class RunHeader:
         ceiling: The most that a sample can score on the metric; None where there is no bound.
         notes: What a reader of the numbers should know of the data, such as that too few people answered a question.
         answers: What the answers are, as the task says; "" in headers that do not say it. See `answer_kind`.
+        chosen_order: The order of radii that the first samples of an adaptive run chose; "" before, and of other runs.
     """
 
     schema_version: int
@@ -89,6 +90,7 @@ class RunHeader:
     ceiling: float | None = None
     notes: tuple[str, ...] = ()
     answers: str = ""
+    chosen_order: Literal["", "ascending", "descending"] = ""
 
     def __post_init__(self) -> None:
         for field_name, wrong, rule in self._faults():
@@ -263,7 +265,10 @@ class RunHeader:
 
     def to_json(self) -> str:
         """Indented JSON. NaN in a free-form field becomes the string "nan" and stays one."""
-        return json.dumps(encode(asdict(self)), indent=2, allow_nan=False) + "\n"
+        data = encode(asdict(self))
+        if not self.chosen_order:
+            del data["chosen_order"]
+        return json.dumps(data, indent=2, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
@@ -308,15 +313,21 @@ def former_answers(task: str) -> str:
     return _FORMER_ANSWERS.get(task, "text")
 
 
-VOLATILE = ("code", "packages", "device", "started", "ended", "status", "checks", "config", "notes")
+VOLATILE = ("code", "packages", "device", "started", "ended", "status", "checks", "config", "notes", "chosen_order")
 IDENTITY = tuple(f.name for f in fields(RunHeader) if f.name not in VOLATILE)
+_UNSAID: dict[str, Any] = encode(Chosen())
 
 
 def differences(first: RunHeader, second: RunHeader, names: Iterable[str]) -> list[tuple[str, Any, Any]]:
-    """The fields in which two headers differ, with both values; of free-form fields the keys: "protocol.name"."""
+    """The fields in which two headers differ, with both values; of free-form fields the keys: "protocol.name".
+
+    What a protocol does not say has the value that it stands for: no "radii_order" is the same as "ascending".
+    """
     found = []
     for name in names:
         one, other = encode(getattr(first, name)), encode(getattr(second, name))
+        if name == "protocol":
+            one, other = _UNSAID | one, _UNSAID | other
         if isinstance(one, dict) and isinstance(other, dict):
             keys = [key for key in dict.fromkeys([*one, *other]) if one.get(key) != other.get(key)]
             found += [(f"{name}.{key}", one.get(key), other.get(key)) for key in keys]

@@ -101,6 +101,10 @@ class RunStore:
         """The latest result of each check."""
         return list({check["name"]: dict(check) for check in [*self.header.checks, *checks]}.values())
 
+    def choose_order(self, order: str) -> None:
+        """Record the order of radii that the first samples chose: a run that goes on, or a part run again, keeps it."""
+        self._set_header(chosen_order=order)
+
     def finish(self, status: str, checks: Iterable[Mapping[str, Any]] = ()) -> None:
         """Record the end of the run: "complete", "partial" or "failed", and the latest result of each sanity check."""
         ended = datetime.now(UTC).isoformat(timespec="seconds")
@@ -134,8 +138,8 @@ class RunStore:
         stored = read_header(self.directory)
         if other := _conflict(stored, header):
             raise RecordsError(
-                f"{self.directory} holds another run: {other}. Use --force to begin a new run beside it, choose "
-                "another output directory, or delete it"
+                f"{self.directory} holds another run: {other}. {_of_order(stored, header)}Use --force to begin a new "
+                "run beside it, choose another output directory, or delete it"
             )
         self.header = stored
         if changed := _differences(stored, header, ("packages",)):
@@ -229,6 +233,17 @@ def _conflict(stored: RunHeader, asked: RunHeader) -> str:
     if any(stored.code.get(name) != asked.code.get(name) for name in names):
         found.append(_differences(stored, asked, ("code",)))
     return "; ".join(filter(None, found))
+
+
+def _of_order(stored: RunHeader, asked: RunHeader) -> str:
+    """What to do about another order of radii, such as that of a run from when it was the default."""
+    order = stored.radii_order
+    if order == asked.radii_order:
+        return ""
+    return (
+        f"Its radii were attacked in the order {order!r}, and now the order is {asked.radii_order!r}: --radii-order "
+        f"{order} makes a run as that one, in a folder of its own. "
+    )
 
 
 def _differences(stored: RunHeader, asked: RunHeader, names: Iterable[str]) -> str:

@@ -180,7 +180,8 @@ def _why_not(new: RunHeader, old: RunHeader, allow_limit: bool) -> tuple[str, st
     fields = COMPARABLE if new.limit != old.limit else (*COMPARABLE, "dataset_fingerprint")
     if changed := differences(old, new, fields):
         words = ", ".join(f"{field} was {before!r} in the baseline and is {now!r}" for field, before, now in changed)
-        return "not comparable", f"{words}; make a new baseline"
+        same_order = f", or the runs with --radii-order {old.radii_order}" if new.radii_order != old.radii_order else ""
+        return "not comparable", f"{words}; make a new baseline{same_order}"
     if doubts := sorted(set(new.doubts) - set(old.doubts)):
         return "not credible", f"sanity checks failed ({', '.join(doubts)}); see the run's header for what they found"
     return None

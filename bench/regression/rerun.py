@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bench import registry
@@ -75,7 +76,7 @@ def rerun(baseline: Sequence[Run], samples: int, jobs: int | None = None, rise: 
         return [Finding("baseline", False, "missing", words)]
     with tempfile.TemporaryDirectory() as scratch:
         configs = [
-            config
+            replace(config, chosen_order=run.header.chosen_order or None)  # fewer samples might choose another one
             for run in guarded
             for config in resolve(request_of(run.header, limit=samples, output=Path(scratch), **HERE))
         ]

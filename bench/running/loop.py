@@ -202,10 +202,16 @@ class _Runner:
         return self.config.eps[::-1] if order == DESCENDING else self.config.eps
 
     def _chosen_order(self) -> str:
-        """What the first samples of the run tell, attacked at the largest radius; see `bench.running.radii`."""
+        """What the first samples of the run tell, attacked at the largest radius; once chosen, it stays."""
         first, radius = range(len(self.setup.samples))[:FIRST], max(self.config.eps)
-        samples = [self.setup.samples[row] for row in first]
         self._attack_at(radius, [row for row in first if row in self.rows])
+        if not self.run.header.chosen_order:
+            self.run.choose_order(self.config.chosen_order or self._choose(first, radius))
+        return self.run.header.chosen_order
+
+    def _choose(self, first: Sequence[int], radius: float) -> str:
+        """What the first samples of the run tell, attacked at the largest radius; see `bench.running.radii`."""
+        samples = [self.setup.samples[row] for row in first]
         records = [record for sample in samples for record in self.history.of(sample.id)]
         records += self._attacked_elsewhere([row for row in first if row not in self.rows], radius)
         return chosen_order(History(self.setup.header, records), samples, radius, self.setup.task)

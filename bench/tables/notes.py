@@ -1,7 +1,9 @@
 """What is said about a table's numbers: sentences under it, sample counts, and each number as data."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from bench.records import RunHeader
 from bench.tables.table import ABSENT, DOUBTFUL, GREY, OTHERWISE, Cell, Label, Table
 from tasks.protocol import ASCENDING
 
@@ -60,8 +62,7 @@ def notes(table: Table, *, bold: bool = True) -> list[str]:
         found.append(f"{GREY}: grey-box, the two models see through the same encoder.")
     if any(cell.published is not None for cell in cells):
         found.append("In braces: the published number, and ours minus it.")
-    if any(header.radii_order != ASCENDING for cell in cells for header in cell.measure.headers):
-        found.append("Where the largest radius came first, what it left as it was is not attacked at smaller ones.")
+    found += _order_of_radii([header for cell in cells for header in cell.measure.headers])
     differs = dict.fromkeys(text for cell in cells if cell.published for text in cell.published.differs)
     if differs:
         found.append(f"{OTHERWISE}: measured otherwise than the published number: {'; '.join(differs)}.")
@@ -76,6 +77,19 @@ def notes(table: Table, *, bold: bool = True) -> list[str]:
     if table.undefined:
         found.append(f"No number of {'; '.join(table.undefined)}.")
     return found
+
+
+def _order_of_radii(headers: Sequence[RunHeader]) -> list[str]:
+    """What was not attacked, and which runs beside attacked every radius, where they might have spared themselves."""
+    if all(header.radii_order == ASCENDING for header in headers):
+        return []
+    smallest_first = dict.fromkeys(
+        f"{h.encoder}, {h.dataset}"
+        for h in headers
+        if h.radii_order == ASCENDING and len(h.radii) > 1 and not (h.surrogate or h.images or h.is_floor)
+    )
+    said = ["Where the largest radius came first, what it left as it was is not attacked at smaller ones."]
+    return said + ([f"The smallest radius came first in: {'; '.join(smallest_first)}."] if smallest_first else [])
 
 
 def _metrics(cells: list[Cell]) -> str:

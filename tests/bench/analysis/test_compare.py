@@ -182,6 +182,14 @@ def test_json_is_all_that_is_on_stdout_and_has_every_flip(two):
     assert attacked["low"] < attacked["difference"] == -50 < attacked["high"] < 0
 
 
+def test_orders_of_radii_are_refused_by_name_though_a_header_leaves_ascending_out():
+    orders = ({"precision": "float32"}, {"precision": "float32", "radii_order": "adaptive"})
+    a, b = ([in_memory({0: UP, 2: UP, 4: UP}, protocol=protocol)] for protocol in orders)
+    with pytest.raises(UsageError, match=r"radii_order is 'ascending' in the first and 'adaptive' in the second"):
+        compare(a, b)
+    assert len(compare(a, b, allow=["protocol"])) == 3
+
+
 def test_the_command_refuses_in_one_line_and_warns_of_partial_runs(two, tmp_path):
     make_run(tmp_path / "c", {0: UP, 4: UP}, task_version=2, status="partial")
     refused = CliRunner().invoke(main, ["compare", two[0], str(tmp_path / "c")])

@@ -58,6 +58,17 @@ def test_the_time_left_is_that_of_the_samples_that_are_not_broken_at_the_pace_so
     store.close()
 
 
+def test_radii_that_a_larger_one_has_spared_a_sample_are_not_left(tmp_path):
+    """s0 was left as it was at 4/255, s1 was lowered, two samples are to come: 0 + 100 + 2 * 200."""
+    protocol = {"precision": "float32", "radii_order": "adaptive"}
+    store = begin(tmp_path / "run", asked=2, attacked=0, protocol=protocol)
+    store.append(make_record(f"s{k}", "apgd", 4.0, 100.0 - 40 * k, evaluations=100, seconds=10.0) for k in range(2))
+    assert only(tmp_path).left == 500
+    store.finish("complete")
+    store.close()
+    assert (only(tmp_path).state, only(tmp_path).left) == (DONE, 0)
+
+
 def test_runs_that_go_on_side_by_side_share_the_time(tmp_path):
     stores = [begin(tmp_path / name) for name in ("a", "b")]
     assert status(tmp_path).seconds_left == pytest.approx(70)

@@ -8,12 +8,12 @@ from tests.bench.runs import make_run
 HOSTILE = '<script>alert("entry")</script>'
 
 
-def make_entries(folder):
-    """Four encoders on two boards, one of which a third party lowers."""
+def make_entries(folder, **header):
+    """Four encoders on two boards, one of which a third party lowers; `header`: of their own runs."""
     found = []
     for number, (name, left) in enumerate({"clip": 1, "fare4": 3, "tecoa4": 2, HOSTILE: 0}.items()):
         scores = {0: [100.0] * 4, 2: [100.0] * 4, 4: [100.0] * left + [0.0] * (4 - left)}
-        common = {"n_samples": 4, "encoder": name, "weights": {"encoder": str(number)}}
+        common = {"n_samples": 4, "encoder": name, "weights": {"encoder": str(number)}} | header
         checks = [{"name": "gradients", "ok": name != "tecoa4", "detail": ""}]
         runs = [make_run(folder / f"{number}-vqa", scores, checks=checks, **common)]
         if number < 2:

@@ -60,6 +60,15 @@ def test_the_ranking_has_claimed_and_best_known_with_credit(site):
     assert "304 M" in row
 
 
+def test_a_row_and_an_entry_say_that_scores_may_follow_from_a_larger_radius(site, tmp_path):
+    assert "order of radii" not in page(site, "vqa") + page(site, "1-")
+    protocol = {"precision": "float32", "radii_order": "adaptive"}
+    write_board(make_entries(tmp_path, protocol=protocol), tmp_path / "adaptive")
+    words = "order of radii adaptive: a score may follow from a larger radius"
+    assert page(tmp_path / "adaptive", "vqa").count(words) == 4
+    assert words in page(tmp_path / "adaptive", "1-")
+
+
 def test_an_entry_leads_to_its_evidence(site):
     text = page(site, "9-stronger")
     assert re.search(r"<dt>run.json</dt><dd><code>[0-9a-f]{64}</code>", text)

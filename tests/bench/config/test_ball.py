@@ -6,7 +6,7 @@ from bench.config import Request, ball, request_of, resolve, resolve_all, run_co
 from bench.config.choices import check_asked
 from bench.errors import UsageError
 from bench.running import header as headers
-from tasks.protocol import DEFAULT_RADII_ORDER, RADII_ORDERS
+from tasks.protocol import RADII_ORDERS
 from tests.bench.runs import make_header
 
 
@@ -17,7 +17,8 @@ def orders(**options):
 @pytest.mark.parametrize(
     ("options", "order"),
     [
-        ({}, DEFAULT_RADII_ORDER),
+        ({}, "adaptive"),
+        ({"radii_order": "ascending"}, "ascending"),
         ({"radii_order": "descending"}, "descending"),
         ({"radii_order": "adaptive", "eps": 4}, None),  # one radius has no order
         ({"radii_order": "adaptive", "surrogate": "clip"}, None),  # what fails on another model tells nothing
@@ -51,32 +52,55 @@ def test_a_user_who_asks_for_an_order_of_images_made_elsewhere_is_told():
     assert "adaptive" in {c.radii_order for c in every}
 
 
-def test_a_run_in_another_order_than_the_usual_lies_apart():
-    named = {
-        order: resolve(Request.of(encoder="fare4", task="vqa", radii_order=order))[0].directory.name
-        for order in (None, *RADII_ORDERS)
-    }
-    usual = named[None]
-    assert named == {None: usual} | {
-        order: usual if order == DEFAULT_RADII_ORDER else f"{usual}_{order}" for order in RADII_ORDERS
-    }
+USUAL = "fare4_mini-vqa_apgd_linf_2+4_seed0"
 
 
-@pytest.mark.parametrize(("order", "said"), [("ascending", {}), ("adaptive", {"radii_order": "adaptive"})])
+@pytest.mark.parametrize(
+    ("order", "name"),
+    [
+        (None, USUAL),
+        ("adaptive", USUAL),
+        ("ascending", f"{USUAL}_ascending"),
+        ("descending", f"{USUAL}_descending"),
+    ],
+)
+def test_a_run_in_another_order_than_the_usual_lies_apart(order, name):
+    (config,) = resolve(Request.of(encoder="fare4", task="vqa", radii_order=order))
+    assert config.directory.name == name
+
+
+@pytest.mark.parametrize(("order", "said"), [("ascending", {}), (None, {"radii_order": "adaptive"})])
 def test_a_header_says_the_order_unless_it_is_ascending(order, said):
     (config,) = resolve(Request.of(encoder="fare4", task="vqa", radii_order=order))
     found = headers._protocol(config)
     assert {key: value for key, value in found.items() if key == "radii_order"} == said
 
 
-def test_another_usual_order_moves_no_directory_and_no_finished_run(monkeypatch):
-    """Changing the default is one line: what was made before says so, and is made again as it was."""
-    before = [c.directory for c in resolve_all(Request.of(suite="mini-full"))]
+@pytest.mark.parametrize(
+    "options", [{"eps": 4}, {"surrogate": "clip"}, {"attack": "none"}, {"attack": "noise"}, {"protocol": "paper"}]
+)
+def test_runs_without_an_order_are_what_they_were_when_ascending_was_the_usual_one(monkeypatch, options):
+    request = Request.of(**{"encoder": "fare4", "task": "vqa"} | options)
+    (now,) = resolve(request)
+    name = now.directory.name
     for module in (ball, run_config):
-        monkeypatch.setattr(module, "DEFAULT_RADII_ORDER", "adaptive")
+        monkeypatch.setattr(module, "DEFAULT_RADII_ORDER", "ascending")
+    (before,) = resolve(request)
+    assert before == now
+    assert before.directory.name == name
+    assert not name.endswith(RADII_ORDERS)
+    assert headers._protocol(before) == headers._protocol(now)
+    assert "radii_order" not in headers._protocol(now)
+
+
+def test_another_usual_order_moves_no_directory_and_no_finished_run(monkeypatch):
+    """What was made before says so, and is made again as it was."""
     configs = resolve_all(Request.of(suite="mini-full"))
-    assert [c.directory for c in configs] == before
     assert {c.radii_order for c in configs} == {"adaptive", None}
+    places = [c.directory for c in configs]
+    for module in (ball, run_config):
+        monkeypatch.setattr(module, "DEFAULT_RADII_ORDER", "ascending")
+    assert [c.directory for c in resolve_all(Request.of(suite="mini-full"))] == places
+    monkeypatch.undo()
     old = make_header(protocol={"precision": "float32"}, attack="apgd", model=None)
     assert [c.radii_order for c in resolve(request_of(old))] == ["ascending"]
-    assert orders(protocol="paper") == orders(surrogate="clip") == {None}

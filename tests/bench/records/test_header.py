@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from bench.records import RunHeader, former_ceiling
+from bench.records import RecordsError, RunHeader, former_ceiling
+from bench.records.header import differences
 from tests.bench.runs import make_header
 
 
@@ -52,3 +53,19 @@ def test_notes_are_kept_and_absent_in_older_headers():
     data = json.loads(header.to_json())
     del data["notes"]
     assert RunHeader.from_json(json.dumps(data)).notes == ()
+
+
+def test_the_order_that_an_adaptive_run_chose_is_kept_and_of_other_runs_nothing_is_said():
+    header = make_header(chosen_order="descending")
+    assert RunHeader.from_json(header.to_json()) == header
+    assert "chosen_order" not in json.loads(make_header().to_json())
+    assert RunHeader.from_json(make_header().to_json()) == make_header()
+    with pytest.raises(RecordsError, match="chosen_order"):
+        RunHeader.from_json(header.to_json().replace("descending", "adaptive"))
+
+
+def test_what_a_protocol_does_not_say_is_the_same_as_its_usual_value():
+    unsaid, said = make_header(protocol={}), make_header(protocol={"radii_order": "ascending", "precision": "float32"})
+    assert differences(unsaid, said, ("protocol",)) == []
+    other = make_header(protocol={"radii_order": "adaptive"})
+    assert differences(unsaid, other, ("protocol",)) == [("protocol.radii_order", "ascending", "adaptive")]

@@ -104,6 +104,25 @@ def test_another_device_or_batch_size_resumes_and_other_packages_are_noted_once(
     assert read_header(tmp_path).packages == {"numpy": "2.0"}
 
 
+def test_a_run_in_another_order_of_radii_is_refused_with_the_option_that_makes_one_like_it(tmp_path):
+    """As one that began when ascending was the default, and has the name that an adaptive one has now."""
+    open_run(tmp_path, make_header()).close()
+    adaptive = make_header(protocol={"precision": "float32", "radii_order": "adaptive"})
+    words = "in the order 'ascending', and now the order is 'adaptive': --radii-order ascending makes a run as that one"
+    with pytest.raises(RecordsError, match=words):
+        open_run(tmp_path, adaptive)
+    assert read_header(tmp_path) == make_header()
+    with open_run(tmp_path, adaptive, force=True) as beside:
+        assert beside.directory.name == f"{tmp_path.name}.2"
+
+
+def test_a_chosen_order_is_kept_when_the_run_goes_on(tmp_path):
+    with open_run(tmp_path, make_header()) as store:
+        store.choose_order("descending")
+    with open_run(tmp_path, make_header()) as store:
+        assert store.header.chosen_order == "descending"
+
+
 COMMIT = {"commit": "0123abc", "dirty": False}
 
 

@@ -131,9 +131,17 @@ def test_an_interval_is_bounded_by_the_metrics_own_ceiling(metric, interval):
             [{"protocol": {"precision": "bf16", "name": "paper"}}],
             [{}],
             "not comparable",
-            "protocol.precision was 'float32' in the baseline and is 'bf16', protocol.name was None",
+            "protocol.name was 'strict' in the baseline and is 'paper', protocol.precision was 'float32' in the "
+            "baseline and is 'bf16'; make a new baseline",
         ),
         ([{"protocol": {"precision": "float32", "tower": "native"}}], [{}], "not comparable", "protocol.tower"),
+        (
+            [{"protocol": {"precision": "float32", "radii_order": "adaptive"}}],
+            [{}],
+            "not comparable",
+            "radii_order was 'ascending' in the baseline and is 'adaptive'; make a new baseline, or the runs "
+            "with --radii-order ascending",
+        ),
         ([{}], [{"n_samples": 101}], "missing", "100 of 100 samples scored, 100 of 101 in the baseline"),
         ([{"radii": (2.0,)}], [{}], "missing", "at 2/255: the baseline does not have this radius"),
         ([{}], [{"radii": (2.0,)}], "missing", "at 2/255: the run does not have this radius"),

@@ -31,6 +31,14 @@ def test_a_rerun_keeps_everything_that_moves_a_number(asked, tmp_path):
     assert "results" not in str(config.output)
 
 
+@pytest.mark.parametrize("chosen", ["ascending", "descending"])
+def test_a_part_of_a_run_is_made_again_in_the_order_that_the_whole_chose(asked, chosen):
+    scores = {0: [1.0], 2: [1.0], 4: [1.0]}
+    for protocol, order in (({"radii_order": "adaptive"}, chosen), ({}, "")):
+        gate.rerun([in_memory(scores, attack="apgd", protocol=protocol, chosen_order=order)], 3)
+    assert [(c.radii_order, c.chosen_order) for c in asked] == [("adaptive", chosen), ("ascending", None)]
+
+
 def test_a_clean_baseline_is_run_again(asked):
     gate.rerun([in_memory({0: [1.0]}, attack="none", encoder="clip")], 40)
     assert [(config.attack, config.eps) for config in asked] == [("none", (2.0, 4.0))]

@@ -72,6 +72,19 @@ def test_a_table_says_so_and_tells_the_orders_apart():
     assert choose(runs, [("radii_order", "desc*")]) == runs[:1]
 
 
+def test_a_table_names_the_runs_that_attacked_every_radius_beside_others_that_did_not():
+    """Of other encoders, so that no row says it; a single radius and images made elsewhere have no order."""
+    runs = [
+        made("adaptive", "one"),
+        made("ascending", "two", encoder="clip"),
+        made("ascending", "three", encoder="single", radii=(4.0,)),
+        made("ascending", "four", encoder="moved", protocol={"surrogate": "clip"}),
+    ]
+    for few, said in ((runs, ["The smallest radius came first in: clip, mini-vqa."]), (runs[:1], []), (runs[1:], [])):
+        table = fill("flat", flat, flat.measures(few, SUITE_FACTS))
+        assert [note for note in notes(table) if "smallest radius" in note] == said
+
+
 def test_an_average_mixes_no_orders():
     fields = {"answers": "class", "task": "zeroshot", "model": None}
     pair = [made(order, order, dataset=name, **fields) for order, name in (("descending", "a"), ("ascending", "b"))]

@@ -62,10 +62,21 @@ def test_a_run_is_whole_certified_and_monotone_in_eps(tmp_path):
 
 
 def test_a_sample_broken_at_a_small_radius_is_not_attacked_at_a_larger_one(tmp_path):
-    run = _run(_config(tmp_path, encoder="clip"))
+    run = _run(_config(tmp_path, encoder="clip", radii_order="ascending"))
     broken = {s for s, score in worst_scores(run.header, run.records, 2).items() if score == 0}
     assert broken
     assert not [r for r in run.records if r.radius == 4 and r.sample_id in broken]
+
+
+def test_a_sample_that_the_largest_radius_leaves_as_it_was_is_not_attacked_at_a_smaller_one(tmp_path):
+    """So it is for the first samples whatever order they choose."""
+    run = _run(_config(tmp_path))
+    scores = {r.sample_id: r.score for r in run.records if r.step == "clean"}
+    lowered = {r.sample_id for r in run.records if r.radius == 4 and r.score != scores[r.sample_id]}
+    large, small = ({r.sample_id for r in run.records if r.radius == radius} for radius in (4, 2))
+    assert small == lowered < large
+    assert run.header.radii_order == "adaptive"
+    assert run.header.chosen_order in ("ascending", "descending")
 
 
 @pytest.mark.parametrize(("task", "dataset"), [("zeroshot", "mini-shape"), ("vqa", "mini-vqa")])

@@ -91,6 +91,11 @@ def bare(run):
     return sorted(rows, key=lambda r: (r.sample_id, r.radius, r.step))
 
 
+def but_for_first(run, count):
+    """The same of all samples but the first."""
+    return [r for r in bare(run) if r.sample_id >= f"s{count:02d}"]
+
+
 def attacked(run, radius):
     return {r.sample_id for r in run.records if r.radius == radius}
 
@@ -183,10 +188,35 @@ def test_the_first_samples_choose_for_all(go, monkeypatch, larger, chosen):
     monkeypatch.setattr(loop, "FIRST", 3)
     eps = (larger / 2, larger)
     adaptive, fixed = go("adaptive", eps=eps), go(chosen, eps=eps)
-    firsts = {f"s{k:02d}" for k in range(3)}
-    others = [[r for r in bare(run) if r.sample_id not in firsts] for run in (adaptive, fixed)]
-    assert others[0] == others[1]
-    assert firsts <= attacked(adaptive, larger)
+    assert but_for_first(adaptive, 3) == but_for_first(fixed, 3)
+    assert {"s00", "s01", "s02"} <= attacked(adaptive, larger)
+    assert (adaptive.header.chosen_order, fixed.header.chosen_order) == (chosen, "")
+
+
+@pytest.mark.parametrize("chosen", ["ascending", "descending"])
+def test_a_part_run_again_takes_the_order_of_the_whole(go, monkeypatch, chosen):
+    """Whatever its own first samples would choose: with three radii the orders differ for these, too."""
+    monkeypatch.setattr(loop, "FIRST", 3)
+    eps = (12.0, SMALL, LARGE)
+    part, fixed = go("adaptive", eps=eps, chosen_order=chosen), go(chosen, eps=eps)
+    assert but_for_first(part, 3) == but_for_first(fixed, 3)
+    assert part.header.chosen_order == chosen
+    assert fixed.header.chosen_order == ""
+
+
+def test_a_run_that_goes_on_keeps_its_choice(go, monkeypatch):
+    """A step that failed at first and is taken again might tip it."""
+    monkeypatch.setattr(loop, "FIRST", 3)
+    run = go("adaptive", eps=(4.0, 8.0))
+    assert run.header.chosen_order == "descending"
+    descending = but_for_first(run, 3)
+    header = run.directory / "run.json"
+    header.write_text(header.read_text().replace('"chosen_order": "descending"', '"chosen_order": "ascending"'))
+    (run.directory / "records.jsonl").unlink()
+    again, fixed = go("adaptive", eps=(4.0, 8.0), output=run.directory.parents[2]), go("ascending", eps=(4.0, 8.0))
+    assert again.directory == run.directory
+    assert again.header.chosen_order == "ascending"
+    assert but_for_first(again, 3) == but_for_first(fixed, 3) != descending
 
 
 def test_smallest_first_the_largest_radius_gets_what_is_left(go):

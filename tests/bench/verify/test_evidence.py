@@ -26,9 +26,9 @@ def command(*words):
 
 
 def robust_record(run):
-    """The attack on a sample that is robust at the larger radius."""
-    left = worst_scores(run.header, run.records, 4.0)
-    return next(r for r in run.records if r.radius == 4 and left[r.sample_id] == 100)
+    """The attack on a sample that is robust at the smaller radius, and was not spared it."""
+    left = worst_scores(run.header, run.records, 2.0)
+    return next(r for r in run.records if r.radius == 2 and left[r.sample_id] == 100)
 
 
 def test_an_honest_run_is_accounted_for_in_one_line(run):
@@ -68,7 +68,7 @@ def test_an_attack_left_out_of_the_records_is_named_by_its_step(run):
     lost = robust_record(run)
     edit(run, lost)
     (mismatch,) = checked(run).mismatches
-    assert (mismatch.sample_id, mismatch.radius, mismatch.field) == (lost.sample_id, 4.0, "record")
+    assert (mismatch.sample_id, mismatch.radius, mismatch.field) == (lost.sample_id, 2.0, "record")
     assert mismatch.recomputed == lost.step
 
 
