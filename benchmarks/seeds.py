@@ -129,13 +129,15 @@ def _cell(claim: Claim, result: ClaimResult) -> str:
     return f"{number} {claim.relation} {result.bound:.1f}"
 
 
-def results_of(seed: int, output: Path, claims: Sequence[Claim], asked: argparse.Namespace) -> list[ClaimResult]:
+def results_of(
+    seed: int, output: Path, claims: Sequence[Claim], jobs: int | None, steps: int | None, device: str = "cpu"
+) -> list[ClaimResult]:
     """The claims held against a seed's runs, which are carried out, and its models trained, where they are not."""
     if seed == SHIPPED:
         return evaluate_claims(load_runs([COMMITTED]), claims)
     folder = output / f"seed{seed}"
-    train(seed, folder, claims, asked.steps)
-    execute_all(runs_of(folder, claims, asked.device), jobs=asked.jobs)
+    train(seed, folder, claims, steps)
+    execute_all(runs_of(folder, claims, device), jobs=jobs)
     return evaluate_claims(map(named, load_runs([folder / "runs"])), claims)
 
 
@@ -154,7 +156,7 @@ def main(arguments: Sequence[str] | None = None, claims: Sequence[Claim] = CLAIM
     torch.set_num_threads(asked.threads)
     by_seed = {}
     for seed in map(int, asked.seeds.split(",")):
-        by_seed[seed] = results_of(seed, asked.output, claims, asked)
+        by_seed[seed] = results_of(seed, asked.output, claims, asked.jobs, asked.steps, asked.device)
         asked.output.mkdir(parents=True, exist_ok=True)
         told = {s: [[r.name, r.holds, r.value, r.bound] for r in results] for s, results in by_seed.items()}
         (asked.output / "claims.json").write_text(json.dumps(told, indent=1) + "\n")

@@ -1,4 +1,8 @@
-"""One thread per process: the models are small, and pytest-xdist runs a process per core. No test is timed."""
+"""One thread per process: the models are small, and pytest-xdist runs a process per core. No test is timed.
+
+On the CPU, also where there is a GPU: tests compare numbers to the last digit, with tensors that they make themselves.
+`benchmarks/device.sh` holds a run on a GPU against the CPU.
+"""
 
 import os
 import shutil
@@ -11,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background commands inherit it as ignored
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")

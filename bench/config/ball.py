@@ -8,7 +8,7 @@ from bench.config.request import NO_ATTACK, Request
 from bench.config.suite import Suite, preset
 from bench.errors import UsageError
 from bench.records.header import FLOORS
-from tasks.protocol import ASCENDING, DEFAULT_RADII_ORDER, PROTOCOLS, RADII_ORDERS
+from tasks.protocol import ASCENDING, PROTOCOLS, RADII_ORDERS, default_radii_order
 
 
 def ball(request: Request, suite: Suite) -> tuple[str, tuple[float, ...]]:
@@ -38,12 +38,15 @@ def check_radii_order(request: Request) -> None:
         raise UsageError(f"--protocol {request.protocol} attacks every radius by itself: leave --radii-order out")
 
 
-def radii_order(request: Request, suite: Suite, attack: str, radii: Sequence[float], *, on_itself: bool) -> str | None:
+def radii_order(
+    request: Request, suite: Suite, task: str, attack: str, radii: Sequence[float], *, on_itself: bool
+) -> str | None:
     """The order of one run; None where a radius tells nothing of another.
 
     Args:
         request: as it was made.
         suite: of the run.
+        task: its name.
         attack: its name.
         radii: of the run.
         on_itself: whether images are made on the victim itself.
@@ -54,4 +57,4 @@ def radii_order(request: Request, suite: Suite, attack: str, radii: Sequence[flo
         return None
     if all(step.kind in FLOORS for step in preset(attack, suite).steps):
         return None
-    return request.radii_order or DEFAULT_RADII_ORDER
+    return request.radii_order or default_radii_order(task)

@@ -119,8 +119,8 @@ class Request(Options):
         surrogate_vlm: Make the images on this vision-language model, written as --vlm, and score them on the other;
             several give a matrix, in which a model's own images are those of the plain attack.
         radii_order: ascending, descending, which spares samples that a larger radius left as they were, or adaptive,
-            which chooses between them. Default: adaptive; one radius, images made elsewhere and --protocol paper have
-            no order.
+            which chooses between them. Default: adaptive, of captions ascending; one radius, images made elsewhere and
+            --protocol paper have no order.
         precision: Of the attack's search: float32, bf16 or fp16. Default: float32; under the paper's protocol fp16 in
             the first rounds of the ensembles on vision-language models, as there.
     """

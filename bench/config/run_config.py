@@ -22,7 +22,7 @@ from bench.data.specs import Place, is_spec, parse, told_apart
 from bench.errors import UsageError
 from bench.models.victims import specs
 from bench.records.shards import Shard
-from tasks.protocol import DEFAULT_RADII_ORDER, PROTOCOLS, SEARCH_PRECISION
+from tasks.protocol import PROTOCOLS, SEARCH_PRECISION, default_radii_order
 
 TRANSFER = "transfer"  # the preset that makes sense on a surrogate only
 ALL_TASKS = "all"
@@ -174,7 +174,7 @@ class RunConfig(Options):
             name.append(self.protocol)
         if self.precision != "float32":
             name.append(self.precision)
-        if self.radii_order not in (None, DEFAULT_RADII_ORDER):
+        if self.radii_order not in (None, default_radii_order(self.task)):
             name.append(self.radii_order)
         if self.compiled:
             name.append("compiled")
@@ -369,7 +369,7 @@ def _run(cell: _Cell, request: Request, suite: Suite) -> RunConfig:
         precision=_precision(request, cell.task),
         place=place,
         spec=cell.dataset.spec,
-        radii_order=radii_order(request, suite, attack, radii, on_itself=not cell.surrogates),
+        radii_order=radii_order(request, suite, cell.task, attack, radii, on_itself=not cell.surrogates),
     )
 
 

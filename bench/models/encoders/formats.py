@@ -262,8 +262,9 @@ def _pretrained(kind: Any, folder: Path) -> Any:
         raise UsageError(f"{folder / 'config.json'} describes a {found!r} model, not a {expected!r} one{siglip}")
     try:
         with transformers_bars():
+            settings = kind.config_class.from_dict({k: v for k, v in config.items() if k != "architectures"})  # checked
             model, report = kind.from_pretrained(
-                folder, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+                folder, config=settings, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
             )
     except Exception as error:  # transformers raises anything at all on damaged files
         raise UsageError(f"{folder} holds no {kind.__name__} that can be read: {trust.reason(error)}") from error

@@ -77,7 +77,12 @@ class ImageInputs:
         try:
             soft = self(leaf)
         except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
-            raise UsageError(f"{self.place}: its image processor takes no float images ({error})") from error
+            with_pil = not isinstance(self._processor, TorchvisionBackend)
+            remedy = "; it computes with PIL: newer releases may not (pip install -U transformers torchvision)"
+            raise UsageError(
+                f"{self.place}: its image processor ({type(self._processor).__name__}) takes no float images "
+                f"({error}){remedy if with_pil else ''}"
+            ) from error
         if not any(value.requires_grad for value in soft.values()):
             raise UsageError(
                 f"{self.place}: its image processor ({type(self._processor).__name__}) is not differentiable; only "
