@@ -159,8 +159,10 @@ def _beside(new: dict[RunKey, Run], old: dict[RunKey, Run]) -> dict[RunKey, Run]
 
 
 def _name(key: RunKey) -> str:
-    _, encoder, task, dataset, _, defence, _ = key
-    return f"{encoder}{f' behind {defence}' if defence else ''} / {task} / {dataset}"
+    _, encoder, task, dataset, attack, defence, _ = key
+    surrogate = attack.partition("-from-")[2]
+    images = f", images made on {surrogate}" if surrogate else ""
+    return f"{encoder}{f' behind {defence}' if defence else ''} / {task} / {dataset}{images}"
 
 
 def _compare_runs(name: str, new: Run, old: Run, allow_limit: bool, seed: int) -> list[Finding | _Comparison]:

@@ -54,6 +54,13 @@ def test_a_rise_with_the_same_weights_is_a_weaker_attack():
     assert finding.words.endswith("the attack is weaker or the scoring has changed")
 
 
+def test_a_transfer_is_named_by_what_its_images_were_made_on():
+    runs = [in_memory({0: HIGH, 4: HIGH}, attack=f"transfer-from-{name}") for name in ("clip", "clip+fare2")]
+    names = [finding.name for finding in compare_to_baseline(runs, runs)]
+    assert names[1] == "fare4 / vqa / mini-vqa, images made on clip at 4/255"
+    assert names[3] == "fare4 / vqa / mini-vqa, images made on clip+fare2 at 4/255"
+
+
 def test_runs_of_several_models_are_each_held_against_their_own():
     fell = [in_memory({0: LOW}, model="one"), in_memory({0: HIGH}, model="other")]
     before = [in_memory({0: HIGH}, model="one"), in_memory({0: HIGH}, model="other")]
