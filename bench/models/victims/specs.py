@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from typing import NamedTuple
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote
 
 from bench.errors import UsageError
 from bench.models.victims.catalogue import place_of
+from bench.registry import options
 
 _PLAIN = "/:=+,.@~ "  # characters that need no escape in a setting's value
 
@@ -42,13 +43,6 @@ def parse(text: str) -> VictimSpec:
         UsageError: what follows the "?" is no such list, or names a setting twice.
     """
     name, _, query = text.partition("?")
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
-    except ValueError:
-        pairs = [("", "")]
-    if not name or not all(key for key, _ in pairs):
+    if not name:
         raise UsageError(f'{text!r}: write NAME, or NAME?SETTING=VALUE, several settings joined by "&"')
-    settings = dict(pairs)
-    if len(settings) < len(pairs):
-        raise UsageError(f"{text!r} names a setting twice; leave one of them out")
-    return VictimSpec(name, settings)
+    return VictimSpec(name, options(query, repr(name)))

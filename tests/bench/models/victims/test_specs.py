@@ -29,7 +29,7 @@ def test_a_spec_is_a_name_and_settings_and_is_written_as_it_is_read(text, name, 
 
 @pytest.mark.parametrize("text", ["?shots=4", "", "a?shots", "a?=4", "a?x=1&x=2"])
 def test_what_is_no_spec_is_refused_with_the_notation(text):
-    with pytest.raises(UsageError, match=r"write NAME, or NAME\?SETTING=VALUE|names a setting twice"):
+    with pytest.raises(UsageError, match=r"write NAME, or NAME\?|write OPTION=VALUE|names an option twice"):
         parse(text)
 
 
