@@ -12,7 +12,7 @@ from bench.models.victims.any_model import memory
 from bench.models.victims.any_model.asking import WITHOUT_TEMPLATE
 from bench.models.victims.any_model.load import load_any_model
 from bench.models.victims.any_model.model import Finite
-from bench.models.victims.any_model.pixels import pil
+from bench.models.victims.any_model.pixels import ImageInputs, pil
 from bench.models.victims.family import Source
 from bench.models.victims.load import family_of, load_victim
 from bench.models.victims.loaded import OnPixels
@@ -156,6 +156,15 @@ def test_overshoots_of_a_resize_are_clamped_as_8_bit_pixels_are(tmp_path):
     assert 255 * victim.pixels.gap(noise) < 3
     del victim.pixels._soft.resize
     assert 255 * victim.pixels.gap(noise) > 20
+
+
+def test_an_image_processor_that_computes_with_pil_is_refused_with_the_remedy(qwen):
+    from transformers import AutoProcessor, Qwen2VLImageProcessorPil
+
+    processor = AutoProcessor.from_pretrained(qwen)
+    processor.image_processor = Qwen2VLImageProcessorPil.from_pretrained(qwen)
+    with pytest.raises(UsageError, match=r"Qwen2VLImageProcessorPil\) takes no float images .*pip install -U"):
+        ImageInputs(processor, "a <|vision_start|><|image_pad|><|vision_end|>", "here")
 
 
 def test_an_image_processor_that_takes_floats_for_other_images_is_refused(tmp_path):
