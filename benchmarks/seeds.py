@@ -7,8 +7,8 @@ prints the claims with their spread over seeds. Seed 0 is the shipped models and
 resumes: a model whose card is there is not trained again, and runs go on where they stopped. A CLIP that was trained
 elsewhere goes to FOLDER/seed1/models/clip. With --write the table also replaces the block "seeds" of a document.
 
-A seed takes about two and a half core-hours: 1.6 to train, by 0.35 to 0.9 s of processor time an update on one core, and
-three quarters of an hour for the runs.
+A seed takes about two and a half core-hours: 1.6 to train, by 0.35 to 0.9 s of processor time an update, and three
+quarters of an hour for the runs.
 """
 
 import argparse
