@@ -262,7 +262,8 @@ def _pretrained(kind: Any, folder: Path) -> Any:
         raise UsageError(f"{folder / 'config.json'} describes a {found!r} model, not a {expected!r} one{siglip}")
     try:
         with transformers_bars():
-            settings = kind.config_class.from_dict({k: v for k, v in config.items() if k != "architectures"})  # checked
+            # which class reads the folder is known here, and some releases refuse an odd list of them
+            settings = kind.config_class.from_dict({k: v for k, v in config.items() if k != "architectures"})
             model, report = kind.from_pretrained(
                 folder, config=settings, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
             )
